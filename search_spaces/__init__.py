@@ -1,0 +1,1 @@
+"""What may be tried: configurations and the spaces they are drawn from."""

@@ -1,0 +1,106 @@
+"""One configuration of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Precision = Literal["fp32", "bf16", "fp16", "nf4"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+TARGET_SETS: dict[str, tuple[str, ...]] = {
+    "q_v": ("q_proj", "v_proj"),
+    "all_linear": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+MODULE_NAMES = TARGET_SETS["all_linear"]
+MAX_RANK = 1024
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What was sampled for one trial, with its seed.
+
+    `lora_alpha` / `rank` scales the update (Hu et al. 2021, arXiv 2106.09685); `precision` is the base model's, as in
+    QLoRA (Dettmers et al. 2023, arXiv 2305.14314). Raises ValueError with every broken rule, one a line.
+    """
+
+    precision: Precision
+    rank: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: tuple[str, ...]
+    learning_rate: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        faults = _faults(self)
+        if faults:
+            raise ValueError("\n".join(faults))
+
+    @property
+    def scaling(self) -> float:
+        """The factor of the low-rank update, alpha / r."""
+        return self.lora_alpha / self.rank
+
+    @property
+    def target_set(self) -> str:
+        """The target modules' short name: `q_v`, `all_linear`, or the modules joined by `+`."""
+        for name, modules in TARGET_SETS.items():
+            if set(modules) == set(self.target_modules):
+                return name
+        return "+".join(name.removesuffix("_proj") for name in self.target_modules)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON-ready values."""
+        return {**asdict(self), "target_modules": list(self.target_modules)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """Reads `to_dict`'s form; target modules may also be a set's name, or module names joined by `+`."""
+        modules = values["target_modules"]
+        if isinstance(modules, str):
+            modules = TARGET_SETS.get(modules) or tuple(modules.split("+"))
+        return cls(**{**values, "target_modules": tuple(modules)})
+
+
+def _faults(config: TrialConfig) -> list[str]:
+    unknown = [name for name in config.target_modules if name not in MODULE_NAMES]
+    rules = [
+        (
+            config.precision in PRECISIONS,
+            f"precision must be one of {', '.join(PRECISIONS)}; it is {config.precision!r}",
+        ),
+        (
+            _is_int(config.rank) and 1 <= config.rank <= MAX_RANK,
+            f"rank must be an integer from 1 to {MAX_RANK}; it is {config.rank!r}",
+        ),
+        (
+            _is_number(config.lora_alpha) and 0 < config.lora_alpha <= 65536,
+            f"lora_alpha must be a number above 0, at most 65536; it is {config.lora_alpha!r}",
+        ),
+        (
+            _is_number(config.lora_dropout) and 0 <= config.lora_dropout < 1,
+            f"lora_dropout must be at least 0 and under 1; it is {config.lora_dropout!r}",
+        ),
+        (
+            _is_number(config.learning_rate) and 0 < config.learning_rate <= 1,
+            f"learning_rate must be above 0 and at most 1; it is {config.learning_rate!r}",
+        ),
+        (
+            _is_int(config.seed) and 0 <= config.seed < 2**31,
+            f"seed must be an integer from 0 to 2**31 - 1; it is {config.seed!r}",
+        ),
+        (bool(config.target_modules), "target_modules must name at least one module"),
+        (not unknown, f"target_modules may hold {', '.join(MODULE_NAMES)}; not {', '.join(map(str, unknown))}"),
+        (len(set(config.target_modules)) == len(config.target_modules), "target_modules must be distinct"),
+    ]
+    return [message for holds, message in rules if not holds]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,71 @@
+"""The record of one ended trial. (no torch, no ray)"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from search_spaces.trial_config import TrialConfig
+
+SCHEMA_VERSION = 1
+Status = Literal["complete", "stopped", "infeasible", "diverged", "failed"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+MEASUREMENTS: tuple[str, ...] = (
+    "perplexity", "eval_nats", "eval_tokens", "accuracy", "base_perplexity", "base_accuracy",
+    "test_perplexity", "test_accuracy", "peak_memory_bytes", "peak_reserved_bytes", "peak_device_bytes",
+    "pack_peak_memory_bytes", "mean_pack_size", "train_tokens_per_second", "seconds_per_epoch",
+    "generated_tokens_per_second", "base_generated_tokens_per_second", "energy_joules", "trainable_parameters",
+    "train_steps", "train_tokens", "wall_seconds", "restarts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """Everything kept of one trial; a missing number is None, never 0 and never a sentinel."""
+
+    study: str
+    trial_id: str
+    status: Status
+    config: TrialConfig
+    reason: str | None = None
+    measurements: Mapping[str, Any] = field(default_factory=dict)  # keys: MEASUREMENTS
+    predictions: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()  # step, train_loss, perplexity, learning_rate
+    samples: tuple[Mapping[str, Any], ...] = ()  # prompt, base, tuned
+    eval_rows: Mapping[str, Any] | None = None  # nats and tokens of each evaluation row, for bootstraps
+    infeasible: Mapping[str, Any] | None = None  # phase, requested_bytes, available_bytes, source
+    error: str | None = None
+    adapter: str | None = None  # folder, relative to the study directory
+    base_model: Mapping[str, Any] = field(default_factory=dict)  # path, revision, sha256
+    device: Mapping[str, Any] = field(default_factory=dict)  # name, compute_dtype, memory_source
+    dataset: Mapping[str, Any] = field(default_factory=dict)  # fingerprint, splits' length statistics
+    comparable: Mapping[str, Any] = field(default_factory=dict)  # quality, cost: hashes
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}; it is {self.status!r}")
+        missing = {name: None for name in MEASUREMENTS if name not in self.measurements}
+        object.__setattr__(self, "measurements", {**self.measurements, **missing})
+
+    def to_json(self) -> str:
+        """One line of JSON, without NaN or infinity (raises ValueError for those)."""
+        values = {**asdict(self), "config": self.config.to_dict()}
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> TrialRecord:
+        """Reads `to_json`'s form; keys of later versions are left out."""
+        values = json.loads(line)
+        if values.get("schema_version", 0) > SCHEMA_VERSION:
+            raise ValueError(
+                f"schema_version must be at most {SCHEMA_VERSION}; it is {values['schema_version']}. Update the project."
+            )
+        known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
+        known["config"] = TrialConfig.from_dict(values["config"])
+        for name in ("curve", "samples"):
+            known[name] = tuple(known.get(name) or ())
+        return cls(**known)

@@ -1,0 +1,1 @@
+"""How one trial runs: base models, packed adapters, and what is measured on them."""

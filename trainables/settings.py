@@ -1,0 +1,78 @@
+"""What is the same for every trial of a study: model, data, training, generation, hardware. (no torch)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class BaseModelSettings:
+    """Where the frozen weights come from: a hub id, a local folder, a `.gguf` file, or `package:NAME/FILE`."""
+
+    path: str
+    revision: str = "main"
+    double_quantization: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """Which rows train, evaluate and test; either a named `source`, or files of the user's own (JSON Lines)."""
+
+    name: str  # "pubmedqa" and "stackoverflow" have their own form; with train_file, any name
+    source: str | None = None  # a hub id, a JSON file, or "sample" for the rows shipped with the project
+    train_file: str | None = None
+    eval_file: str | None = None
+    test_file: str | None = None
+    max_tokens: int = 512
+    train_examples: int | None = None  # None: all that are there
+    eval_examples: int | None = None
+    test_examples: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How every trial trains; a step is an optimizer step of `micro_batch_size` x `gradient_accumulation_steps` rows."""
+
+    epochs: float = 1.0
+    max_steps: int | None = None  # optimizer steps; where given, it bounds the epochs
+    micro_batch_size: int = 1
+    gradient_accumulation_steps: int = 16
+    schedule: Schedule = "cosine"
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = True
+    evaluations: int = 4  # evenly spaced measurements of the evaluation split, the last at the end
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """Which prompts are answered by base and tuned model, greedily."""
+
+    prompts: tuple[str, ...] = ()
+    max_new_tokens: int = 128
+
+
+@dataclass(frozen=True)
+class HardwareSettings:
+    """Which cards the study runs on."""
+
+    gpu: str = "auto"  # a catalogue name, "auto", or "cpu"
+    gpus: int | None = None  # None: all that are there
+    memory_limit_bytes: int | None = None
+    max_adapters_per_gpu: int | None = None  # on a CPU: per host
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """Everything of a study that a host needs to run its trials."""
+
+    base_model: BaseModelSettings
+    dataset: DatasetSettings
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    hardware: HardwareSettings = field(default_factory=HardwareSettings)
