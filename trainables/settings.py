@@ -35,7 +35,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How every trial trains; a step is an optimizer step of `micro_batch_size` x `gradient_accumulation_steps` rows."""
+    """How every trial trains; a step is an optimizer step: `micro_batch_size` x `gradient_accumulation_steps` rows."""
 
     epochs: float = 1.0
     max_steps: int | None = None  # optimizer steps; where given, it bounds the epochs

@@ -1,0 +1,101 @@
+"""Checkpoints of a training, and adapters in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from search_spaces.trial_config import TrialConfig
+from trainables.optimization import LossScaler
+from trainables.packed_lora import LoraAdapter
+from trainables.packed_training import TrainingMember
+
+CHECKPOINT_FILE = "training.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+
+
+def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
+    """Weights, optimizer moments, scaler and place in the data as safetensors; `extra` is JSON kept beside them.
+
+    Schedule and dropout follow from the step, so nothing else is needed to go on as if nothing had happened.
+    """
+    tensors = {f"weight.{name}": tensor.cpu().contiguous() for name, tensor in member.adapter.named_tensors().items()}
+    for index, parameter in enumerate(member.adapter.parameters()):
+        for name, value in member.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
+    values = {
+        "config": member.adapter.config.to_dict(),
+        "step": member.step,
+        "train_tokens": member.train_tokens,
+        "scaler": asdict(member.scaler),
+        "extra": dict(extra),
+    }
+    return save(tensors, metadata={"training": json.dumps(values)})
+
+
+def restore_training(member: TrainingMember, state: bytes) -> dict[str, Any]:
+    """Puts a fresh member where `training_state` left one; answers the extra values.
+
+    Raises ValueError where the state is another configuration's.
+    """
+    values = _metadata(state)
+    if TrialConfig.from_dict(values["config"]) != member.adapter.config:
+        raise ValueError(f"a checkpoint must be of its trial's own configuration; it is of {values['config']}")
+    tensors = load(state)
+    with torch.no_grad():
+        for name, tensor in member.adapter.named_tensors().items():
+            tensor.copy_(tensors[f"weight.{name}"])
+    for index, parameter in enumerate(member.adapter.parameters()):
+        member.optimizer.state[parameter] = _optimizer_state(tensors, index, parameter)
+    member.step = values["step"]
+    member.train_tokens = values["train_tokens"]
+    member.scaler = LossScaler(**values["scaler"])
+    return values["extra"]
+
+
+def _optimizer_state(
+    tensors: Mapping[str, torch.Tensor], index: int, parameter: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    prefix = f"optimizer.{index}."
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name: value if name == "step" else value.to(parameter.device) for name, value in found.items()}
+
+
+def _metadata(state: bytes) -> dict[str, Any]:
+    """The JSON that `training_state` put into the file's header (8 bytes of its length, then the header)."""
+    size = int.from_bytes(state[:8], "little")
+    return json.loads(json.loads(state[8 : 8 + size])["__metadata__"]["training"])
+
+
+def peft_files(adapter: LoraAdapter, base_model_path: str, revision: str) -> dict[str, bytes]:
+    """An adapter as the files that `PeftModel.from_pretrained` reads, by name."""
+    tensors = {
+        f"base_model.model.{name}.weight": tensor.cpu().contiguous()
+        for name, tensor in adapter.named_tensors().items()
+    }
+    return {
+        ADAPTER_FILE: save(tensors, metadata={"format": "pt"}),
+        ADAPTER_CONFIG_FILE: json.dumps(peft_config(adapter.config, base_model_path, revision), indent=2).encode(),
+    }
+
+
+def peft_config(config: TrialConfig, base_model_path: str, revision: str) -> dict[str, Any]:
+    """`adapter_config.json` in PEFT's words."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model_path,
+        "revision": revision,
+        "r": config.rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": sorted(config.target_modules),
+        "bias": "none",
+        "inference_mode": True,
+    }

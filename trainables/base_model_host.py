@@ -1,0 +1,206 @@
+"""The process that holds one base model and trains all adapters resident on it (RAY; torch only inside)."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from trainables.protocol import JoinRequest, News, NotResidentError
+from trainables.settings import TrialSettings
+
+WATCH_SECONDS = 1.0  # between looks at whether the trials still live
+STATUS_SECONDS = 0.5  # between words to the keeper
+COMMAND_TIMEOUT_SECONDS = 120.0
+
+
+class BaseModelError(Exception):
+    """The base model could not be loaded: no adapter can join."""
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What a host is made for."""
+
+    trial: TrialSettings
+    precision: str
+    device: str  # "cpu" or "cuda"
+    threads: int  # of a CPU host; Ray gives an actor without CPUs just one
+
+
+class BaseModelHost:
+    """One base model on one device. Its own thread trains; the actor's threads only carry messages to it.
+
+    Every wait has a time-out, so a trial that polls is answered however long a step takes.
+    """
+
+    def __init__(self, settings: HostSettings, keeper: Any) -> None:
+        self._settings = settings
+        self._keeper = keeper
+        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future]] = queue.SimpleQueue()
+        self._news = threading.Condition()
+        self._engine: Any = None
+        self._load_error: str | None = None
+        self._watched: dict[str, _Watched] = {}  # by trial id
+        self._last_watch = self._last_status = 0.0
+        threading.Thread(target=self._live, name="training", daemon=True).start()
+
+    # -- messages -----------------------------------------------------------------------------------------------------
+
+    def join(self, request: JoinRequest, trial: Any) -> None:
+        """Takes a trial's adapter in and watches its actor. Raises BaseModelError, NotResidentError."""
+
+        def take_in() -> None:
+            if self._load_error:
+                raise BaseModelError(self._load_error)
+            self._engine.join(request)
+            self._watched[request.trial_id] = _Watched(trial, request.incarnation)
+
+        self._on_training_thread(take_in)
+
+    def advance(self, trial_id: str, incarnation: int, seen: int, timeout_seconds: float) -> News:
+        """Waits for news from report number `seen` on; asking with all seen lets a reported adapter go on."""
+        resident = self._resident(trial_id, incarnation)
+        if seen >= len(resident.reports):
+            resident.awaiting_since = None
+        deadline = time.monotonic() + timeout_seconds
+        with self._news:
+            while len(resident.reports) <= seen and not resident.outcome and time.monotonic() < deadline:
+                self._news.wait(min(0.25, timeout_seconds))
+        return self._resident(trial_id, incarnation).news(seen)
+
+    def state(self, trial_id: str, incarnation: int) -> bytes:
+        """The adapter's checkpoint, taken between two steps. Raises NotResidentError."""
+        return self._on_training_thread(lambda: self._resident(trial_id, incarnation).state())
+
+    def leave(self, trial_id: str, incarnation: int) -> None:
+        """Lets the trial's adapter go."""
+        self._on_training_thread(lambda: self._evict(trial_id, incarnation))
+
+    def process_id(self) -> int:
+        """The host's process, for those who look after it."""
+        import os
+
+        return os.getpid()
+
+    def _resident(self, trial_id: str, incarnation: int) -> Any:
+        if self._engine is None:
+            raise NotResidentError(f"{trial_id} has not joined this host")
+        return self._engine.resident(trial_id, incarnation)
+
+    def _on_training_thread(self, function: Callable[[], Any]) -> Any:
+        answer: Future = Future()
+        self._commands.put((function, answer))
+        return answer.result(COMMAND_TIMEOUT_SECONDS if self._engine else None)
+
+    # -- the training thread ------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            self._engine = make_engine(self._settings, self._keep_adapter, self._between)
+        except Exception as error:
+            self._load_error = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        while True:
+            self._between()
+            if self._engine is None or not self._engine.work():
+                self._obey(wait_seconds=0.1)
+            with self._news:
+                self._news.notify_all()
+
+    def _between(self) -> None:
+        """Done between two micro-batches: commands, dead trials, a word to the keeper."""
+        self._obey(wait_seconds=0.0)
+        now = time.monotonic()
+        if now - self._last_watch > WATCH_SECONDS:
+            self._last_watch = now
+            self._evict_orphans()
+        if self._engine and now - self._last_status > STATUS_SECONDS:
+            self._last_status = now
+            self._keeper.note_statuses.remote(self._engine.statuses())
+
+    def _obey(self, wait_seconds: float) -> None:
+        try:
+            while True:
+                function, answer = self._commands.get(timeout=wait_seconds) if wait_seconds else self._next_command()
+                wait_seconds = 0.0
+                try:
+                    answer.set_result(function())
+                except Exception as error:
+                    answer.set_exception(error)
+        except queue.Empty:
+            return
+
+    def _next_command(self) -> tuple[Callable[[], Any], Future]:
+        return self._commands.get_nowait()
+
+    def _evict_orphans(self) -> None:
+        for trial_id, watched in list(self._watched.items()):
+            if watched.is_dead():
+                self._evict(trial_id, watched.incarnation)
+
+    def _evict(self, trial_id: str, incarnation: int) -> None:
+        if self._engine:
+            self._engine.leave(trial_id, incarnation)
+        watched = self._watched.get(trial_id)
+        if watched and watched.incarnation <= incarnation:
+            del self._watched[trial_id]
+
+    def _keep_adapter(self, trial_id: str, files: dict[str, bytes]) -> None:
+        ray.get(self._keeper.keep_adapter.remote(trial_id, files), timeout=COMMAND_TIMEOUT_SECONDS)
+
+
+class _Watched:
+    """A trial's actor, asked now and then whether it lives; a busy one just has not answered yet."""
+
+    def __init__(self, trial: Any, incarnation: int) -> None:
+        self._trial = trial
+        self.incarnation = incarnation
+        self._question: Any = None
+
+    def is_dead(self) -> bool:
+        if self._question is None:
+            self._question = self._trial.__ray_ready__.remote()
+        answered, _ = ray.wait([self._question], timeout=0)
+        if not answered:
+            return False
+        question, self._question = self._question, None
+        try:
+            ray.get(question)
+        except ray.exceptions.RayActorError:
+            return True
+        return False
+
+
+def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[], None]) -> Any:
+    """Loads the base model and the data, and makes the engine over them."""
+    import torch
+
+    from trainables.base_model import load_base_model
+    from trainables.dataset import prepare_dataset
+    from trainables.engine import Engine
+
+    device = torch.device(settings.device)
+    if device.type == "cpu":
+        torch.set_num_threads(settings.threads)
+    else:
+        cap_memory(settings.trial.hardware.memory_limit_bytes)
+    base = load_base_model(settings.trial.base_model, settings.precision, device)
+    dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
+    return Engine(settings.trial, base, dataset, keep_adapter, between)
+
+
+def cap_memory(limit_bytes: int | None) -> None:
+    """Keeps this process' share of the card under a limit, to stand for a smaller card."""
+    import torch
+
+    if limit_bytes is not None:
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total))

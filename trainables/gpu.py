@@ -1,0 +1,36 @@
+"""What NVML tells of a card. Cards are addressed by UUID: NVML's numbers ignore CUDA_VISIBLE_DEVICES."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pynvml
+import torch
+
+
+def device_used_bytes(device: torch.device) -> int | None:
+    """Memory in use on the whole card, everybody's; None without NVML."""
+    handle = _handle(device)
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if handle else None
+    except pynvml.NVMLError:
+        return None
+
+
+def device_energy_joules(device: torch.device) -> float | None:
+    """The card's total energy counter; None where the card or NVML has none."""
+    handle = _handle(device)
+    try:
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000 if handle else None
+    except pynvml.NVMLError:
+        return None
+
+
+def _handle(device: torch.device) -> Any | None:
+    if device.type != "cuda":
+        return None
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}".encode())
+    except pynvml.NVMLError:
+        return None

@@ -1,0 +1,93 @@
+"""The actor that makes, watches and ends the hosts; owned by the driver, it dies with the driver (RAY)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from trainables.base_model_host import BaseModelHost, HostSettings
+from trainables.protocol import ResidentStatus
+from trainables.settings import TrialSettings
+
+KEEPER_NAME = "lora-frontier-keeper"
+HOST_THREADS = 128  # messages a host can hold at once: each resident's `advance` waits in one
+
+
+class HostKeeper:
+    """Knows the host of every device, numbers the trials' incarnations, and writes adapters into the study directory."""
+
+    def __init__(self, settings: TrialSettings, study_directory: str, keep_adapters: bool, cpu_threads: int) -> None:
+        self._settings = settings
+        self._adapters = Path(study_directory) / "adapters"
+        self._keep_adapters = keep_adapters
+        self._cpu_threads = cpu_threads
+        self._hosts: dict[tuple[str, tuple[str, ...]], tuple[str, Any]] = {}  # device -> precision, handle
+        self._incarnations: dict[str, int] = {}
+        self._statuses: dict[str, ResidentStatus] = {}
+
+    def host_for(self, node_id: str, gpu_ids: Sequence[str], precision: str, dead: Any = None) -> Any:
+        """The host of a device, made where there is none; `dead` is one that a trial has seen die."""
+        device = (node_id, tuple(gpu_ids))
+        known_precision, host = self._hosts.get(device, (None, None))
+        if host is not None and (known_precision != precision or host == dead):
+            ray.kill(host)
+            host = None
+        if host is None:
+            host = self._make_host(node_id, gpu_ids, precision)
+            self._hosts[device] = (precision, host)
+        return host
+
+    def next_incarnation(self, trial_id: str) -> int:
+        """The number of a trial's next life: higher than all before."""
+        self._incarnations[trial_id] = self._incarnations.get(trial_id, -1) + 1
+        return self._incarnations[trial_id]
+
+    def note_statuses(self, statuses: Sequence[ResidentStatus]) -> None:
+        """A host's word on its residents."""
+        for status in statuses:
+            self._statuses[status.trial_id] = status
+
+    def statuses(self) -> dict[str, ResidentStatus]:
+        """The last word on every trial, for the live table."""
+        return self._statuses
+
+    def hosts(self) -> list[Any]:
+        """The living hosts' handles."""
+        return [host for _, host in self._hosts.values()]
+
+    def keep_adapter(self, trial_id: str, files: dict[str, bytes]) -> None:
+        """Writes a finished adapter to `adapters/TRIAL/`."""
+        if not self._keep_adapters:
+            return
+        folder = self._adapters / trial_id
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            partial = folder / f"{name}.partial"
+            partial.write_bytes(content)
+            partial.replace(folder / name)
+
+    def end_hosts(self) -> None:
+        """Ends all hosts: between phases, so that the next base finds the device empty, and at the end."""
+        for _, host in self._hosts.values():
+            ray.kill(host)
+        self._hosts.clear()
+
+    def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> Any:
+        device = "cuda" if gpu_ids else "cpu"
+        settings = HostSettings(self._settings, precision, device, self._cpu_threads)
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "num_gpus": 0,
+            "max_concurrency": HOST_THREADS,
+            "max_restarts": 0,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
+        }
+        if gpu_ids:  # the trials hold the card's shares; their host takes none of its own
+            environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+            options["runtime_env"] = {"env_vars": environment}
+        keeper = ray.get_runtime_context().current_actor
+        return ray.remote(BaseModelHost).options(**options).remote(settings, keeper)

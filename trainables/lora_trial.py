@@ -1,0 +1,169 @@
+"""The Tune trainable: thin, without torch. It joins a host, carries its reports to Tune, and outlives the host (RAY)."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from search_spaces.trial_config import TrialConfig
+from trainables.base_model_host import BaseModelError
+from trainables.protocol import REPORT_STEPS, JoinRequest, News, NotResidentError, Outcome
+
+POLL_SECONDS = 5.0
+ANSWER_SECONDS = 300.0  # a host that does not answer for so long counts as dead
+LOAD_SECONDS = 3600.0  # a large base model may have to be fetched and quantized first
+CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints
+MAX_HOST_DEATHS = 4  # without a step of progress in between
+STATE_FILE = "training.safetensors"
+
+
+class LoraTrial(tune.Trainable):
+    """One trial. Its config holds `trial_id`, `config` (a TrialConfig's values), `keeper` (the actor's name), and
+    optionally `resume_from`, a folder with an earlier checkpoint.
+
+    Results carry `step`, and `perplexity` and `train_loss` where the evaluation split was measured; the last one is `done`
+    and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begins a trial; joining waits for the first step, since a checkpoint may follow."""
+        self._trial_id: str = config["trial_id"]
+        self._config = TrialConfig.from_dict(config["config"])
+        self._keeper = ray.get_actor(config["keeper"])
+        self._host: Any = None
+        self._incarnation = -1
+        self._state = _read_state(config.get("resume_from"))
+        self._seen = 0  # reports of this incarnation
+        self._told_step = -1  # the last step whose report Tune has
+        self._step = self._state_step = 0
+        self._deaths = self._restarts = 0
+        self._state_time = time.monotonic()
+        self._state_seconds = 0.0
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Leaves under the old trial's id, and begins the new trial in the same actor."""
+        self._leave()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Waits until there is something to tell Tune."""
+        told_at = self._step
+        while True:
+            try:
+                self._join()
+                news = self._ask()
+            except BaseModelError as error:
+                return self._last_result(Outcome("failed", f"the base model could not be loaded: {error}"))
+            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, NotResidentError) as error:
+                if not self._survive(error):
+                    return self._last_result(Outcome("failed", f"its host died {self._deaths} times", str(error)))
+                continue
+            if news.outcome:
+                return self._last_result(news.outcome)
+            result = self._news_for_tune(news, told_at)
+            if result:
+                return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes the state that was last fetched from the host."""
+        if self._state is not None:
+            (Path(checkpoint_dir) / STATE_FILE).write_bytes(self._state)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Goes on from a checkpoint: the next step joins with it."""
+        self._leave()
+        self._state = _read_state(checkpoint)
+
+    def cleanup(self) -> None:
+        """Leaves the host."""
+        self._leave()
+
+    # -- the host -----------------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        if self._incarnation >= 0:
+            return
+        context = ray.get_runtime_context()
+        gpu_ids = [str(gpu) for gpu in ray.get_gpu_ids()]
+        where = (context.get_node_id(), gpu_ids, self._config.precision)
+        self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=ANSWER_SECONDS)
+        incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=ANSWER_SECONDS)
+        request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._restarts)
+        ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
+        self._incarnation, self._seen = incarnation, 0
+
+    def _ask(self) -> News:
+        question = self._host.advance.remote(self._trial_id, self._incarnation, self._seen, POLL_SECONDS)
+        news = ray.get(question, timeout=ANSWER_SECONDS)
+        self._deaths = 0 if news.step > self._state_step else self._deaths
+        return news
+
+    def _survive(self, error: Exception) -> bool:
+        """Prepares for joining again from the last state; False where that has been tried too often."""
+        self._incarnation = -1
+        self._deaths += 1
+        self._restarts += 1
+        if isinstance(error, NotResidentError):
+            self._host = None  # it lives, and only does not know this incarnation
+        return self._deaths <= MAX_HOST_DEATHS
+
+    def _leave(self) -> None:
+        if self._incarnation >= 0:
+            self._host.leave.remote(self._trial_id, self._incarnation)
+        self._incarnation = -1
+
+    # -- what Tune gets -----------------------------------------------------------------------------------------------
+
+    def _news_for_tune(self, news: News, told_at: int) -> dict[str, Any] | None:
+        self._seen += len(news.reports)
+        self._step = news.step
+        fresh = [report for report in news.reports if report.step > self._told_step]
+        due = self._checkpoint_due() and news.step - max(told_at, self._state_step) >= REPORT_STEPS
+        if not fresh and not due:
+            return None
+        result: dict[str, Any] = {"study_trial_id": self._trial_id, "step": news.step}
+        if fresh:
+            self._told_step = fresh[-1].step
+            result |= asdict(fresh[-1])
+        if due:
+            self._fetch_state()
+            result["should_checkpoint"] = True
+        return result
+
+    def _checkpoint_due(self) -> bool:
+        pause = max(CHECKPOINT_SECONDS, self._state_seconds / CHECKPOINT_SHARE)
+        return time.monotonic() - self._state_time > pause
+
+    def _fetch_state(self) -> None:
+        started = time.monotonic()
+        question = self._host.state.remote(self._trial_id, self._incarnation)
+        self._state = ray.get(question, timeout=ANSWER_SECONDS)
+        self._state_step = self._step
+        self._state_time = time.monotonic()
+        self._state_seconds = self._state_time - started
+
+    def _last_result(self, outcome: Outcome) -> dict[str, Any]:
+        self._leave()
+        return {
+            "study_trial_id": self._trial_id,
+            "step": self._step,
+            "record_status": outcome.status,
+            "reason": outcome.reason,
+            "outcome": json.dumps(asdict(outcome)),
+            "done": True,
+        }
+
+
+def _read_state(folder: Any) -> bytes | None:
+    if folder is None:
+        return None
+    file = Path(str(folder)) / STATE_FILE
+    return file.read_bytes() if file.exists() else None

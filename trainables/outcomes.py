@@ -1,0 +1,157 @@
+"""What is said of a trial that has ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from trainables.base_model import BaseModel
+from trainables.dataset import PreparedDataset
+from trainables.evaluation import Evaluation
+from trainables.protocol import Outcome
+from trainables.residents import Resident
+from trainables.resources import Footprint, memory_source
+from trainables.settings import TrialSettings
+
+ENGINE_VERSION = 1  # counts changes of the training engine after which costs do not compare
+MASK_POLICY = "completion and EOS"
+
+
+@dataclass
+class Bench:
+    """What all trials of a host share: settings, base model, data, and what was measured of the base itself."""
+
+    settings: TrialSettings
+    base: BaseModel
+    dataset: PreparedDataset
+    evaluation: Evaluation | None = None
+    generated_tokens_per_second: float | None = None
+    answers: dict[str, str] = field(default_factory=dict)
+
+
+def complete_outcome(
+    bench: Bench,
+    resident: Resident,
+    footprint: Footprint,
+    final: Evaluation,
+    test: Evaluation | None,
+    samples: tuple[Mapping[str, str], ...],
+) -> Outcome:
+    """The outcome of a trial that trained to its end."""
+    measurements = {
+        **_progress(bench, resident),
+        **_quality(final, test),
+        **_cost(bench, resident, footprint),
+    }
+    rows = {"nats": list(final.nats), "tokens": list(final.tokens)}
+    return Outcome(
+        "complete", None, measurements=measurements, samples=samples, eval_rows=rows, has_adapter=True,
+        **_identity(bench, resident),
+    )  # fmt: skip
+
+
+def ended_outcome(
+    bench: Bench,
+    resident: Resident,
+    status: str,
+    reason: str,
+    error: str | None = None,
+    infeasible: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """The outcome of a trial that ended before its end; its quality is not known."""
+    measurements = _progress(bench, resident)
+    return Outcome(
+        status, reason, error=error, infeasible=infeasible, measurements=measurements, **_identity(bench, resident)
+    )
+
+
+def _progress(bench: Bench, resident: Resident) -> dict[str, Any]:
+    return {
+        "base_perplexity": bench.evaluation.perplexity if bench.evaluation else None,
+        "base_accuracy": bench.evaluation.accuracy if bench.evaluation else None,
+        "mean_pack_size": resident.mean_pack_size,
+        "trainable_parameters": resident.member.adapter.trainable_parameters,
+        "train_steps": resident.member.step,
+        "train_tokens": resident.member.train_tokens,
+        "wall_seconds": resident.wall_seconds,
+        "restarts": resident.restarts,
+    }
+
+
+def _quality(final: Evaluation, test: Evaluation | None) -> dict[str, Any]:
+    return {
+        "perplexity": final.perplexity,
+        "eval_nats": sum(final.nats),
+        "eval_tokens": sum(final.tokens),
+        "accuracy": final.accuracy,
+        "test_perplexity": test.perplexity if test else None,
+        "test_accuracy": test.accuracy if test else None,
+    }
+
+
+def _cost(bench: Bench, resident: Resident, footprint: Footprint) -> dict[str, Any]:
+    epoch_tokens = sum(len(row.tokens) for row in bench.dataset.train.rows)
+    training = bench.settings.training
+    step_rows = training.micro_batch_size * training.gradient_accumulation_steps
+    seconds = footprint.seconds_per_epoch(epoch_tokens, -(-len(bench.dataset.train.rows) // step_rows))
+    joules = footprint.joules_per_token
+    return {
+        "peak_memory_bytes": footprint.peak_memory_bytes,
+        "peak_reserved_bytes": footprint.peak_reserved_bytes,
+        "peak_device_bytes": footprint.peak_device_bytes,
+        "train_tokens_per_second": epoch_tokens / seconds,
+        "seconds_per_epoch": seconds,
+        "generated_tokens_per_second": footprint.generated_tokens_per_second,
+        "base_generated_tokens_per_second": bench.generated_tokens_per_second,
+        "energy_joules": None if joules is None else joules * resident.member.train_tokens,
+    }
+
+
+def _identity(bench: Bench, resident: Resident) -> dict[str, Any]:
+    base = bench.base
+    return {
+        "curve": tuple(resident.history.curve),
+        "base_model": {"path": base.info.path, "revision": base.info.revision, "sha256": base.info.sha256},
+        "device": {
+            "name": device_name(base.device),
+            "compute_dtype": str(base.compute_dtype).removeprefix("torch."),
+            "memory_source": memory_source(base.device),
+        },
+        "dataset": {"fingerprint": bench.dataset.fingerprint, "statistics": bench.dataset.statistics},
+        "comparable": comparable(bench),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name, or the processor's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+
+
+def comparable(bench: Bench) -> dict[str, str]:
+    """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
+    quality = {
+        "base_model": bench.base.info.sha256,
+        "data": bench.dataset.fingerprint,  # of token ids: tokenizer, split and length are in it
+        "mask": MASK_POLICY,
+        "max_tokens": bench.settings.dataset.max_tokens,
+    }
+    training = bench.settings.training
+    cost = {
+        **quality,
+        "device": device_name(bench.base.device),
+        "micro_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "engine": ENGINE_VERSION,
+    }
+    return {"quality": _digest(quality), "cost": _digest(cost)}
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

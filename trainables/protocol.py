@@ -1,0 +1,83 @@
+"""What trials, hosts and the keeper say to each other. (no torch, no ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from search_spaces.trial_config import TrialConfig
+
+Phase = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]
+REPORT_STEPS = 5  # optimizer steps between two reports, at least
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """A trial asks for a place on a host; `state` is a checkpoint to go on from.
+
+    Incarnations of one trial are numbered upward by the keeper: a host follows the highest it has seen and refuses the rest.
+    """
+
+    trial_id: str
+    incarnation: int
+    config: TrialConfig
+    state: bytes | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """One measurement of the evaluation split on the way."""
+
+    step: int  # optimizer steps done
+    train_loss: float | None  # mean nats per target token since the report before
+    perplexity: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended, and all that was measured: what its record is made of."""
+
+    status: Literal["complete", "infeasible", "diverged", "failed"]
+    reason: str | None = None
+    error: str | None = None
+    infeasible: Mapping[str, Any] | None = None
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    curve: tuple[Mapping[str, Any], ...] = ()
+    samples: tuple[Mapping[str, str], ...] = ()
+    eval_rows: Mapping[str, Any] | None = None
+    base_model: Mapping[str, Any] = field(default_factory=dict)
+    device: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    comparable: Mapping[str, str] = field(default_factory=dict)
+    has_adapter: bool = False
+
+
+@dataclass(frozen=True)
+class News:
+    """A host's answer to a trial: the reports it has not seen yet, and the outcome once there is one."""
+
+    reports: tuple[Report, ...]
+    outcome: Outcome | None
+    step: int
+
+
+@dataclass(frozen=True)
+class ResidentStatus:
+    """One line of the live table."""
+
+    trial_id: str
+    phase: Phase
+    step: int
+    total_steps: int
+    train_loss: float | None = None
+    perplexity: float | None = None
+    pack_size: int = 1
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+class NotResidentError(Exception):
+    """The host does not hold this trial (in this incarnation): it must join again from its own last state."""

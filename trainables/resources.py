@@ -1,0 +1,182 @@
+"""What a configuration costs: peak memory, speed and energy, measured alone."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from search_spaces.trial_config import TrialConfig
+from trainables.dataset import Row
+from trainables.generation import generated_tokens_per_second, synchronize
+from trainables.gpu import device_energy_joules, device_used_bytes
+from trainables.packed_lora import PackedModel
+from trainables.packed_training import TrainingMember, apply_gradients, micro_step
+
+TIMED_MICRO_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The cost of training one configuration alone; it depends on neither learning rate nor seed."""
+
+    peak_memory_bytes: int
+    peak_reserved_bytes: int | None
+    peak_device_bytes: int | None
+    seconds_per_token: float
+    seconds_per_update: float  # clipping and AdamW, once an optimizer step
+    joules_per_token: float | None
+    generated_tokens_per_second: float | None
+
+    def seconds_per_epoch(self, tokens: int, steps: int) -> float:
+        """The time of `steps` optimizer steps over `tokens` tokens, computed from what was measured."""
+        return tokens * self.seconds_per_token + steps * self.seconds_per_update
+
+
+@dataclass(frozen=True)
+class FootprintKey:
+    """What memory and speed depend on, besides what all trials of a host share (precision, batch, length)."""
+
+    rank: int
+    target_modules: tuple[str, ...]
+    dropout: bool
+
+
+def footprint_key(config: TrialConfig) -> FootprintKey:
+    """Configurations with equal keys cost the same and are measured once."""
+    return FootprintKey(config.rank, tuple(sorted(config.target_modules)), config.lora_dropout > 0)
+
+
+def measure_footprint(
+    model: PackedModel, member: TrainingMember, rows: Sequence[Row], prompt: Sequence[int], new_tokens: int
+) -> Footprint:
+    """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
+
+    The member's plan is `footprint_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone.
+    """
+    apply_gradients(member, rows, float(micro_step(model, [member], rows, 0)[0]))  # warm-up; makes the AdamW state
+    with peak_memory(model.device) as peak:
+        seconds, joules, tokens = _timed_micro_steps(model, member, rows)
+        micro_step(model, [member], rows, TIMED_MICRO_BATCHES)  # the longest batch, with gradients there: the peak
+        start = time.perf_counter()
+        apply_gradients(member, rows, 0.0)
+        synchronize(model.device)
+        update_seconds = time.perf_counter() - start
+    speed = generated_tokens_per_second(model, member.adapter, prompt, new_tokens) if new_tokens else None
+    return Footprint(
+        *peak.bytes,
+        seconds_per_token=seconds / tokens,
+        seconds_per_update=update_seconds,
+        joules_per_token=None if joules is None else joules / tokens,
+        generated_tokens_per_second=speed,
+    )
+
+
+def footprint_plan(rows: Sequence[Row], micro_batch_size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """One warm-up step, then one step of typical micro-batches that ends with the longest one."""
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
+    longest = tuple(order[-micro_batch_size:])
+    spread = [order[len(order) * (2 * k + 1) // (2 * TIMED_MICRO_BATCHES * micro_batch_size)] for k in range(
+        TIMED_MICRO_BATCHES * micro_batch_size
+    )]  # fmt: skip
+    typical = tuple(tuple(spread[k::TIMED_MICRO_BATCHES]) for k in range(TIMED_MICRO_BATCHES))
+    return ((typical[0],), (*typical, longest))
+
+
+def _timed_micro_steps(
+    model: PackedModel, member: TrainingMember, rows: Sequence[Row]
+) -> tuple[float, float | None, int]:
+    """Seconds, joules (None without a counter) and tokens of the typical micro-batches."""
+    synchronize(model.device)
+    start, energy = time.perf_counter(), device_energy_joules(model.device)
+    for micro in range(TIMED_MICRO_BATCHES):
+        micro_step(model, [member], rows, micro)
+    synchronize(model.device)
+    seconds, after = time.perf_counter() - start, device_energy_joules(model.device)
+    tokens = sum(
+        len(rows[number].tokens) for micro in member.plan[member.step][:TIMED_MICRO_BATCHES] for number in micro
+    )
+    return seconds, None if energy is None or after is None else after - energy, tokens
+
+
+@dataclass
+class PeakMemory:
+    """The peak within a `peak_memory` block: (allocated or resident, reserved, whole card), known after it."""
+
+    bytes: tuple[int, int | None, int | None] = (0, None, None)
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+    """Takes the peak of the block: the CUDA allocator's, or on a CPU the process' resident set."""
+    peak = PeakMemory()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        peak.bytes = (allocated, reserved, device_used_bytes(device))
+        return
+    with _resident_peak() as resident:
+        yield peak
+    peak.bytes = (resident[0], None, None)
+
+
+def memory_source(device: torch.device) -> str:
+    """What a record's `peak_memory_bytes` means on this device."""
+    return "cuda allocator peak" if device.type == "cuda" else "process resident peak"
+
+
+@contextmanager
+def _resident_peak() -> Iterator[list[int]]:
+    """The kernel's own high-water mark where it can be reset (Linux), else the highest of frequent samples."""
+    answer = [0]
+    release_free_memory()
+    if _reset_high_water_mark():
+        yield answer
+        answer[0] = _high_water_mark()
+        return
+    done = threading.Event()
+    process = psutil.Process()
+
+    def sample() -> None:
+        while not done.wait(0.01):
+            answer[0] = max(answer[0], process.memory_info().rss)
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
+    try:
+        yield answer
+    finally:
+        done.set()
+        sampler.join()
+
+
+def release_free_memory() -> None:
+    """Gives freed heap memory back to the system, so that what was there before does not count."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return  # another libc: the figure is then an upper bound
+
+
+def _reset_high_water_mark() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water_mark() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return psutil.Process().memory_info().rss

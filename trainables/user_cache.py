@@ -1,0 +1,150 @@
+"""The user's cache folder: converted and quantized weights, made once and shared between processes. (no torch)
+
+An entry is a folder `KIND/KEY` with a manifest of its files' sizes. It is written beside its place and renamed, so
+that an entry is either whole or not there; a lock keeps two processes from making the same one; an entry that does
+not match its manifest (a full disk, a killed machine) is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+LOCK_SECONDS = 1800.0  # longer than quantizing the largest model; after it, the work is merely done twice
+
+
+def cache_root() -> Path:
+    """The cache folder: `$LORA_FRONTIER_CACHE`, else `$XDG_CACHE_HOME/lora-frontier`, else `~/.cache/lora-frontier`."""
+    own = os.environ.get("LORA_FRONTIER_CACHE")
+    if own:
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared).expanduser().absolute() if shared else Path.home() / ".cache") / "lora-frontier"
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """A key of 32 hexadecimal digits for JSON-ready values, independent of their order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One folder of the cache; `key` must name everything that its content depends on."""
+
+    kind: str
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the entry is, or will be."""
+        return cache_root() / self.kind / self.key
+
+    def intact(self) -> bool:
+        """Whether the entry is there with every file that its manifest lists, each of the listed size."""
+        try:
+            sizes = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            return bool(sizes) and all((self.folder / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the entry against other processes; where no lock can be had, goes on without (`fill` is atomic)."""
+        held = FileLock(self.folder.with_suffix(".lock"))
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            held.acquire(timeout=LOCK_SECONDS)
+        except OSError as error:  # a read-only cache, or filelock's Timeout
+            log.warning("The cache entry %s could not be locked (%s).", self.folder, error)
+        try:
+            yield
+        finally:
+            held.release()
+
+    def fill(self, make: Callable[[Path], None]) -> None:
+        """Makes the entry anew: `make` writes into an empty folder, which then takes the entry's place.
+
+        Raises what `make` raises, and OSError where the cache cannot be written; nothing half-written stays.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in self.folder.parent.glob(f"{self.key}.partial-*"):
+            shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed: we hold the lock
+        partial = Path(tempfile.mkdtemp(prefix=f"{self.key}.partial-", dir=self.folder.parent))
+        try:
+            make(partial)
+            _write_manifest(partial)
+            if not self._replace(partial):
+                raise OSError(f"the cache entry {self.folder} could not be put in its place")
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Removes the entry; one that is not there is no fault."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _replace(self, partial: Path) -> bool:
+        self.discard()
+        try:
+            partial.rename(self.folder)
+        except OSError:  # another process was faster, without the lock
+            return self.intact()
+        return True
+
+
+def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """The folder of the entry `kind`/`key`, made by `make(folder)` where it is missing or broken.
+
+    Raises what `make` raises, and OSError where the cache cannot be written.
+    """
+    entry = CacheEntry(kind, key)
+    if entry.intact():
+        return entry.folder
+    with entry.lock():
+        if not entry.intact():  # else another process made it while we waited
+            entry.fill(make)
+    return entry.folder
+
+
+def file_sha256(path: Path) -> str:
+    """The file's SHA-256, remembered in the cache for as long as its path, size and modification time stay."""
+    path = path.absolute()
+    state = path.stat()
+    known = {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    note = cache_root() / "sha256" / f"{digest(known)}.json"
+    try:
+        return str(json.loads(note.read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            value = hashlib.file_digest(file, "sha256").hexdigest()
+        _remember(note, {**known, "sha256": value})
+        return value
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    (folder / MANIFEST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+
+
+def _remember(note: Path, values: Mapping[str, Any]) -> None:
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".partial", delete=False) as file:
+            json.dump(values, file)
+        os.replace(file.name, note)
+    except OSError as error:  # only a matter of speed
+        log.debug("The hash could not be remembered in %s: %s", note, error)
