@@ -21,7 +21,7 @@ STATUS_SECONDS = 0.5  # between words to the keeper
 COMMAND_TIMEOUT_SECONDS = 120.0
 
 
-class BaseModelError(Exception):
+class HostLoadError(Exception):
     """The base model could not be loaded: no adapter can join."""
 
 
@@ -55,11 +55,11 @@ class BaseModelHost:
     # -- messages -----------------------------------------------------------------------------------------------------
 
     def join(self, request: JoinRequest, trial: Any) -> None:
-        """Takes a trial's adapter in and watches its actor. Raises BaseModelError, NotResidentError."""
+        """Takes a trial's adapter in and watches its actor. Raises HostLoadError, NotResidentError."""
 
         def take_in() -> None:
             if self._load_error:
-                raise BaseModelError(self._load_error)
+                raise HostLoadError(self._load_error)
             self._engine.join(request)
             self._watched[request.trial_id] = _Watched(trial, request.incarnation)
 

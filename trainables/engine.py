@@ -70,7 +70,7 @@ class Engine:
         self._check_incarnation(request.trial_id, request.incarnation)
         plan = batch_plan(len(self.dataset.train.rows), self.settings.training, request.config.seed)
         member = self._new_member(request.config, plan)
-        resident = Resident(request.trial_id, request.incarnation, member, request.restarts)
+        resident = Resident(request.trial_id, request.incarnation, member)
         if request.state is not None:
             resident.restore(request.state)
         self._incarnations[request.trial_id] = request.incarnation

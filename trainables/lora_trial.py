@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 from search_spaces.trial_config import TrialConfig
-from trainables.base_model_host import BaseModelError
+from trainables.base_model_host import HostLoadError
 from trainables.protocol import REPORT_STEPS, JoinRequest, News, NotResidentError, Outcome
 
 POLL_SECONDS = 5.0
@@ -43,7 +43,7 @@ class LoraTrial(tune.Trainable):
         self._seen = 0  # reports of this incarnation
         self._told_step = -1  # the last step whose report Tune has
         self._step = self._state_step = 0
-        self._deaths = self._restarts = 0
+        self._deaths = 0
         self._state_time = time.monotonic()
         self._state_seconds = 0.0
 
@@ -60,7 +60,7 @@ class LoraTrial(tune.Trainable):
             try:
                 self._join()
                 news = self._ask()
-            except BaseModelError as error:
+            except HostLoadError as error:
                 return self._last_result(Outcome("failed", f"the base model could not be loaded: {error}"))
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, NotResidentError) as error:
                 if not self._survive(error):
@@ -96,7 +96,7 @@ class LoraTrial(tune.Trainable):
         where = (context.get_node_id(), gpu_ids, self._config.precision)
         self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=ANSWER_SECONDS)
         incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=ANSWER_SECONDS)
-        request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._restarts)
+        request = JoinRequest(self._trial_id, incarnation, self._config, self._state)
         ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
         self._incarnation, self._seen = incarnation, 0
 
@@ -110,7 +110,6 @@ class LoraTrial(tune.Trainable):
         """Prepares for joining again from the last state; False where that has been tried too often."""
         self._incarnation = -1
         self._deaths += 1
-        self._restarts += 1
         if isinstance(error, NotResidentError):
             self._host = None  # it lives, and only does not know this incarnation
         return self._deaths <= MAX_HOST_DEATHS

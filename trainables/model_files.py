@@ -104,8 +104,9 @@ def read_config(files: ModelFiles) -> PretrainedConfig:
         return AutoConfig.for_model(values.pop("model_type"), **values)
     except BaseModelError:
         raise
-    except (ValueError, TypeError, OSError, AttributeError) as error:
-        raise BaseModelError(f"the configuration of {files.path} must be valid; it is not: {error}") from error
+    except Exception as error:  # transformers' own validation raises several kinds
+        reason = " ".join(str(error).split())
+        raise BaseModelError(f"the configuration of {files.path} must be valid; it is not: {reason}") from error
 
 
 def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:

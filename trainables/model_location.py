@@ -35,6 +35,8 @@ def locate(settings: BaseModelSettings) -> ModelFiles:
     Raises BaseModelError for what is none of a hub id, a local folder, a `.gguf` file, or `package:NAME/FILE`.
     """
     text = str(_in_package(settings.path)) if settings.path.startswith("package:") else settings.path
+    if not text.strip():
+        raise BaseModelError(f"base_model.path must be {_FORMS}; it is empty.")
     path = Path(text).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():

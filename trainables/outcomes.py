@@ -80,7 +80,7 @@ def _progress(bench: Bench, resident: Resident) -> dict[str, Any]:
         "train_steps": resident.member.step,
         "train_tokens": resident.member.train_tokens,
         "wall_seconds": resident.wall_seconds,
-        "restarts": resident.restarts,
+        "restarts": resident.incarnation,
     }
 
 

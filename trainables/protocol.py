@@ -16,14 +16,13 @@ REPORT_STEPS = 5  # optimizer steps between two reports, at least
 class JoinRequest:
     """A trial asks for a place on a host; `state` is a checkpoint to go on from.
 
-    Incarnations of one trial are numbered upward by the keeper: a host follows the highest it has seen and refuses the rest.
+    The keeper numbers a trial's incarnations upward: a host follows the highest it has seen and refuses the rest.
     """
 
     trial_id: str
     incarnation: int
     config: TrialConfig
     state: bytes | None = None
-    restarts: int = 0
 
 
 @dataclass(frozen=True)

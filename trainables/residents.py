@@ -33,11 +33,10 @@ class History:
 class Resident:
     """One trial on a host: its member, its history, and the mail that its trial has not fetched yet."""
 
-    def __init__(self, trial_id: str, incarnation: int, member: TrainingMember, restarts: int = 0) -> None:
+    def __init__(self, trial_id: str, incarnation: int, member: TrainingMember) -> None:
         self.trial_id = trial_id
         self.incarnation = incarnation
         self.member = member
-        self.restarts = restarts
         self.history = History()
         self.reports: list[Report] = []
         self.outcome: Outcome | None = None

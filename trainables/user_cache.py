@@ -68,6 +68,8 @@ class CacheEntry:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             held.acquire(timeout=LOCK_SECONDS)
+            for left_over in self.folder.parent.glob(f"{self.key}.partial-*"):  # of a process that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
         except OSError as error:  # a read-only cache, or filelock's Timeout
             log.warning("The cache entry %s could not be locked (%s).", self.folder, error)
         try:
@@ -81,8 +83,6 @@ class CacheEntry:
         Raises what `make` raises, and OSError where the cache cannot be written; nothing half-written stays.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in self.folder.parent.glob(f"{self.key}.partial-*"):
-            shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed: we hold the lock
         partial = Path(tempfile.mkdtemp(prefix=f"{self.key}.partial-", dir=self.folder.parent))
         try:
             make(partial)

@@ -1,0 +1,71 @@
+"""Which micro-batches of a pack's optimizer step go through the base model together. (pure, no torch)
+
+An adapter's gradient is a sum over its micro-batches, so their order, and who keeps them company, change nothing but
+rounding. A pass costs a fixed part (the frozen weights are dequantized, kernels are launched) and a part for each token,
+padding included; rows of like length share a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One member's micro-batch: the member's place in the pack, the micro-batch's number in its step, and its size."""
+
+    member: int
+    number: int
+    rows: int
+    longest: int  # tokens of its longest row
+
+
+@dataclass(frozen=True)
+class PassLimits:
+    """What bounds a pass, and what one costs beside its tokens.
+
+    `max_tokens` counts rows times the longest row; a micro-batch that is larger by itself goes alone. `fixed_tokens` is
+    the fixed cost of a pass in tokens' worth of work.
+    """
+
+    max_tokens: int
+    fixed_tokens: int
+
+
+def plan_passes(micro_batches: Sequence[MicroBatch], limits: PassLimits) -> list[tuple[MicroBatch, ...]]:
+    """The cheapest split into passes of like length, the longest rows first, so that a lack of memory shows at once.
+
+    Within a pass micro-batches are in the pack's order. The cost of a pass is `fixed_tokens` plus rows times longest row;
+    the split is optimal among those into runs of the order by length (dynamic programming over where runs begin).
+    """
+    order = sorted(micro_batches, key=lambda batch: (-batch.longest, batch.member, batch.number))
+    best = [0.0] + [float("inf")] * len(order)  # cheapest way to the first n micro-batches
+    begin = [0] * (len(order) + 1)
+    for first in range(len(order)):
+        rows = 0
+        for end in range(first + 1, len(order) + 1):
+            rows += order[end - 1].rows
+            tokens = rows * order[first].longest
+            if tokens > limits.max_tokens and end > first + 1:
+                break
+            cost = best[first] + limits.fixed_tokens + tokens
+            if cost < best[end]:
+                best[end], begin[end] = cost, first
+    return _runs(order, begin)
+
+
+def _runs(order: Sequence[MicroBatch], begin: Sequence[int]) -> list[tuple[MicroBatch, ...]]:
+    passes: list[tuple[MicroBatch, ...]] = []
+    end = len(order)
+    while end:
+        run = sorted(order[begin[end] : end], key=lambda batch: (batch.member, batch.number))
+        passes.append(tuple(run))
+        end = begin[end]
+    return passes[::-1]
+
+
+def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:
+    """The share of padding in all that the passes compute, given how many `tokens` are real."""
+    computed = sum(sum(batch.rows for batch in one) * max(batch.longest for batch in one) for one in passes)
+    return 1 - tokens / computed
