@@ -1,0 +1,60 @@
+"""How a trial's end becomes its record: one for each trial, whatever way it ended (RAY)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray import tune
+
+from search_spaces.trial_config import TrialConfig
+from study.records import TrialRecord
+
+Append = Callable[[TrialRecord], Any]
+
+
+def record_of(study: str, trial_id: str, config: TrialConfig, outcome: dict[str, Any]) -> TrialRecord:
+    """The record of an outcome, as a trial's last result carries it."""
+    known = dict(outcome)
+    has_adapter = known.pop("has_adapter")
+    known["curve"], known["samples"] = tuple(known["curve"]), tuple(known["samples"])
+    adapter = f"adapters/{trial_id}" if has_adapter else None
+    return TrialRecord(study=study, trial_id=trial_id, config=config, adapter=adapter, **known)
+
+
+def failed_record(study: str, trial_id: str, config: TrialConfig, error: str) -> TrialRecord:
+    """The record of a trial whose own process failed for good."""
+    reason = error.strip().splitlines()[-1] if error.strip() else "the trial's process died"
+    return TrialRecord(study=study, trial_id=trial_id, status="failed", config=config, reason=reason, error=error)
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]
+    """Appends a record when Tune says that a trial is over."""
+
+    def __init__(self, study: str, append: Append) -> None:
+        self._study = study
+        self._append = append
+
+    def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        """A trial has given its last result, or a scheduler has stopped it."""
+        trial_id, config = _identity(trial)
+        result = trial.last_result or {}
+        if "outcome" in result:
+            self._append(record_of(self._study, trial_id, config, json.loads(result["outcome"])))
+        else:
+            self._append(failed_record(self._study, trial_id, config, "the trial ended without an outcome"))
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        """A trial's process has failed more often than it may be restarted."""
+        trial_id, config = _identity(trial)
+        self._append(failed_record(self._study, trial_id, config, _error_text(trial)))
+
+
+def _identity(trial: Any) -> tuple[str, TrialConfig]:
+    return trial.config["trial_id"], TrialConfig.from_dict(trial.config["config"])
+
+
+def _error_text(trial: Any) -> str:
+    error = trial.get_error() if hasattr(trial, "get_error") else None
+    return str(error) if error else "the trial's process died"

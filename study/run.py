@@ -1,0 +1,169 @@
+"""The driver: runs a study, or goes on with one that was interrupted (RAY)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from study.config import StudyConfig
+from study.planner import Node, Phase, plan_phases
+from study.progress import LiveTable, StudyProgress
+from study.recording import Recorder, failed_record
+from study.search import Proposal, StudySearch
+from study.store import ResultsStore
+from study.tune_searcher import TuneSearcher
+from trainables.host_keeper import KEEPER_NAME, HostKeeper
+from trainables.lora_trial import LoraTrial
+
+MAX_TRIAL_RESTARTS = 3
+TUNE_FOLDER = "tune"
+TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
+    "TUNE_GLOBAL_CHECKPOINT_S": "10",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study in its directory, with its search and its results so far."""
+
+    config: StudyConfig
+    directory: Path
+    search: StudySearch
+    store: ResultsStore
+
+
+def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
+    """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
+    with _ray(), _terminated_as_interrupt():
+        phases = plan_phases(remaining(study), cluster_nodes(), study.config.trial.hardware, use_gpu(study.config))
+        keeper = _start_keeper(study)
+        progress = StudyProgress(sum(phase.trials for phase in phases), study.config.objectives)
+        with LiveTable(progress, lambda: _statuses(keeper), show) as table:
+            for phase in phases:
+                _run_phase(study, phase, table)
+                ray.get(keeper.end_hosts.remote(), timeout=60)
+
+
+def remaining(study: StudyRun) -> dict[str, int]:
+    """How many trials of each precision are still to run, unfinished ones included."""
+    ended = [record.config.precision for record in study.store.records()]
+    total = {precision: study.search.count(precision) for precision in study.config.space.precisions()}
+    return {precision: max(0, count - ended.count(precision)) for precision, count in total.items()}
+
+
+def use_gpu(config: StudyConfig) -> bool:
+    """Whether the study runs on cards: as its file says, or where it says `auto`, if there are any."""
+    if config.trial.hardware.gpu == "auto":
+        return ray.cluster_resources().get("GPU", 0) > 0
+    return config.trial.hardware.gpu != "cpu"
+
+
+def cluster_nodes() -> tuple[Node, ...]:
+    """The machines of the cluster that live."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources)
+
+
+def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(phase.places)  # trial actors start side by side
+    unfinished = [one for one in study.search.unfinished() if one.config.precision == phase.precision]
+    searcher = TuneSearcher(
+        study.search,
+        precision=phase.precision,
+        objectives=study.config.objectives,
+        places=phase.places,
+        first=unfinished,
+        extra={"keeper": KEEPER_NAME},
+        resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
+    )
+
+    def append(record: Any) -> None:
+        if study.store.append(record):
+            table.note_record(record)
+
+    tuner = tune.Tuner(
+        tune.with_resources(LoraTrial, tune.PlacementGroupFactory([dict(phase.resources)])),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.config["trial_id"],
+            trial_dirname_creator=lambda trial: trial.config["trial_id"],
+        ),
+        run_config=tune.RunConfig(
+            name=f"{phase.precision}-{time.time_ns()}",
+            storage_path=str(study.directory / TUNE_FOLDER),
+            callbacks=[Recorder(study.config.name, append)],
+            failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
+    """The newest whole checkpoint of a trial in any of the study's earlier Tune folders."""
+    found = (directory / TUNE_FOLDER).glob(f"*/{trial_id}/checkpoint_*/training.safetensors")
+    newest = max(found, key=lambda file: file.stat().st_mtime, default=None)
+    return str(newest.parent) if newest else None
+
+
+def fail_proposal(study: StudyRun, proposal: Proposal, error: str) -> None:
+    """Records a trial that could not be run at all."""
+    study.store.append(failed_record(study.config.name, proposal.trial_id, proposal.config, error))
+
+
+def _start_keeper(study: StudyRun) -> Any:
+    keep_adapters = study.config.adapters != "none"
+    threads = int(min(node.cpus for node in cluster_nodes()) or 1)
+    options = {"name": KEEPER_NAME, "num_cpus": 0, "max_concurrency": 1}
+    here = ray.get_runtime_context().get_node_id()  # adapters are written where the study directory is
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+    keeper = ray.remote(HostKeeper).options(**options, scheduling_strategy=strategy)
+    return keeper.remote(study.config.trial, str(study.directory), keep_adapters, threads)
+
+
+def _statuses(keeper: Any) -> Mapping[str, Any]:
+    return ray.get(keeper.statuses.remote(), timeout=10)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study."""
+    for name, value in TUNE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    ray.init(log_to_driver=False, logging_level="ERROR", namespace=f"lora-frontier-{os.getpid()}-{time.time_ns()}")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _terminated_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a study as Ctrl-C does (set after `ray.init`, which replaces an earlier handler)."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
