@@ -99,7 +99,8 @@ def _choice(name: str, key: str, value: Any) -> Choice:
     if not isinstance(value, list) or not value:
         raise _fault(key, value, "must be a list of values", example(name))
     values = _values(name, key, value)
-    places = [place for place, one in enumerate(values) if one in values[:place]]
+    first = {one: place for place, one in reversed(list(enumerate(values)))}
+    places = [place for place, one in enumerate(values) if first[one] != place]
     if places:
         rule, remedy = "must differ from the values before it", "Leave it out."
         raise SpaceError(SpaceFault(f"{key}.{place}", value[place], rule, remedy) for place in places)

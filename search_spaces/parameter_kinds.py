@@ -78,7 +78,7 @@ class Parameter:
         if value in self.values() or isinstance(self.kind, RankTimes):
             return True
         if isinstance(self.kind, Range) and not isinstance(value, str):
-            return self.kind.low <= value <= self.kind.high
+            return self.kind.low <= value <= self.kind.high and not (self.kind.integer and value % 1)
         return False
 
     def depends_on(self) -> tuple[str, ...]:

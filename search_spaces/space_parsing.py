@@ -74,11 +74,22 @@ def _condition_faults(parameter: Parameter, parsed: Mapping[str, Parameter]) -> 
 def _cycle_faults(parsed: Mapping[str, Parameter]) -> list[SpaceFault]:
     if not all(set(parameter.depends_on()) <= set(parsed) for parameter in parsed.values()):
         return []
-    ordered = in_dependency_order(tuple(parsed.values()))
-    cycle = [parameter for parameter in parsed.values() if parameter not in ordered]
+    cycle = [parameter for parameter in parsed.values() if parameter.name in _needs(parameter, parsed)]
     if not cycle:
         return []
     first = next(parameter for parameter in cycle if parameter.when)
     rule = f"must not depend on itself; {', '.join(parameter.name for parameter in cycle)} wait for each other"
     when = {name: list(values) for name, values in first.when}
     return [SpaceFault(f"{first.name}.when", when, rule, "Leave out one of the conditions.")]
+
+
+def _needs(parameter: Parameter, parsed: Mapping[str, Parameter]) -> set[str]:
+    """The names of all parameters it depends on, through others too."""
+    needs: set[str] = set()
+    waiting = list(parameter.depends_on())
+    while waiting:
+        name = waiting.pop()
+        if name not in needs:
+            needs.add(name)
+            waiting += parsed[name].depends_on()
+    return needs

@@ -31,7 +31,7 @@ class ConfigFault:
     def __str__(self) -> str:
         places = [printable(self.file, 300), self._subject()]
         text = ": ".join([*(place for place in places if place), f"{self.rule.rstrip('. ')}. {self.remedy}".rstrip()])
-        return text.replace("\n", "\n  ")
+        return "\n  ".join(printable(line, len(line)) for line in text.split("\n"))
 
     def _subject(self) -> str:
         key = printable(self.key, 200)

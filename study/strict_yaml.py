@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -17,9 +17,10 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from study.faults import Absent, ConfigError, ConfigFault, printable, shown
 
 MAX_BYTES = 2**20
-MAX_NODES = 100_000
+MAX_NODES = 20_000
 MAX_DEPTH = 50
 MAX_DIGITS = 100
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _SCALARS = {  # tag: the pattern of its plain words, and the characters that they start with
     "null": (re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
     "bool": (re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")),
@@ -49,8 +50,9 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
     """The data of a YAML text: mappings with text keys, lists, text, numbers, booleans and null.
 
     `name` stands for the file in messages. UTF-8, with or without byte order mark, any line ends. Raises ConfigError
-    for more than 1 MiB, tags, merge keys, duplicate or non-text keys, several documents, aliases that hold themselves or
-    expand to more than 100,000 nodes, nesting deeper than 50, control characters, and text that is not YAML.
+    for more than 1 MiB, tags, merge keys, duplicate or non-text keys, several documents, aliases that hold themselves,
+    more than 20,000 values or 1 MiB of text with aliases written out, nesting deeper than 50, control characters, and
+    text that is not YAML.
     """
     loader: _Loader | None = None
     try:
@@ -73,12 +75,16 @@ def _decoded(text: bytes | str, name: str) -> str:
     try:
         decoded = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise _error(name, f"line {line}", "must be UTF-8 text", "Save the file as UTF-8.") from None
-    if "\0" in decoded:
-        line = decoded[: decoded.index("\0")].count("\n") + 1
-        raise _error(name, f"line {line}", "must be text, without NUL characters", "Save the file as UTF-8.")
+        place = _line(data[: error.start].decode("utf-8"))
+        raise _error(name, place, "must be UTF-8 text", "Save the file as UTF-8.") from None
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(decoded):
+        place, found = _line(decoded[: unprintable.start()]), f"U+{ord(unprintable[0]):04X}"
+        raise _error(name, place, f"must have no control characters; there is {found}", "Save the file as UTF-8 text.")
     return decoded
+
+
+def _line(before: str) -> str:
+    return f"line {1 + len(_LINE_END.findall(before))}"
 
 
 def _yaml_error(error: yaml.YAMLError, name: str) -> ConfigError:
@@ -89,8 +95,7 @@ def _yaml_error(error: yaml.YAMLError, name: str) -> ConfigError:
             return _error(name, key, "must be one document", "Remove `---` and what follows it.")
         problem = " ".join(filter(None, (error.context, error.problem)))
         return _error(name, key, f"must be YAML: {problem}", "Check indentation, brackets, quotes and colons.")
-    first = str(error).splitlines()[0]
-    return _error(name, "", f"must be YAML: {first}", "Remove the characters that are no text.")
+    return _error(name, "", f"must be YAML: {str(error).splitlines()[0]}", "Check indentation, brackets and quotes.")
 
 
 def _error(name: str, key: str, rule: str, remedy: str) -> ConfigError:
@@ -100,15 +105,15 @@ def _error(name: str, key: str, rule: str, remedy: str) -> ConfigError:
 class _Loader(yaml.SafeLoader):
     """Composes nodes under the limits, and makes values of them itself: no constructor of PyYAML's runs."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text)
         self._file = name
         self._depth = 0
         self._nodes = 0
+        self._characters = 0
         self._open: set[str] = set()  # anchors whose nodes are being read
-        self._shapes: dict[int, tuple[int, int]] = {}  # a node's id: nodes in it and levels, aliases expanded
+        # A node's id: the nodes, levels and characters of text in it, aliases written out.
+        self._shapes: dict[int, tuple[int, int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Any:
         """The next node, after a look at its event; recursion is bounded by the depth allowed."""
@@ -120,7 +125,7 @@ class _Loader(yaml.SafeLoader):
             raise self._fault(event, rule, "Write the value without a tag.")
         if event.anchor is not None:
             self._open.add(event.anchor)
-        self._enter(event, 1, 1)
+        self._enter(event, 1, 1, _length(event))
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -135,22 +140,31 @@ class _Loader(yaml.SafeLoader):
         self._enter(event, *self._shapes[id(node)])
         return node
 
-    def _enter(self, event: Any, nodes: int, levels: int) -> None:
+    def _enter(self, event: Any, nodes: int, levels: int, characters: int) -> None:
         self._nodes += nodes
+        self._characters += characters
         if self._nodes > MAX_NODES:
             rule = f"must have at most {MAX_NODES:,} values, aliases written out"
             raise self._fault(event, rule, "Write less, or use fewer aliases.")
+        if self._characters > MAX_BYTES:
+            rule = f"must have at most {MAX_BYTES // 2**20} MiB of text, aliases written out"
+            raise self._fault(event, rule, "Use fewer aliases.")
         if self._depth + levels > MAX_DEPTH:
             raise self._fault(event, f"must be nested at most {MAX_DEPTH} deep", "Write it flatter.")
 
-    def _shape(self, node: Any) -> tuple[int, int]:
+    def _shape(self, node: Any) -> tuple[int, int, int]:
         children: list[Node] = []
         if isinstance(node, SequenceNode):
             children = node.value
         elif isinstance(node, MappingNode):
             children = [child for pair in node.value for child in pair]
         shapes = [self._shapes[id(child)] for child in children]
-        return 1 + sum(nodes for nodes, _ in shapes), 1 + max((levels for _, levels in shapes), default=0)
+        own = len(node.value) if isinstance(node, ScalarNode) else 0
+        return (
+            1 + sum(nodes for nodes, _, _ in shapes),
+            1 + max((levels for _, levels, _ in shapes), default=0),
+            own + sum(characters for _, _, characters in shapes),
+        )
 
     def value(self, node: Any) -> Any:
         """The node's value; one that is aliased is made anew each time, so that no two places share it."""
@@ -192,15 +206,32 @@ class _Loader(yaml.SafeLoader):
         return _error(self._file, f"line {place.start_mark.line + 1}", rule, remedy)
 
 
-class StrictDumper(yaml.SafeDumper):
-    """Writes what `parse_yaml` reads back to equal data: quotes what either YAML version would misread."""
+def _length(event: Any) -> int:
+    return len(event.value) if isinstance(event, yaml.ScalarEvent) else 0
+
+
+def strict_text(data: Any) -> str:
+    """The data as YAML, what is innermost on one line; `parse_yaml` and readers of YAML 1.1 read it back equal."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes everything out, and quotes what either YAML version would misread."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Writes everything out."""
+        """Makes no aliases."""
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
 for _tag, (_pattern, _starts) in _SCALARS.items():
     _full = re.compile(rf"(?:{_pattern.pattern})\Z")
-    for _class in (_Loader, StrictDumper):
+    for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _full, _starts)

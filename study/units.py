@@ -30,7 +30,8 @@ def parse_bytes(text: str) -> int:
 
 def format_bytes(size: float) -> str:
     """Bytes for people, rounded to two digits: `14.56 GiB`."""
-    unit = next((name for name in ("TiB", "GiB", "MiB", "KiB") if abs(size) >= UNITS[name]), "B")
+    # What the smaller unit would round to 1024.00 takes the larger one: 1023.999 KiB is 1 MiB.
+    unit = next((name for name in ("TiB", "GiB", "MiB", "KiB") if abs(size) >= UNITS[name] * (1 - 0.005 / 1024)), "B")
     return f"{size / UNITS[unit]:.2f}".rstrip("0").rstrip(".") + f" {unit}"
 
 
