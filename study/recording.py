@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray import tune
@@ -12,15 +13,23 @@ from search_spaces.trial_config import TrialConfig
 from study.records import TrialRecord
 
 Append = Callable[[TrialRecord], Any]
+Start = Callable[[str, TrialConfig], Any]
 
 
 def record_of(study: str, trial_id: str, config: TrialConfig, outcome: dict[str, Any]) -> TrialRecord:
     """The record of an outcome, as a trial's last result carries it."""
     known = dict(outcome)
     has_adapter = known.pop("has_adapter")
-    known["curve"], known["samples"] = tuple(known["curve"]), tuple(known["samples"])
+    known["curve"], known["samples"] = tuple(map(_finite, known["curve"])), tuple(known["samples"])
+    known["measurements"] = _finite(known["measurements"])
     adapter = f"adapters/{trial_id}" if has_adapter else None
     return TrialRecord(study=study, trial_id=trial_id, config=config, adapter=adapter, **known)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with None for NaN and infinity (a diverged trial's): a missing number is null."""
+    lost = {name for name, value in values.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {name: None if name in lost else value for name, value in values.items()}
 
 
 def failed_record(study: str, trial_id: str, config: TrialConfig, error: str) -> TrialRecord:
@@ -30,11 +39,20 @@ def failed_record(study: str, trial_id: str, config: TrialConfig, error: str) ->
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
-    """Appends a record when Tune says that a trial is over."""
+    """Appends a record when Tune says that a trial is over; `start` is told when one begins."""
 
-    def __init__(self, study: str, append: Append) -> None:
+    def __init__(self, study: str, append: Append, start: Start = lambda trial_id, config: None) -> None:
         self._study = study
         self._append = append
+        self._start = start
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to go on with: Tune keeps copies of its callbacks, and a resumed study makes its own."""
+        return {"_study": self._study}
+
+    def on_trial_start(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        """A trial's process begins, or begins again."""
+        self._start(*_identity(trial))
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
         """A trial has given its last result, or a scheduler has stopped it."""

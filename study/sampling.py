@@ -1,0 +1,170 @@
+"""How Optuna proposes configurations of a search space, as a function of the trials so far. (no torch, no ray)"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
+from search_spaces.trial_config import TrialConfig
+
+Algorithm = Literal["grid", "random", "tpe", "nsga2"]
+REDRAWS = 32  # how often a configuration that was asked before is drawn again
+LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
+MAX_STARTUP_TRIALS = 10  # of TPE, Optuna's own default
+MIN_POPULATION, MAX_POPULATION = 4, 50  # of NSGA-II; the latter is Optuna's own default
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A searcher: its algorithm, the trials it may spend, and the space and objectives it works on."""
+
+    space: SearchSpace
+    algorithm: Algorithm
+    trials: int
+    seed: int
+    trial_seed: int
+    directions: tuple[str, ...]
+
+    def propose(
+        self, precision: str, number: int, history: Sequence[FrozenTrial], taken: Collection[TrialConfig]
+    ) -> tuple[FrozenTrial, TrialConfig] | None:
+        """Trial `number` of the study, of that precision: as Optuna keeps it, running, and as a configuration.
+
+        The answer depends on the arguments alone: the sampler is seeded from the study's seed and the number, and works
+        on a copy of the history in memory. What is in `taken` is not proposed again: it is drawn anew up to `REDRAWS`
+        times, then by chance among what is left. None if nothing is left.
+        """
+        copy = self._copy(history, sampler(self.algorithm, seed_of(self.seed, number), self.trials))
+        fixed = {"precision": precision} if isinstance(self.space["precision"].kind, Choice) else {}
+        for _ in range(REDRAWS):
+            config = self._draw(copy, fixed)
+            if config not in taken:
+                return copy.trials[-1], config
+            copy.tell(copy.trials[-1].number, state=TrialState.FAIL)  # samplers leave failed trials out
+        return self._draw_from_rest(precision, number, copy, taken)
+
+    def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        copy = optuna.create_study(directions=self.directions, sampler=by)
+        copy.add_trials(history)
+        return copy
+
+    def _draw(self, copy: optuna.Study, fixed: Mapping[str, Value]) -> TrialConfig:
+        copy.enqueue_trial(dict(fixed))
+        trial = copy.ask()
+        return self.space.sample(_suggested_by(trial), self.trial_seed)
+
+    def _draw_from_rest(
+        self, precision: str, number: int, copy: optuna.Study, taken: Collection[TrialConfig]
+    ) -> tuple[FrozenTrial, TrialConfig] | None:
+        every = all_configurations(self.space.with_precision(precision), self.trial_seed)
+        rest = [config for config in every or () if config not in taken]
+        if not rest:
+            return None
+        config = random.Random(seed_of(self.seed, number)).choice(rest)
+        self._draw(copy, self.space.grid_parameters(config))
+        return copy.trials[-1], config
+
+
+def fixed_trial(space: SearchSpace, config: TrialConfig) -> FrozenTrial:
+    """A running trial of this configuration, as Optuna keeps it."""
+    parameters = space.grid_parameters(config)
+    kinds = {name: distribution(space[name]) for name in parameters}
+    return optuna.trial.create_trial(state=TrialState.RUNNING, params=parameters, distributions=kinds)
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """A choice's or range's values as Optuna has them. Precision is one of all, also where a phase fixes it."""
+    kind = parameter.kind
+    if isinstance(kind, Choice):
+        return CategoricalDistribution(kind.values)
+    if isinstance(kind, Range) and kind.integer:
+        return IntDistribution(int(kind.low), int(kind.high), log=kind.log)
+    if isinstance(kind, Range):
+        return FloatDistribution(kind.low, kind.high, log=kind.log)
+    raise TypeError(f"{parameter.name} must be a choice or a range; it is {kind!r}")
+
+
+def sampler(algorithm: Algorithm, seed: int, trials: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a search of so many trials, with what it needs to be of use in so few.
+
+    TPE (Ozaki et al. 2022, doi.org/10.1613/jair.1.13188) first draws by chance: a third of the trials, at most its
+    usual 10. It takes trials that still run for bad ones (the "constant liar"), so that trials side by side differ.
+    NSGA-II (Deb et al. 2002, doi.org/10.1109/4235.996017) draws its first generation by chance and breeds from the
+    second on: with a third of the trials in each generation, at most its usual 50, two generations or more are bred;
+    under 4 there would be hardly any parents to choose from.
+    """
+    if algorithm == "tpe":
+        startup = max(1, min(MAX_STARTUP_TRIALS, trials // 3))
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+    if algorithm == "nsga2":
+        population = max(MIN_POPULATION, min(MAX_POPULATION, trials // 3))
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+    if algorithm == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    raise ValueError(f"algorithm must be random, tpe or nsga2; it is {algorithm!r}")
+
+
+def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | None:
+    """Every configuration of a space, in the order of its grid; None if they are too many to list, or not countable."""
+    sizes = [_size(parameter) for parameter in space.parameters]
+    product = 1
+    for size in sizes:
+        if size is None or product * size > LISTED_COMBINATIONS:
+            return None
+        product *= size
+    return SearchSpace(tuple(map(_listed, space.parameters))).grid([seed])
+
+
+def shares(trials: int, room: Sequence[int | None]) -> list[int]:
+    """So many trials dealt out evenly, the first getting what is over, and none more than its room (None: no bound)."""
+    dealt = [0] * len(room)
+    while trials > 0:
+        open_ = [place for place, most in enumerate(room) if most is None or dealt[place] < most]
+        if not open_:
+            break
+        for place in open_[:trials]:
+            dealt[place] += 1
+        trials -= len(open_)
+    return dealt
+
+
+def seed_of(seed: int, number: int) -> int:
+    """A seed for one trial of a study, from 0 to 2**32 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
+
+
+def _suggested_by(trial: optuna.Trial) -> Callable[[Parameter], Any]:
+    suggest = {
+        CategoricalDistribution: lambda name, kind: trial.suggest_categorical(name, kind.choices),
+        IntDistribution: lambda name, kind: trial.suggest_int(name, kind.low, kind.high, log=kind.log),
+        FloatDistribution: lambda name, kind: trial.suggest_float(name, kind.low, kind.high, log=kind.log),
+    }
+
+    def suggested(parameter: Parameter) -> Any:
+        kind = distribution(parameter)
+        return suggest[type(kind)](parameter.name, kind)
+
+    return suggested
+
+
+def _size(parameter: Parameter) -> int | None:
+    if isinstance(parameter.kind, Choice):
+        return len(parameter.kind.values)
+    if isinstance(parameter.kind, Range):
+        return int(parameter.kind.high - parameter.kind.low) + 1 if parameter.kind.integer else None
+    return 1
+
+
+def _listed(parameter: Parameter) -> Parameter:
+    if not isinstance(parameter.kind, Range):
+        return parameter
+    return replace(parameter, kind=Choice(tuple(range(int(parameter.kind.low), int(parameter.kind.high) + 1))))

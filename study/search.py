@@ -1,0 +1,184 @@
+"""Which configurations a study tries: Optuna's ask and tell, kept in the study's `optuna.db`. (no torch, no ray)"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.parameters import SearchSpace
+from search_spaces.trial_config import TrialConfig
+from study.objectives import Objective, objective_values
+from study.records import STATUSES, TrialRecord
+from study.sampling import Algorithm, Sampling, all_configurations, fixed_trial, shares
+from study.search_database import SearchDatabase
+
+STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # of Optuna; all others fail
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration to try, under its trial's name."""
+
+    trial_id: str
+    config: TrialConfig
+
+
+class StudySearch:
+    """A search over one Optuna study: asks for configurations of one precision at a time, and is told how they ended.
+
+    A grid asks for its configurations in their order, once for each of `seeds`; the other algorithms deal `trials` out
+    evenly over the precisions and use the first seed. Trials are named `t000`, `t001`, … in the order of the grid, or
+    precision after precision: the names depend neither on the order in which precisions run nor on how many trials run
+    side by side. A trial is in the database, whole, from the moment it is asked for: one that was not told before its
+    driver died is among the `unfinished` when the search is opened again, and what is asked for next depends on the
+    database alone. Raises StoreError where the database cannot be opened, or holds another search.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        *,
+        space: SearchSpace,
+        algorithm: Algorithm,
+        trials: int | None,
+        seed: int,
+        seeds: Sequence[int],
+        objectives: Sequence[Objective],
+        name: str = "study",
+    ) -> None:
+        if algorithm != "grid" and trials is None:
+            raise ValueError(f"trials must say how many configurations {algorithm} tries; it is None")
+        self._objectives = tuple(objectives)
+        directions = tuple(objective.direction for objective in objectives)
+        self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions)
+        self._planned = _planned(self._sampling, seeds)
+        self._unrecorded: set[str] = set()
+        metrics = [objective.metric for objective in objectives]
+        plan = {"space": space.to_mapping(), "algorithm": algorithm, "trials": trials, "seed": seed, "seeds": [*seeds]}
+        self._database = SearchDatabase(database, name, directions, metrics, plan)
+
+    def count(self, precision: str) -> int:
+        """How many trials of that precision the search consists of, those asked for already included."""
+        return len(self._planned[precision])
+
+    def ask(self, precision: str) -> Proposal | None:
+        """The next configuration of that precision; None where all have been asked for."""
+        history = self._database.trials()
+        asked = {trial.user_attrs.get("trial_id") for trial in history}
+        planned = next((one for one in self._planned[precision] if one.trial_id not in asked), None)
+        if planned is None:
+            return None
+        drawn = self._draw(precision, planned, history)
+        if drawn is None:
+            return None
+        self._add(drawn[0], planned.trial_id, drawn[1])
+        return Proposal(planned.trial_id, drawn[1])
+
+    def tell(self, trial_id: str, status: str, values: Sequence[float] | None, reason: str | None = None) -> None:
+        """How a trial ended: its record's status, and for a complete one its objective values in their own directions.
+
+        Only complete trials with all values finite count as complete for Optuna; `stopped` ones are pruned, all others
+        failed, with status and reason as attributes. Does nothing for a trial that was told before. Raises ValueError
+        for a trial that was not asked for and for an unknown status.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}; it is {status!r}")
+        trial = self._trial(trial_id)
+        self._unrecorded.discard(trial_id)
+        if trial.state.is_finished():
+            return
+        state = STATES.get(status, TrialState.FAIL)
+        if state == TrialState.COMPLETE and not self._usable(values):
+            metrics = ", ".join(objective.metric for objective in self._objectives)
+            state, reason = TrialState.FAIL, reason or f"not every objective ({metrics}) has a finite value"
+        told = values if state == TrialState.COMPLETE else None
+        self._database.finish(trial, state, told, {"status": status, "reason": reason})
+
+    def unfinished(self) -> list[Proposal]:
+        """What was asked for and has not ended, in the order of the trials' names: it goes first after a kill."""
+        running = [
+            trial
+            for trial in self._asked()
+            if not trial.state.is_finished() or trial.user_attrs["trial_id"] in self._unrecorded
+        ]
+        return sorted(map(_proposal, running), key=lambda proposal: proposal.trial_id)
+
+    def proposals(self) -> list[Proposal]:
+        """Everything that was asked for, in that order."""
+        return [_proposal(trial) for trial in self._asked()]
+
+    def reconcile(self, records: Iterable[TrialRecord]) -> None:
+        """Agrees with the results store, after a kill between the two: each trial then ends exactly once.
+
+        A trial with a record counts as told, also where the database has lost it; one that was told but has no record
+        is among the unfinished again, and keeps what the search was told first.
+        """
+        asked = {trial.user_attrs["trial_id"]: trial for trial in self._asked()}
+        self._unrecorded = {trial_id for trial_id, trial in asked.items() if trial.state.is_finished()}
+        for record in records:
+            if record.trial_id not in asked:
+                self._add(fixed_trial(self._sampling.space, record.config), record.trial_id, record.config)
+            values = objective_values(record.measurements, self._objectives)
+            self.tell(record.trial_id, record.status, values, record.reason)
+
+    def _usable(self, values: Sequence[float] | None) -> bool:
+        return values is not None and len(values) == len(self._objectives) and all(map(math.isfinite, values))
+
+    def _draw(
+        self, precision: str, planned: _Planned, history: Sequence[FrozenTrial]
+    ) -> tuple[FrozenTrial, TrialConfig] | None:
+        if planned.config is not None:
+            return fixed_trial(self._sampling.space, planned.config), planned.config
+        taken = {_config(trial) for trial in history if "config" in trial.user_attrs}
+        return self._sampling.propose(precision, planned.number, history, taken)
+
+    def _add(self, trial: FrozenTrial, trial_id: str, config: TrialConfig) -> None:
+        trial.user_attrs = {"trial_id": trial_id, "config": config.to_dict(), "seed": config.seed}
+        self._database.add(trial)
+
+    def _asked(self) -> list[FrozenTrial]:
+        return [trial for trial in self._database.trials() if "trial_id" in trial.user_attrs]
+
+    def _trial(self, trial_id: str) -> FrozenTrial:
+        for trial in self._asked():
+            if trial.user_attrs["trial_id"] == trial_id:
+                return trial
+        raise ValueError(f"trial_id must be one that was asked for; it is {trial_id!r}")
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A trial that the search consists of; a grid knows its configuration from the start."""
+
+    number: int
+    trial_id: str
+    config: TrialConfig | None = None
+
+
+def _planned(sampling: Sampling, seeds: Sequence[int]) -> dict[str, list[_Planned]]:
+    precisions = sampling.space.precisions()
+    trials: list[tuple[str, TrialConfig | None]]
+    if sampling.algorithm == "grid":
+        trials = [(config.precision, config) for config in sampling.space.grid(seeds)]
+    else:
+        spaces = [sampling.space.with_precision(precision) for precision in precisions]
+        listed = [all_configurations(space, sampling.trial_seed) for space in spaces]
+        dealt = shares(sampling.trials, [None if every is None else len(every) for every in listed])
+        trials = [(precision, None) for precision, share in zip(precisions, dealt, strict=True) for _ in range(share)]
+    digits = max(3, len(str(len(trials) - 1)))
+    planned: dict[str, list[_Planned]] = {precision: [] for precision in precisions}
+    for number, (precision, config) in enumerate(trials):
+        planned[precision].append(_Planned(number, f"t{number:0{digits}}", config))
+    return planned
+
+
+def _proposal(trial: FrozenTrial) -> Proposal:
+    return Proposal(trial.user_attrs["trial_id"], _config(trial))
+
+
+def _config(trial: FrozenTrial) -> TrialConfig:
+    return TrialConfig.from_dict(trial.user_attrs["config"])
