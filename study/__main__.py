@@ -1,8 +1,11 @@
 """`python -m study`."""
 
+import signal
 import sys
 
 from study.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only clean-up is left, which a second Ctrl-C must not tear
+    sys.exit(exit_code)

@@ -1,69 +1,129 @@
-"""The commands."""
+"""The commands. (standard library at import: `--help` and `doctor` answer where packages are missing)"""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from study.faults import ConfigError
+from study.output import flush_output, say, tolerate_encodings
+from study.shadowing import shadowing
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
+TRACEBACK_VARIABLE = "LORA_FRONTIER_TRACEBACK"
+DESCRIPTION = "Which LoRA or QLoRA configuration gives the best model for the GPU I have?"
+EPILOG = """\
+examples:
+  python -m study doctor
+  python -m study plan study/studies/quickstart.yaml
+  python -m study run study/studies/quickstart.yaml --set training.max_steps=20
+  python -m study resume runs/quickstart-20260131-120000
 
-
-class UsageError(Exception):
-    """The user's input is wrong; the message has rule, value and remedy."""
+exit codes: 0 done, also where some trials failed; 2 the input is wrong; 1 it failed otherwise"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers the exit code: 0 done, 2 wrong input, 1 failed otherwise."""
-    from study.config import ConfigError
-    from study.store import StoreError
-
-    options = _parser().parse_args(arguments)
+    tolerate_encodings()
     try:
+        options = _parser().parse_args(arguments)
+    finally:  # of `--help` argparse makes an end itself
+        flush_output()
+    try:
+        foreign = shadowing()
+        if foreign and options.command is not _doctor:
+            return _complain(foreign, FAILED)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except ConfigError as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)
-        return WRONG_INPUT
-    except (UsageError, StoreError) as error:
-        print(error, file=sys.stderr)
-        return WRONG_INPUT
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return FAILED
+        return _complain("Interrupted.", FAILED)
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """Says what went wrong: with its own words where the error was foreseen, else in one line."""
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exception(error)
+    if isinstance(error, ConfigError):
+        return _complain("\n".join(map(str, error.faults)), WRONG_INPUT)
+    if isinstance(error, (_loaded("study.store", "StoreError"), _loaded("analysis.load", "StudyDirectoryError"))):
+        return _complain(str(error), WRONG_INPUT)
+    if isinstance(error, _loaded("study.lifecycle", "StudyError")):
+        return _complain(f"{error}\n{_traceback_hint()}", FAILED)
+    if isinstance(error, ModuleNotFoundError):
+        remedy = "Run: pip install -e . (python -m study doctor says what else is missing)"
+        return _complain(f"The package {error.name} is not installed. {remedy}", FAILED)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return _complain(f"It failed: {reason}\n{_traceback_hint()}", FAILED)
+
+
+def _loaded(module: str, name: str) -> Any:
+    """An exception's class, or nothing where its module was never imported, so that it cannot have been raised."""
+    return getattr(sys.modules.get(module), name, ())
+
+
+def _complain(text: str, exit_code: int) -> int:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:  # nobody listens; the exit code says it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    return exit_code
+
+
+def _traceback_hint() -> str:
+    return f"Set {TRACEBACK_VARIABLE}=1 to see where." if not os.environ.get(TRACEBACK_VARIABLE) else "See above."
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m study", description="Which LoRA configuration is best for my GPU?")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a study")
-    run.add_argument("study", type=Path, metavar="STUDY.yaml")
-    run.add_argument("--out", type=Path, metavar="DIR", help="study directory (default: storage/NAME-date-time)")
-    _add_overrides(run)
-    run.set_defaults(command=_run)
-    plan = commands.add_parser("plan", help="check a study, and say what it would run")
-    plan.add_argument("study", type=Path, metavar="STUDY.yaml")
-    _add_overrides(plan)
-    plan.set_defaults(command=_plan)
-    for name, function, text in (
-        ("resume", _resume, "go on with a study that was interrupted"),
-        ("report", _report, "write report.html and pareto.json anew"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("directory", type=Path, metavar="DIR")
-        command.set_defaults(command=function)
-    commands.add_parser("doctor", help="say what is missing on this machine").set_defaults(command=_doctor)
+    parser = argparse.ArgumentParser(
+        prog="python -m study",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    _add_study_commands(commands)
+    _add_directory_commands(commands)
+    text = "say what is missing on this machine, and how to get it"
+    commands.add_parser("doctor", help=text, description=f"{text.capitalize()}.").set_defaults(command=_doctor)
     return parser
 
 
-def _add_overrides(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides", help="override one value"
-    )
+def _add_study_commands(commands: Any) -> None:
+    run_text = "run a study: train its trials, then print the front and write a report"
+    description = "check a study's file, model and data, and say what it would run"
+    for name, function, text in (("run", _run, run_text), ("plan", _plan, description)):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file")
+        command.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY.PATH=VALUE",
+            dest="overrides",
+            help="take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated",
+        )
+        command.set_defaults(command=function)
+        if function is _run:
+            text = "the study's directory, new or empty (default: NAME-date-time in the study's storage folder)"
+            command.add_argument("--out", type=Path, metavar="DIR", help=text)
+
+
+def _add_directory_commands(commands: Any) -> None:
+    resume_text = "go on with a study that was interrupted; what has ended is kept"
+    report_text = "write a study's report.html and pareto.json anew, also while it runs"
+    for name, function, text in (("resume", _resume, resume_text), ("report", _report, report_text)):
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.add_argument("directory", type=Path, metavar="DIR", help="the directory that `run` made")
+        command.set_defaults(command=function)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -72,15 +132,14 @@ def _run(options: argparse.Namespace) -> int:
 
     config = load_study(options.study, options.overrides)
     command = shlex.join(["python", "-m", "study", *sys.argv[1:]])
-    study = begin(config, options.out, command, datetime.now(timezone.utc))
-    return finish(study)
+    return finish(begin(config, options.out, command, datetime.now().astimezone()))
 
 
 def _plan(options: argparse.Namespace) -> int:
     from study.config import load_study
-    from study.lifecycle import describe
+    from study.description import describe
 
-    print(describe(load_study(options.study, options.overrides)))
+    say(describe(load_study(options.study, options.overrides)))
     return DONE
 
 
@@ -92,10 +151,10 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from analysis.report import write_report
+    from study.lifecycle import study_file
 
-    if not (options.directory / "study.yaml").is_file():
-        raise UsageError(f"DIR must be a study directory; {options.directory} has no study.yaml. Name one that `run` made.")
-    print(write_report(options.directory))
+    study_file(options.directory)
+    say(str(write_report(options.directory)))
     return DONE
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,21 @@ import ray
 from ray import tune
 
 from study.config import StudyConfig
+from study.files import write_whole
 from study.planner import Node, Phase, plan_phases
 from study.progress import LiveTable, StudyProgress
-from study.recording import Recorder, failed_record
-from study.search import Proposal, StudySearch
-from study.store import ResultsStore
+from study.recording import Recorder
+from study.records import TrialRecord
+from study.search import StudySearch
+from study.store import ResultsStore, StoreError
 from study.tune_searcher import TuneSearcher
 from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
 
 MAX_TRIAL_RESTARTS = 3
+RAY_ATTEMPTS = 3
 TUNE_FOLDER = "tune"
+HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
     "TUNE_GLOBAL_CHECKPOINT_S": "10",
@@ -52,10 +57,12 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     with _ray(), _terminated_as_interrupt():
         phases = plan_phases(remaining(study), cluster_nodes(), study.config.trial.hardware, use_gpu(study.config))
         keeper = _start_keeper(study)
-        progress = StudyProgress(sum(phase.trials for phase in phases), study.config.objectives)
+        progress = StudyProgress({phase.precision: phase.trials for phase in phases}, study.config.objectives)
         with LiveTable(progress, lambda: _statuses(keeper), show) as table:
             for phase in phases:
                 _run_phase(study, phase, table)
+                seconds = ray.get(keeper.host_seconds.remote(), timeout=60)
+                write_whole(study.directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
                 ray.get(keeper.end_hosts.remote(), timeout=60)
 
 
@@ -92,10 +99,7 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
     )
 
-    def append(record: Any) -> None:
-        if study.store.append(record):
-            table.note_record(record)
-
+    keeping = Keeping(study.store, table)
     tuner = tune.Tuner(
         tune.with_resources(LoraTrial, tune.PlacementGroupFactory([dict(phase.resources)])),
         tune_config=tune.TuneConfig(
@@ -108,13 +112,53 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         run_config=tune.RunConfig(
             name=f"{phase.precision}-{time.time_ns()}",
             storage_path=str(study.directory / TUNE_FOLDER),
-            callbacks=[Recorder(study.config.name, append)],
+            callbacks=[Recorder(study.config.name, keeping.append, table.note_started)],
+            stop=StopWhen(lambda: keeping.error is not None),
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            # Not at the end: the last result is what counts, and a save after it could only lose it.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2, checkpoint_at_end=False),
             verbose=0,
         ),
     )
     tuner.fit()
+    if keeping.error:
+        raise keeping.error
+
+
+class Keeping:
+    """Appends records to the store; where that fails, for example on a full disk, the study must stop."""
+
+    def __init__(self, store: ResultsStore, table: LiveTable) -> None:
+        self._store = store
+        self._table = table
+        self.error: StoreError | None = None
+
+    def append(self, record: TrialRecord) -> None:
+        """Keeps and shows a record. Tune swallows what its callbacks raise, so an error is noted here."""
+        try:
+            if self._store.append(record):
+                self._table.note_record(record)
+        except StoreError as error:
+            self.error = error
+
+
+class StopWhen(tune.Stopper):  # type: ignore[misc]
+    """Stops all of Tune's trials when a condition holds."""
+
+    def __init__(self, holds: Callable[[], bool]) -> None:
+        self._holds = holds
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial by itself."""
+        return False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to go on with: Tune keeps a copy that a resumed study does not use."""
+        return {}
+
+    def stop_all(self) -> bool:
+        """Whether the condition holds."""
+        return self._holds()
 
 
 def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
@@ -122,11 +166,6 @@ def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
     found = (directory / TUNE_FOLDER).glob(f"*/{trial_id}/checkpoint_*/training.safetensors")
     newest = max(found, key=lambda file: file.stat().st_mtime, default=None)
     return str(newest.parent) if newest else None
-
-
-def fail_proposal(study: StudyRun, proposal: Proposal, error: str) -> None:
-    """Records a trial that could not be run at all."""
-    study.store.append(failed_record(study.config.name, proposal.trial_id, proposal.config, error))
 
 
 def _start_keeper(study: StudyRun) -> Any:
@@ -148,11 +187,23 @@ def _ray() -> Iterator[None]:
     """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study."""
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    ray.init(log_to_driver=False, logging_level="ERROR", namespace=f"lora-frontier-{os.getpid()}-{time.time_ns()}")
+    _connect(f"lora-frontier-{os.getpid()}-{time.time_ns()}")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(namespace: str) -> None:
+    for attempts_left in reversed(range(RAY_ATTEMPTS)):
+        try:
+            ray.init(log_to_driver=False, logging_level="ERROR", namespace=namespace)
+            return
+        except Exception as error:  # Ray raises plain Exception
+            # A busy machine needs longer than the 30 s that Ray itself waits.
+            if not attempts_left or "timed out" not in str(error):
+                raise
+            ray.shutdown()
 
 
 @contextmanager

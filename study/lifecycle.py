@@ -1,0 +1,217 @@
+"""A study from its beginning to its end: begun, gone on with, finished. (no torch; ray only while it runs)"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analysis.load import load_study as load_results
+from analysis.pareto import front
+from study import provenance
+from study.config import StudyConfig, load_study, to_yaml_text
+from study.ending import ending_text, resume_command
+from study.faults import Absent, ConfigError, ConfigFault
+from study.files import write_whole
+from study.output import say
+from study.planner import PlanError
+from study.preflight import check
+from study.records import TrialRecord
+from study.search import StudySearch
+from study.search_database import DATABASE_FILE
+from study.store import RESULTS_FILE, ResultsStore, StoreError
+
+if TYPE_CHECKING:
+    from study.run import StudyRun
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+STUDY_FILE = "study.yaml"
+ADAPTERS_FOLDER = "adapters"
+TIME_FORM = "%Y%m%d-%H%M%S"
+
+
+class StudyError(Exception):
+    """A study broke off; the message says why, what is kept, and how to go on."""
+
+
+def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) -> StudyRun:
+    """Makes a study's directory: `out`, or `storage/NAME-date-time`.
+
+    Checks model and data first. Raises ConfigError where they are wrong, or `out` is in use; StoreError.
+    """
+    if out is not None:
+        _check_free(out)
+    check(config)
+    facts = provenance.collect(command, now)
+    directory = _make_directory(config, out, now)
+    provenance.write(directory, facts)
+    write_whole(directory / STUDY_FILE, to_yaml_text(config))
+    return _open(config, directory)
+
+
+def reopen(directory: Path) -> StudyRun:
+    """Goes on with a study: records and search are made to agree, so that each of its trials ends exactly once.
+
+    Raises ConfigError where it is no study, or its model or data are not there any more; StoreError where it is in use.
+    """
+    from study.run import remaining
+
+    study = _open(load_study(study_file(directory)), directory.absolute())
+    try:
+        if any(remaining(study).values()):
+            check(study.config)
+    except BaseException:
+        study.store.close()
+        raise
+    return study
+
+
+def finish(study: StudyRun) -> int:
+    """Runs what has not ended, writes table and report, and says how it all ended; answers the exit code.
+
+    0 also where some trials failed, 1 where none gave a result or some are left, 2 where no machine can run it. Raises
+    StudyError where the run breaks.
+    """
+    try:
+        return _run_and_conclude(study)
+    except PlanError as error:
+        print(error, file=sys.stderr)
+        return WRONG_INPUT
+    except StoreError as error:
+        raise StudyError(str(error)) from error
+    except KeyboardInterrupt:
+        say(f"\nInterrupted; {_how_to_go_on(study)}")
+        return FAILED
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise StudyError(f"The study broke off: {reason}\n{_how_to_go_on(study)}") from error
+    finally:
+        study.store.close()
+
+
+def study_file(directory: Path) -> Path:
+    """The study file of a study directory. Raises ConfigError where there is none."""
+    file = directory / STUDY_FILE
+    if not file.is_file():
+        rule = "must be a study's directory, which holds a study.yaml"
+        raise _directory_error(directory, rule, "Name one that `python -m study run` made.")
+    return file
+
+
+def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord], front_ids: Collection[str]) -> None:
+    """Removes the adapters that the policy does not keep: `front`, `complete` or `none`.
+
+    It may be done before all trials have ended: who is dominated stays so.
+    """
+    complete = {record.trial_id for record in records if record.status == "complete"}
+    kept = {"front": set(front_ids), "complete": complete, "none": set[str]()}[policy]
+    folder = directory / ADAPTERS_FOLDER
+    for adapter in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if adapter.name not in kept and adapter.is_dir() and not adapter.is_symlink():
+            shutil.rmtree(adapter)
+
+
+def _run_and_conclude(study: StudyRun) -> int:
+    # Here and not above: Ray, and the library that draws, take seconds that `plan` and refusals need not wait for.
+    from analysis.report import write_report
+    from study.run import remaining, run_study
+
+    left = sum(remaining(study).values())
+    if left:
+        say(f"{study.config.name}: {left} {_trials(left)} to run. Results go to {study.directory}")
+        run_study(study, say)
+    else:
+        say(f"{study.config.name}: nothing is left to run, all trials have ended.")
+    records = study.store.records()
+    study.store.write_table()
+    members = front(records, study.config.objectives)
+    prune_adapters(study.directory, study.config.adapters, records, [record.trial_id for record in members])
+    report = write_report(study.directory)
+    say("\n" + ending_text(load_results(study.directory), report))
+    left = sum(remaining(study).values())
+    if left:
+        say(f"\n{left} {_trials(left)} did not run to an end. {_how_to_go_on(study)}")
+    with_result = any(record.status in ("complete", "stopped") for record in records)
+    return DONE if with_result and not left else FAILED
+
+
+def _how_to_go_on(study: StudyRun) -> str:
+    ended = len(study.store.records())
+    kept = f"{ended} {_trials(ended)} ended and {'is' if ended == 1 else 'are'} kept"
+    return f"{kept}. Go on: {resume_command(study.directory)}"
+
+
+def _trials(count: int) -> str:
+    return "trial" if count == 1 else "trials"
+
+
+def _open(config: StudyConfig, directory: Path) -> StudyRun:
+    from study.run import StudyRun
+
+    store = ResultsStore(directory)
+    store.own()
+    try:
+        search = open_search(config, directory / DATABASE_FILE)
+        search.reconcile(store.records())
+    except BaseException:
+        store.close()
+        raise
+    return StudyRun(config, directory, search, store)
+
+
+def open_search(config: StudyConfig, database: Path) -> StudySearch:
+    """The study's search in that database."""
+    settings = config.search
+    return StudySearch(
+        database,
+        space=config.space,
+        algorithm=settings.algorithm,
+        trials=settings.trials,
+        seed=settings.seed,
+        seeds=config.seeds,
+        objectives=config.objectives,
+        name=config.name,
+    )
+
+
+def _check_free(out: Path) -> None:
+    if (out / STUDY_FILE).exists() or (out / RESULTS_FILE).exists():
+        remedy = f"To go on with the study that is there: {resume_command(out)}"
+        raise _directory_error(out, "must not hold a study already", remedy, "--out")
+    if out.exists() and not out.is_dir():
+        raise _directory_error(out, "must be a directory, and is a file", "Name another.", "--out")
+    if out.is_dir() and any(out.iterdir()):
+        raise _directory_error(out, "must be empty, or not there yet", "Name another.", "--out")
+
+
+def _make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path:
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            return out.absolute()
+        config.storage.mkdir(parents=True, exist_ok=True)
+        return _first_free(config.storage / f"{config.name}-{now.strftime(TIME_FORM)}").absolute()
+    except OSError as error:
+        where = "--out" if out else "storage"
+        reason = f"must be a place for a new directory: {error.strerror or error}"
+        raise _directory_error(out or config.storage, reason, "Name another.", where) from error
+
+
+def _first_free(wanted: Path) -> Path:
+    """Makes the directory, or where another study began in the same second, one beside it."""
+    place, number = wanted, 1
+    while True:
+        try:
+            place.mkdir()
+            return place
+        except FileExistsError:
+            number += 1
+            place = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -> ConfigError:
+    value = Absent.UNSHOWN if not where else str(directory)
+    return ConfigError([ConfigFault(where or str(directory), "", value, rule, remedy)])

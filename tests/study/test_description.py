@@ -1,0 +1,64 @@
+"""What a study would run, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import description
+from study.config import load_study
+from study.description import describe, trial_counts
+from study.preflight import Preflight
+from tests.made_up_studies import write_study_file
+
+FACTS = {"rows": 32, "dropped": 0, "truncated": 3, "tokens": 1234, "median_length": 17.5, "max_length": None}
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch: pytest.MonkeyPatch) -> None:
+    statistics = {"train": FACTS, "eval": {**FACTS, "rows": 4}, "test": {**FACTS, "rows": 0}}
+    monkeypatch.setattr(description, "check", lambda config: Preflight(134_515_008, "llama", statistics))
+
+
+def described(folder: Path, **changes: Any) -> dict[str, str]:
+    """The facts by their names, and the rest of the text under ''."""
+    text = describe(load_study(write_study_file(folder, **changes)))
+    facts, _, rest = text.partition("\n\n")
+    return {**{line[:13].strip(): line[13:] for line in facts.splitlines()}, "": rest}
+
+
+def test_a_grid(tmp_path: Path) -> None:
+    facts = described(tmp_path, seeds=[0, 7], generation={"prompts": ["Hello"]})
+    assert facts["study"] == f"made-up ({tmp_path / 'study.yaml'})"
+    assert facts["base model"] == "nobody/nothing: llama, 134.52 M parameters"
+    assert facts["trials"] == "8: 4 fp32, 4 nf4; algorithm grid; seed 0, 7"
+    assert facts["each trial"] == "4 optimizer steps of 8 rows (2 at a time), 1 times over 32 rows"
+    assert facts["data"] == f"mine from {tmp_path / 'rows.jsonl'}, rows cut at 64 tokens"
+    assert facts["measured"].endswith("no test split; 1 prompt answered by base and tuned model")
+    assert facts["objectives"].startswith(
+        "perplexity minimized (reference 20), peak memory minimized (reference 1.00 GiB)"
+    )
+    assert facts["hardware"] == "gpu cpu; at most 4 adapters together"
+    assert "  train     32         0           3    1,234           17.50         –" in facts[""]
+    assert facts[""].endswith("  nf4 r8 q_v 1e-3 seed 0\n  nf4 r8 q_v 1e-3 seed 7")
+
+
+def test_a_search_lists_no_configurations(tmp_path: Path) -> None:
+    facts = described(tmp_path, search={"algorithm": "random", "trials": 3}, hardware={"gpu": "auto", "gpus": 2})
+    assert facts["trials"].startswith("3: 2 fp32, 1 nf4; algorithm random; seed 0")
+    assert facts["hardware"] == "gpu auto; cards: 2; at most 8 adapters together"
+    assert "The grid" not in facts[""]
+
+
+def test_a_large_grid_is_cut(tmp_path: Path) -> None:
+    facts = described(tmp_path, seeds=list(range(10)))
+    assert facts[""].endswith("and 16 more")
+
+
+def test_counts_leave_nothing_behind(tmp_path: Path) -> None:
+    config = load_study(write_study_file(tmp_path))
+    before = set(tmp_path.rglob("*"))
+    assert trial_counts(config) == {"fp32": 2, "nf4": 2}
+    assert set(tmp_path.rglob("*")) == before
