@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from search_spaces.trial_config import TrialConfig
@@ -25,10 +26,7 @@ def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
 
     Schedule and dropout follow from the step, so nothing else is needed to go on as if nothing had happened.
     """
-    tensors = {f"weight.{name}": tensor.cpu().contiguous() for name, tensor in member.adapter.named_tensors().items()}
-    for index, parameter in enumerate(member.adapter.parameters()):
-        for name, value in member.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _places(member).items()}
     values = {
         "config": member.adapter.config.to_dict(),
         "step": member.step,
@@ -42,35 +40,53 @@ def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
 def restore_training(member: TrainingMember, state: bytes) -> dict[str, Any]:
     """Puts a fresh member where `training_state` left one; answers the extra values.
 
-    Raises ValueError where the state is another configuration's.
+    Raises ValueError, and changes nothing, where the state is not whole, or another configuration's or base model's.
     """
-    values = _metadata(state)
+    values, tensors = _read(state)
     if TrialConfig.from_dict(values["config"]) != member.adapter.config:
         raise ValueError(f"a checkpoint must be of its trial's own configuration; it is of {values['config']}")
-    tensors = load(state)
+    places = _places(member)
+    _check_shapes(places, tensors)
     with torch.no_grad():
-        for name, tensor in member.adapter.named_tensors().items():
-            tensor.copy_(tensors[f"weight.{name}"])
-    for index, parameter in enumerate(member.adapter.parameters()):
-        member.optimizer.state[parameter] = _optimizer_state(tensors, index, parameter)
+        for name, tensor in places.items():
+            tensor.copy_(tensors[name])
     member.step = values["step"]
     member.train_tokens = values["train_tokens"]
     member.scaler = LossScaler(**values["scaler"])
     return values["extra"]
 
 
-def _optimizer_state(
-    tensors: Mapping[str, torch.Tensor], index: int, parameter: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    prefix = f"optimizer.{index}."
-    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return {name: value if name == "step" else value.to(parameter.device) for name, value in found.items()}
+def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
+    """Every tensor that training changes, by its name in a checkpoint."""
+    places = {f"weight.{name}": tensor for name, tensor in member.adapter.named_tensors().items()}
+    for index, parameter in enumerate(member.adapter.parameters()):
+        for name, value in member.optimizer.state[parameter].items():
+            places[f"optimizer.{index}.{name}"] = value
+    return places
 
 
-def _metadata(state: bytes) -> dict[str, Any]:
-    """The JSON that `training_state` put into the file's header (8 bytes of its length, then the header)."""
-    size = int.from_bytes(state[:8], "little")
-    return json.loads(json.loads(state[8 : 8 + size])["__metadata__"]["training"])
+def _read(state: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The JSON that `training_state` put into the file's header (8 bytes of its length, then the header); the tensors."""
+    try:
+        tensors = load(state)
+        size = int.from_bytes(state[:8], "little")
+        return json.loads(json.loads(state[8 : 8 + size])["__metadata__"]["training"]), tensors
+    except (SafetensorError, ValueError, KeyError) as error:
+        message = f"a checkpoint must be whole, as it was written; {len(state)} bytes of one cannot be read ({error!r})"
+        raise ValueError(f"{message}. Go on from an earlier one, or start the trial again.") from error
+
+
+def _check_shapes(places: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in places.items():
+        found = tensors.get(name)
+        if found is None or found.shape != tensor.shape:
+            shape = "missing" if found is None else _shape(found)
+            message = f"a checkpoint must be of its trial's base model; {name} must be {_shape(tensor)}, it is {shape}"
+            raise ValueError(f"{message}. Start the trial again.")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
 
 
 def peft_files(adapter: LoraAdapter, base_model_path: str, revision: str) -> dict[str, bytes]:

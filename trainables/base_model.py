@@ -30,6 +30,7 @@ from trainables.model_files import (
 )
 from trainables.model_location import BaseModelError, locate
 from trainables.settings import BaseModelSettings
+from trainables.upcast import upcast_products
 from trainables.user_cache import CacheEntry, digest
 
 __all__ = ["BaseModel", "BaseModelError", "check_precision", "compute_dtype", "count_parameters", "load_base_model"]
@@ -73,7 +74,9 @@ def load_base_model(
         if precision == "nf4":
             model = _load_nf4(settings, info, dtype, device, use_cache)
         else:
-            model = _load(weights_folder(locate(settings)), device, dtype=dtype)
+            model = _load(weights_folder(locate(settings)), device, dtype=_DTYPES[precision])
+            if model.dtype != dtype:
+                upcast_products(model)
         return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device)
 
 
@@ -81,13 +84,14 @@ def compute_dtype(precision: str, device: torch.device, capability: tuple[int, i
     """What activations are computed in: the precision itself; for NF4, the best that the device has.
 
     On a card, NF4 takes bf16 from compute capability 8.0 up and fp16 below (`torch.cuda.is_bf16_supported` says yes on
-    a T4, which only emulates it); on a CPU, bf16 where the CPU multiplies it (AVX512-BF16 or AMX), else fp32.
+    a T4, which only emulates it). On a CPU, NF4 and bf16 are computed in bf16 where the CPU multiplies it (AVX512-BF16
+    or AMX), else in fp32.
     """
+    if device.type == "cpu" and precision in ("nf4", "bf16"):
+        return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
     if precision != "nf4":
         return _DTYPES[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if (capability or torch.cuda.get_device_capability(device)) >= AMPERE else torch.float16
-    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+    return torch.bfloat16 if (capability or torch.cuda.get_device_capability(device)) >= AMPERE else torch.float16
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -129,6 +133,7 @@ def _load(folder: Path, device: torch.device, **options: Any) -> PreTrainedModel
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            attention_dropout=0.0,  # it has no seed of a trial's own; an adapter's dropout is lora_dropout
             **options,
         )
     except _UNREADABLE as error:

@@ -30,6 +30,7 @@ class HostSettings:
     """What a host is made for."""
 
     trial: TrialSettings
+    name: str  # for people: node, cards, precision
     precision: str
     device: str  # "cpu" or "cuda"
     threads: int  # of a CPU host; Ray gives an actor without CPUs just one
@@ -104,7 +105,7 @@ class BaseModelHost:
 
     def _live(self) -> None:
         try:
-            self._engine = make_engine(self._settings, self._keep_adapter, self._between)
+            self._engine = make_engine(self._settings, self._keep_adapter, self._between, self._note_alone)
         except Exception as error:
             self._load_error = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -124,7 +125,7 @@ class BaseModelHost:
             self._evict_orphans()
         if self._engine and now - self._last_status > STATUS_SECONDS:
             self._last_status = now
-            self._keeper.note_statuses.remote(self._engine.statuses())
+            self._keeper.note_statuses.remote(self._engine.statuses(), self._settings.name, self._engine.seconds())
 
     def _obey(self, wait_seconds: float) -> None:
         try:
@@ -156,6 +157,10 @@ class BaseModelHost:
     def _keep_adapter(self, trial_id: str, files: dict[str, bytes]) -> None:
         ray.get(self._keeper.keep_adapter.remote(trial_id, files), timeout=COMMAND_TIMEOUT_SECONDS)
 
+    def _note_alone(self, trial_id: str, begins: bool) -> None:
+        # Waited for: should the process die in the work that follows, the keeper must know whose it was.
+        ray.get(self._keeper.note_alone.remote(trial_id, begins), timeout=COMMAND_TIMEOUT_SECONDS)
+
 
 class _Watched:
     """A trial's actor, asked now and then whether it lives; a busy one just has not answered yet."""
@@ -179,7 +184,7 @@ class _Watched:
         return False
 
 
-def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[], None]) -> Any:
+def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[], None], note_alone: Any) -> Any:
     """Loads the base model and the data, and makes the engine over them."""
     import torch
 
@@ -194,7 +199,7 @@ def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[],
         cap_memory(settings.trial.hardware.memory_limit_bytes)
     base = load_base_model(settings.trial.base_model, settings.precision, device)
     dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
-    return Engine(settings.trial, base, dataset, keep_adapter, between)
+    return Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
 
 
 def cap_memory(limit_bytes: int | None) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from trainables.dataset import Row
-from trainables.packed_lora import LoraAdapter, PackedModel
-from trainables.packed_training import collate, pack_rows, target_hidden
+from trainables.packed_lora import LoraAdapter, PackedModel, PackedRows
+from trainables.packed_training import collate, target_hidden
 from trainables.target_loss import target_nats
 
 
@@ -33,13 +33,15 @@ class Evaluation:
 
     nats: tuple[float, ...]
     tokens: tuple[int, ...]
-    correct: tuple[bool, ...] | None  # None: the data have no labels, or accuracy was not asked for
+    correct: tuple[bool, ...] | None  # of the rows with a label; None: they have none, or accuracy was not asked for
 
     @property
     def perplexity(self) -> float:
         """exp(total nats / total target tokens); infinite where that exceeds what a float holds."""
-        mean = sum(self.nats) / sum(self.tokens)
-        return math.exp(mean) if mean < 700 else math.inf if not math.isnan(mean) else math.nan
+        try:
+            return math.exp(sum(self.nats) / sum(self.tokens))
+        except OverflowError:
+            return math.inf
 
     @property
     def finite(self) -> bool:
@@ -60,23 +62,54 @@ def evaluate(
     batch_tokens: int,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Measures a split with dropout off; `between` is called between batches; no batch exceeds `batch_tokens` by much.
+    """One adapter, or the base model (None), on a split: `evaluate_together` without company."""
+    (evaluation,) = evaluate_together(model, [adapter], rows, candidates, batch_tokens, between)
+    return evaluation
 
-    Accuracy is measured where `candidates` (None: not now) has labels: the answer with the highest likelihood against the row's label.
+
+def evaluate_together(
+    model: PackedModel,
+    adapters: Sequence[LoraAdapter | None],
+    rows: Sequence[Row],
+    candidates: Candidates | None,
+    batch_tokens: int,
+    between: Callable[[], None] = lambda: None,
+) -> list[Evaluation]:
+    """Measures a split for several adapters (None: the base model) at once, in their order, with dropout off.
+
+    `between` is called between batches; a batch has at most `batch_tokens` tokens, or one row. Accuracy is measured
+    where `candidates` (None: not now) has labels: the answer with the highest likelihood against the row's label.
     """
     candidates = candidates or Candidates()
-    nats = [0.0] * len(rows)
-    correct: list[bool] = [False] * len(rows)
+    nats = [[0.0] * len(rows) for _ in adapters]
+    correct = [[False] * len(rows) for _ in adapters]
     with torch.no_grad():
-        for numbers in batches_by_length(rows, batch_tokens):
+        for places, numbers in _joint_batches(adapters, rows, batch_tokens):
             part = [rows[number] for number in numbers]
-            part_nats, answers = _evaluate_batch(model, adapter, part, candidates)
-            for place, number in enumerate(numbers):
-                nats[number] = part_nats[place]
-                correct[number] = bool(answers) and answers[place] == rows[number].label
+            results = _evaluate_batch(model, [adapters[place] for place in places], part, candidates)
+            for place, (part_nats, answers) in zip(places, results, strict=True):
+                for index, number in enumerate(numbers):
+                    nats[place][number] = part_nats[index]
+                    correct[place][number] = bool(answers) and answers[index] == rows[number].label
             between()
     counts = tuple(row.target_tokens for row in rows)
-    return Evaluation(tuple(nats), counts, tuple(correct) if candidates.labels else None)
+    labelled = [number for number, row in enumerate(rows) if candidates.labels and row.label is not None]
+    return [
+        Evaluation(tuple(own), counts, tuple(right[number] for number in labelled) if labelled else None)
+        for own, right in zip(nats, correct, strict=True)
+    ]
+
+
+def _joint_batches(
+    adapters: Sequence[LoraAdapter | None], rows: Sequence[Row], batch_tokens: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Places of adapters and numbers of rows that go through the model together."""
+    longest = max((len(row.tokens) for row in rows), default=1)
+    together = max(1, min(len(adapters), batch_tokens // longest))
+    for start in range(0, len(adapters), together):
+        places = list(range(len(adapters)))[start : start + together]
+        for numbers in batches_by_length(rows, batch_tokens // len(places)):
+            yield places, numbers
 
 
 def batches_by_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
@@ -89,28 +122,46 @@ def batches_by_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[i
 
 
 def _evaluate_batch(
-    model: PackedModel, adapter: LoraAdapter | None, rows: Sequence[Row], candidates: Candidates
-) -> tuple[list[float], list[str]]:
-    groups = [[row] for row in rows]
-    batch = collate(groups, model.device)
-    packed = pack_rows([adapter], [rows], [None]) if adapter else []
+    model: PackedModel, adapters: Sequence[LoraAdapter | None], rows: Sequence[Row], candidates: Candidates
+) -> list[tuple[list[float], list[str]]]:
+    """Nats of every row, and its likeliest answer, for each adapter."""
+    batch = collate([[row] for _ in adapters for row in rows], model.device)
+    packed = [
+        PackedRows(adapter, slice(place * len(rows), (place + 1) * len(rows)))
+        for place, adapter in enumerate(adapters)
+        if adapter
+    ]
     with model.rows_of(packed) as causal:
         hidden = target_hidden(causal, batch)
     nats = target_nats(hidden, model.head, batch.targets)
     per_row = [float(part.double().sum()) for part in torch.split(nats, batch.targets_per_group)]
-    if not candidates.labels:
-        return per_row, []
-    if not candidates.single:
-        return per_row, [_likeliest(model, adapter, row, candidates) for row in rows]
-    ends = torch.tensor(batch.targets_per_group).cumsum(0)
-    firsts = (ends - torch.tensor(batch.targets_per_group)).to(hidden.device)  # where each row's first target is
+    answers = _answers(model, hidden, batch.targets_per_group, candidates)
+    results = []
+    for place, adapter in enumerate(adapters):
+        own = slice(place * len(rows), (place + 1) * len(rows))
+        if candidates.labels and not candidates.single:
+            results.append((per_row[own], [_likeliest(model, adapter, row, candidates) for row in rows]))
+        else:
+            results.append((per_row[own], answers[own]))
+    return results
+
+
+def _answers(
+    model: PackedModel, hidden: torch.Tensor, targets_per_row: Sequence[int], candidates: Candidates
+) -> list[str]:
+    """The likeliest answer at each row's first target, where every answer is one token."""
+    if not candidates.labels or not candidates.single:
+        return []
+    counts = torch.tensor(targets_per_row)
+    firsts = (counts.cumsum(0) - counts).to(hidden.device)
     tokens = torch.tensor([answer[0] for answer in candidates.tokens], device=hidden.device)
-    scores = (hidden[firsts] @ model.head[tokens].T).float()  # the normalizer is common to all answers
-    return per_row, [candidates.labels[index] for index in scores.argmax(dim=1).tolist()]
+    # In fp32, where 16 bits would make ties of near answers. The normalizer is common to all answers.
+    scores = hidden[firsts].float() @ model.head[tokens].float().T
+    return [candidates.labels[index] for index in scores.argmax(dim=1).tolist()]
 
 
 def _likeliest(model: PackedModel, adapter: LoraAdapter | None, row: Row, candidates: Candidates) -> str:
     prompt = row.tokens[: row.target_start]
     asked = [Row((*prompt, *answer), len(prompt), None, "") for answer in candidates.tokens]
-    nats, _ = _evaluate_batch(model, adapter, asked, Candidates())
+    ((nats, _),) = _evaluate_batch(model, [adapter], asked, Candidates())
     return candidates.labels[min(range(len(nats)), key=nats.__getitem__)]

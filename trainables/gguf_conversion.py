@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,14 +74,36 @@ def read_gguf_tokenizer(path: Path) -> Any:
 
 
 def _open(path: Path) -> Any:
-    import gguf
-
     try:
-        return gguf.GGUFReader(str(path))
-    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        return _skimming_reader()(str(path))
+    except (ValueError, IndexError, KeyError, OverflowError, struct.error) as error:
         raise ValueError(
             f"{path} must be a whole GGUF file; it cannot be read ({error}). Download it again."
         ) from error
+
+
+def _skimming_reader() -> Any:
+    """gguf's reader, but for arrays: their items, a tokenizer's 100,000 texts, are passed over, not read one by one."""
+    import gguf
+
+    kinds, scalars = gguf.GGUFValueType, gguf.GGUFReader.gguf_scalar_to_np
+
+    class SkimmingReader(gguf.GGUFReader):
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type != kinds.ARRAY or self.byte_order == "S":
+                return super()._get_field_parts(orig_offs, raw_type)
+            item, count = struct.unpack_from("<IQ", self.data, orig_offs)
+            begin = end = orig_offs + struct.calcsize("<IQ")
+            if item == kinds.STRING:
+                for _ in range(count):
+                    end += 8 + struct.unpack_from("<Q", self.data, end)[0]
+            elif kinds(item) in scalars:
+                end += count * scalars[kinds(item)]().itemsize
+            else:
+                return super()._get_field_parts(orig_offs, raw_type)
+            return end - orig_offs, [self.data[orig_offs:begin]], [], [kinds.ARRAY, kinds(item)]
+
+    return SkimmingReader
 
 
 def _config(reader: Any) -> dict[str, Any]:

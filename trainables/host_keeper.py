@@ -18,7 +18,7 @@ HOST_THREADS = 128  # messages a host can hold at once: each resident's `advance
 
 
 class HostKeeper:
-    """Knows the host of every device, numbers the trials' incarnations, and writes adapters into the study directory."""
+    """Knows every device's host, numbers the trials' incarnations, and writes adapters into the study directory."""
 
     def __init__(self, settings: TrialSettings, study_directory: str, keep_adapters: bool, cpu_threads: int) -> None:
         self._settings = settings
@@ -26,8 +26,12 @@ class HostKeeper:
         self._keep_adapters = keep_adapters
         self._cpu_threads = cpu_threads
         self._hosts: dict[tuple[str, tuple[str, ...]], tuple[str, Any]] = {}  # device -> precision, handle
+        self._hosts_made = 0
         self._incarnations: dict[str, int] = {}
         self._statuses: dict[str, ResidentStatus] = {}
+        self._seconds: dict[str, dict[str, float]] = {}  # by host
+        self._alone: set[str] = set()  # suspects at work
+        self._deaths_alone: dict[str, int] = {}
 
     def host_for(self, node_id: str, gpu_ids: Sequence[str], precision: str, dead: Any = None) -> Any:
         """The host of a device, made where there is none; `dead` is one that a trial has seen die."""
@@ -46,10 +50,26 @@ class HostKeeper:
         self._incarnations[trial_id] = self._incarnations.get(trial_id, -1) + 1
         return self._incarnations[trial_id]
 
-    def note_statuses(self, statuses: Sequence[ResidentStatus]) -> None:
-        """A host's word on its residents."""
+    def note_alone(self, trial_id: str, begins: bool) -> None:
+        """A host says that a suspect begins, or has done, a unit of work alone."""
+        (self._alone.add if begins else self._alone.discard)(trial_id)
+
+    def deaths_alone(self, trial_id: str) -> int:
+        """How often a host has died while this trial was the only one at work; asked after each death of its host."""
+        if trial_id in self._alone:
+            self._alone.discard(trial_id)
+            self._deaths_alone[trial_id] = self._deaths_alone.get(trial_id, 0) + 1
+        return self._deaths_alone.get(trial_id, 0)
+
+    def note_statuses(self, statuses: Sequence[ResidentStatus], host: str, seconds: dict[str, float]) -> None:
+        """A host's word on its residents, and on where its time goes."""
         for status in statuses:
             self._statuses[status.trial_id] = status
+        self._seconds[host] = seconds
+
+    def host_seconds(self) -> dict[str, dict[str, float]]:
+        """Where every host's time has gone, by the host's name: seconds by phase."""
+        return self._seconds
 
     def statuses(self) -> dict[str, ResidentStatus]:
         """The last word on every trial, for the live table."""
@@ -78,7 +98,9 @@ class HostKeeper:
 
     def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> Any:
         device = "cuda" if gpu_ids else "cpu"
-        settings = HostSettings(self._settings, precision, device, self._cpu_threads)
+        self._hosts_made += 1
+        name = f"{self._hosts_made} {precision} on {'card ' + ','.join(gpu_ids) if gpu_ids else 'cpu'} of {node_id[:8]}"
+        settings = HostSettings(self._settings, name, precision, device, self._cpu_threads)
         options: dict[str, Any] = {
             "num_cpus": 0,
             "num_gpus": 0,
@@ -89,5 +111,7 @@ class HostKeeper:
         if gpu_ids:  # the trials hold the card's shares; their host takes none of its own
             environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
             options["runtime_env"] = {"env_vars": environment}
+        else:  # threads that spin while they wait are many times slower where the cores are shared
+            options["runtime_env"] = {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE"}}
         keeper = ray.get_runtime_context().current_actor
         return ray.remote(BaseModelHost).options(**options).remote(settings, keeper)

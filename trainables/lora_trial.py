@@ -1,4 +1,4 @@
-"""The Tune trainable: thin, without torch. It joins a host, carries its reports to Tune, and outlives the host (RAY)."""
+"""The Tune trainable: thin, no torch. It joins a host, carries its reports to Tune, and outlives the host (RAY)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ ANSWER_SECONDS = 300.0  # a host that does not answer for so long counts as dead
 LOAD_SECONDS = 3600.0  # a large base model may have to be fetched and quantized first
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints
-MAX_HOST_DEATHS = 4  # without a step of progress in between
+MAX_HOST_DEATHS = 10  # without a step of progress in between
+MAX_DEATHS_ALONE = 2  # with this trial as the only one at work: it is the guilty one
 STATE_FILE = "training.safetensors"
 
 
@@ -28,8 +29,8 @@ class LoraTrial(tune.Trainable):
     """One trial. Its config holds `trial_id`, `config` (a TrialConfig's values), `keeper` (the actor's name), and
     optionally `resume_from`, a folder with an earlier checkpoint.
 
-    Results carry `step`, and `perplexity` and `train_loss` where the evaluation split was measured; the last one is `done`
-    and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
+    Results carry `step`, and `perplexity` and `train_loss` where the evaluation split was measured; the last one is
+    `done` and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -44,6 +45,7 @@ class LoraTrial(tune.Trainable):
         self._told_step = -1  # the last step whose report Tune has
         self._step = self._state_step = 0
         self._deaths = 0
+        self._suspect = False
         self._state_time = time.monotonic()
         self._state_seconds = 0.0
 
@@ -61,13 +63,14 @@ class LoraTrial(tune.Trainable):
                 self._join()
                 news = self._ask()
             except HostLoadError as error:
-                return self._last_result(Outcome("failed", f"the base model could not be loaded: {error}"))
+                return self._ending(Outcome("failed", f"the base model could not be loaded: {error}"))
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, NotResidentError) as error:
-                if not self._survive(error):
-                    return self._last_result(Outcome("failed", f"its host died {self._deaths} times", str(error)))
+                reason = self._survive(error)
+                if reason:
+                    return self._ending(Outcome("failed", reason, str(error)))
                 continue
             if news.outcome:
-                return self._last_result(news.outcome)
+                return self._ending(news.outcome)
             result = self._news_for_tune(news, told_at)
             if result:
                 return result
@@ -96,23 +99,29 @@ class LoraTrial(tune.Trainable):
         where = (context.get_node_id(), gpu_ids, self._config.precision)
         self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=ANSWER_SECONDS)
         incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=ANSWER_SECONDS)
-        request = JoinRequest(self._trial_id, incarnation, self._config, self._state)
+        request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._suspect)
         ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
         self._incarnation, self._seen = incarnation, 0
 
     def _ask(self) -> News:
         question = self._host.advance.remote(self._trial_id, self._incarnation, self._seen, POLL_SECONDS)
         news = ray.get(question, timeout=ANSWER_SECONDS)
-        self._deaths = 0 if news.step > self._state_step else self._deaths
+        if news.step > self._state_step:
+            self._deaths, self._suspect = 0, False
         return news
 
-    def _survive(self, error: Exception) -> bool:
-        """Prepares for joining again from the last state; False where that has been tried too often."""
+    def _survive(self, error: Exception) -> str | None:
+        """Prepares for joining again from the last state; the reason why not where it must not be tried again."""
         self._incarnation = -1
         self._deaths += 1
         if isinstance(error, NotResidentError):
             self._host = None  # it lives, and only does not know this incarnation
-        return self._deaths <= MAX_HOST_DEATHS
+        else:
+            self._suspect = True
+            deaths_alone = ray.get(self._keeper.deaths_alone.remote(self._trial_id), timeout=ANSWER_SECONDS)
+            if deaths_alone >= MAX_DEATHS_ALONE:
+                return f"its host died {deaths_alone} times while it was the only one at work"
+        return f"its host died {self._deaths} times" if self._deaths > MAX_HOST_DEATHS else None
 
     def _leave(self) -> None:
         if self._incarnation >= 0:
@@ -149,7 +158,7 @@ class LoraTrial(tune.Trainable):
         self._state_time = time.monotonic()
         self._state_seconds = self._state_time - started
 
-    def _last_result(self, outcome: Outcome) -> dict[str, Any]:
+    def _ending(self, outcome: Outcome) -> dict[str, Any]:
         self._leave()
         return {
             "study_trial_id": self._trial_id,

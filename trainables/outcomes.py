@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -39,11 +40,11 @@ def complete_outcome(
     bench: Bench,
     resident: Resident,
     footprint: Footprint,
-    final: Evaluation,
-    test: Evaluation | None,
     samples: tuple[Mapping[str, str], ...],
 ) -> Outcome:
-    """The outcome of a trial that trained to its end."""
+    """The outcome of a trial that trained to its end, and has its final evaluation."""
+    final, test = resident.final, resident.test
+    assert final is not None
     measurements = {
         **_progress(bench, resident),
         **_quality(final, test),
@@ -51,7 +52,7 @@ def complete_outcome(
     }
     rows = {"nats": list(final.nats), "tokens": list(final.tokens)}
     return Outcome(
-        "complete", None, measurements=measurements, samples=samples, eval_rows=rows, has_adapter=True,
+        "complete", None, measurements=_known(measurements), samples=samples, eval_rows=rows, has_adapter=True,
         **_identity(bench, resident),
     )  # fmt: skip
 
@@ -65,10 +66,18 @@ def ended_outcome(
     infeasible: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """The outcome of a trial that ended before its end; its quality is not known."""
-    measurements = _progress(bench, resident)
+    measurements = _known(_progress(bench, resident))
     return Outcome(
         status, reason, error=error, infeasible=infeasible, measurements=measurements, **_identity(bench, resident)
     )
+
+
+def _known(measurements: Mapping[str, Any]) -> dict[str, Any]:
+    """A number that is not finite, such as the perplexity of an fp16 base that overflows, is none: a record has null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in measurements.items()
+    }
 
 
 def _progress(bench: Bench, resident: Resident) -> dict[str, Any]:

@@ -2,79 +2,40 @@
 
 The rows of a batch are grouped by adapter. A frozen linear layer runs once over all rows; then each adapter adds its own
 update to its own rows: h = W0 x + (alpha / r) B A x, with B = 0 at the start (Hu et al. 2021, arXiv 2106.09685).
+
+Llama models train and evaluate through `trainables.fused_llama`; others, and all generation, through transformers' own
+layers with `PackedLoraLinear` in place of the linear ones.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from search_spaces.trial_config import MODULE_NAMES, TrialConfig
+from trainables.fused_llama import FusedDecoder, serves
+from trainables.lora_adapter import LoraAdapter, LoraWeights, PackedRows, mixed_seed
+from trainables.lora_dropout import dropout_mask
+from trainables.pack import Pack
 
-
-@dataclass(frozen=True)
-class LoraWeights:
-    """One adapter's pair at one linear layer: `a` is rank x in_features, `b` is out_features x rank, both fp32."""
-
-    a: nn.Parameter
-    b: nn.Parameter
-
-
-class LoraAdapter:
-    """The trainable weights of one trial over a base model, keyed by the name of the linear layer they update."""
-
-    def __init__(self, config: TrialConfig, weights: Mapping[str, LoraWeights]) -> None:
-        self.config = config
-        self.weights = dict(weights)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """All weights, in the base model's order of layers, A before B."""
-        return [parameter for pair in self.weights.values() for parameter in (pair.a, pair.b)]
-
-    def named_tensors(self) -> dict[str, torch.Tensor]:
-        """Weights by name, as PEFT names them under a layer: `LAYER.lora_A`, `LAYER.lora_B`."""
-        return {
-            f"{layer}.{name}": tensor.detach()
-            for layer, pair in self.weights.items()
-            for name, tensor in (("lora_A", pair.a), ("lora_B", pair.b))
-        }
-
-    @property
-    def trainable_parameters(self) -> int:
-        """How many numbers the optimizer updates."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-
-@dataclass(frozen=True)
-class PackedRows:
-    """Which part of a batch belongs to one adapter.
-
-    `rows` are its rows. `tokens` is the length of its own longest row (None: the batch's), so that padding which only
-    the company brought is left out, and dropout masks are the same with and without company. `dropout_key` numbers the
-    micro-step; None turns dropout off.
-    """
-
-    adapter: LoraAdapter
-    rows: slice
-    tokens: int | None = None
-    dropout_key: int | None = None
+__all__ = ["LoraAdapter", "LoraWeights", "PackedLoraLinear", "PackedModel", "PackedRows", "dropout_mask"]
 
 
 @dataclass
 class PackContext:
     """What the layers need to know of the batch that is going through: shared by all, set around forward and backward."""
 
-    members: Sequence[PackedRows] = field(default_factory=tuple)
+    pack: Pack = field(default_factory=Pack)
 
 
 class PackedLoraLinear(nn.Module):
-    """A frozen linear layer that adds each adapter's update to that adapter's rows."""
+    """A frozen linear layer that adds each adapter's update to that adapter's rows, differentiated by autograd."""
 
     def __init__(self, base: nn.Module, name: str, context: PackContext) -> None:
         super().__init__()
@@ -85,7 +46,7 @@ class PackedLoraLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x` is rows x tokens x in_features; the answer is rows x tokens x out_features, in the base's type."""
         y = self.base(x)
-        members = [member for member in self.context.members if self.name in member.adapter.weights]
+        members = [member for member in self.context.pack.members if self.name in member.adapter.weights]
         if not members:
             return y
         return y + _updates(members, self.name, x, y)
@@ -114,45 +75,34 @@ def _update(member: PackedRows, name: str, x: torch.Tensor) -> torch.Tensor:
     """(alpha / r) B A dropout(x): products in the type of `x`, weights cast to it as autocast would."""
     config = member.adapter.config
     pair = member.adapter.weights[name]
-    if config.lora_dropout > 0 and member.dropout_key is not None:
-        x = x * dropout_mask(config, name, member.dropout_key, x)
+    if member.dropout:
+        x = x * dropout_mask(config, name, member.dropout_key or 0, x)
     low = nn.functional.linear(x, pair.a.to(x.dtype))
     return nn.functional.linear(low, pair.b.to(x.dtype)) * config.scaling
-
-
-def dropout_mask(config: TrialConfig, name: str, key: int, like: torch.Tensor) -> torch.Tensor:
-    """0 with probability `lora_dropout`, else 1 / (1 - lora_dropout); decided by (seed, layer, micro-step) alone.
-
-    Neither recomputation under checkpointing nor the other members of a pack change it. Shape and type of `like`.
-    """
-    generator = torch.Generator(device=like.device)
-    generator.manual_seed(_seed(config.seed, name, key))
-    keep = torch.rand(like.shape, generator=generator, device=like.device) >= config.lora_dropout
-    return keep.to(like.dtype) / (1 - config.lora_dropout)
-
-
-def _seed(seed: int, name: str, key: int) -> int:
-    return (seed * 0x9E3779B1 + zlib.crc32(f"{name}:{key}".encode())) % 2**63
 
 
 class PackedModel:
     """A Llama-like causal model whose linear layers carry several adapters at once."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, fused: bool = True) -> None:
+        """Wraps the model's linear layers in place; `fused` computes Llama models by `trainables.fused_llama`."""
         self.model = model
         self.context = PackContext()
         self.linears = _wrap_linears(model, self.context)
         if not self.linears:
             raise ValueError(f"the model must have linear layers named {', '.join(MODULE_NAMES)}; it has none of them")
+        frozen = {name: layer.base for name, layer in self.linears.items()}
+        if fused and serves(model, frozen):
+            _compute_by(FusedDecoder(model, frozen), model.get_decoder(), self.context)
 
     @contextmanager
     def rows_of(self, members: Sequence[PackedRows]) -> Iterator[nn.Module]:
         """The model, with its next batches' rows belonging to `members` (sorted by row); wraps forward and backward."""
-        self.context.members = tuple(members)
+        self.context.pack = Pack(members, self.device)
         try:
             yield self.model
         finally:
-            self.context.members = ()
+            self.context.pack = Pack()
 
     @property
     def device(self) -> torch.device:
@@ -174,6 +124,18 @@ class PackedModel:
         return LoraAdapter(config, weights)
 
 
+def _compute_by(fused: FusedDecoder, decoder: nn.Module, context: PackContext) -> None:
+    """Lets `decoder(input_ids=..., use_cache=False)` run fused; what asks for more runs through transformers' layers."""
+    original = decoder.forward
+
+    def forward(input_ids: torch.Tensor | None = None, use_cache: bool | None = None, **more: Any) -> Any:
+        if input_ids is not None and use_cache is False and all(value is None for value in more.values()):
+            return fused.output(input_ids, context.pack)
+        return original(input_ids=input_ids, use_cache=use_cache, **more)
+
+    decoder.forward = forward
+
+
 def _wrap_linears(model: nn.Module, context: PackContext) -> dict[str, PackedLoraLinear]:
     found = {
         name: module
@@ -189,7 +151,7 @@ def _wrap_linears(model: nn.Module, context: PackContext) -> dict[str, PackedLor
 
 
 def _new_weights(base: nn.Module, name: str, config: TrialConfig) -> LoraWeights:
-    generator = torch.Generator().manual_seed(_seed(config.seed, name, -1))  # on the CPU: equal on every device
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, name, -1))  # on the CPU: equal on every device
     bound = 1 / math.sqrt(base.in_features)
     a = torch.empty(config.rank, base.in_features).uniform_(-bound, bound, generator=generator)
     b = torch.zeros(base.out_features, config.rank)

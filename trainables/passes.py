@@ -1,8 +1,8 @@
 """Which micro-batches of a pack's optimizer step go through the base model together. (pure, no torch)
 
 An adapter's gradient is a sum over its micro-batches, so their order, and who keeps them company, change nothing but
-rounding. A pass costs a fixed part (the frozen weights are dequantized, kernels are launched) and a part for each token,
-padding included; rows of like length share a pass.
+rounding. A pass costs a fixed part (frozen weights are dequantized, kernels are launched) and a part for each token, padding
+included; rows of like length share a pass.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class PassLimits:
 def plan_passes(micro_batches: Sequence[MicroBatch], limits: PassLimits) -> list[tuple[MicroBatch, ...]]:
     """The cheapest split into passes of like length, the longest rows first, so that a lack of memory shows at once.
 
-    Within a pass micro-batches are in the pack's order. The cost of a pass is `fixed_tokens` plus rows times longest row;
-    the split is optimal among those into runs of the order by length (dynamic programming over where runs begin).
+    Within a pass micro-batches are in the pack's order. A pass costs `fixed_tokens` plus rows times longest row; the
+    split is optimal among those into runs of the order by length (dynamic programming over where runs begin).
     """
     order = sorted(micro_batches, key=lambda batch: (-batch.longest, batch.member, batch.number))
     best = [0.0] + [float("inf")] * len(order)  # cheapest way to the first n micro-batches
@@ -63,6 +63,11 @@ def _runs(order: Sequence[MicroBatch], begin: Sequence[int]) -> list[tuple[Micro
         passes.append(tuple(run))
         end = begin[end]
     return passes[::-1]
+
+
+def tokens_that_fit(free_bytes: float, bytes_per_token: float, highest: int) -> int:
+    """How many tokens a pass may have in the memory that is free; at least one, at most `highest`."""
+    return max(1, min(highest, int(free_bytes / bytes_per_token)))
 
 
 def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:

@@ -16,13 +16,15 @@ REPORT_STEPS = 5  # optimizer steps between two reports, at least
 class JoinRequest:
     """A trial asks for a place on a host; `state` is a checkpoint to go on from.
 
-    The keeper numbers a trial's incarnations upward: a host follows the highest it has seen and refuses the rest.
+    The keeper numbers a trial's incarnations upward: a host follows the highest it has seen and refuses the rest. A
+    `suspect` was resident on a host that died: it works alone until it has taken a step.
     """
 
     trial_id: str
     incarnation: int
     config: TrialConfig
     state: bytes | None = None
+    suspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Report:
     train_loss: float | None  # mean nats per target token since the report before
     perplexity: float
     learning_rate: float
+    peak_memory_bytes: int | None = None  # of the configuration's footprint, measured alone
 
 
 @dataclass(frozen=True)

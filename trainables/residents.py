@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from search_spaces.trial_config import TrialConfig
 from trainables.adapter_files import restore_training, training_state
@@ -40,13 +36,16 @@ class Resident:
         self.history = History()
         self.reports: list[Report] = []
         self.outcome: Outcome | None = None
-        self.evaluation: Evaluation | None = None
+        self.evaluation: Evaluation | None = None  # the last one of the evaluation split
+        self.final: Evaluation | None = None  # the one at the end, with accuracy
+        self.test: Evaluation | None = None
         self.phase: Phase = "measuring"
         self.awaiting_since: float | None = None  # reported; its trial has not said yet that it goes on
-        self.alone = False  # a pack with it has failed: it steps alone until the guilty one is known
+        self.suspect = False  # it was on a host that died: it works alone until it has taken a step
         self.pack_size = 1
         self.peak_memory_bytes: int | None = None
         self.tokens_per_second: float | None = None
+        self._step_tokens = 0
         self._joined = time.monotonic()
         self._evaluation_steps = evaluation_steps(member.total_steps, member.training.evaluations)
 
@@ -78,19 +77,26 @@ class Resident:
 
     def note_step(self, result: StepResult, pack_size: int) -> None:
         """Takes a training step into the history."""
+        self.evaluation = None  # it was of the weights before
         self.pack_size = pack_size
+        self._step_tokens = result.tokens
         self.history.pack_size_sum += pack_size
         self.history.loss_sum += result.loss
         self.history.loss_steps += 1
         self.phase = self.next_phase()
+
+    def note_speed(self, step_seconds: float) -> None:
+        """Takes in how long its last step took, company included."""
+        self.tokens_per_second = self._step_tokens / step_seconds
 
     def note_evaluation(self, evaluation: Evaluation) -> None:
         """Takes an evaluation into the curve, and reports it where enough steps have passed."""
         self.evaluation = evaluation
         history = self.history
         loss = history.loss_sum / history.loss_steps if history.loss_steps else None
-        report = Report(self.member.step, loss, evaluation.perplexity, self.member.last_learning_rate)
-        history.curve.append(asdict(report))
+        rate = self.member.last_learning_rate
+        report = Report(self.member.step, loss, evaluation.perplexity, rate, self.peak_memory_bytes)
+        history.curve.append(_curve_point(report))
         history.loss_sum, history.loss_steps = 0.0, 0
         if self.member.step - history.last_report_step >= REPORT_STEPS and self.member.step < self.member.total_steps:
             history.last_report_step = self.member.step
@@ -129,43 +135,5 @@ class Resident:
         )
 
 
-class Parked:
-    """A member whose tensors are moved out of the way while another is measured alone.
-
-    From a card they go to host memory; on a CPU, where the process itself is measured, to a temporary file.
-    """
-
-    def __init__(self, member: TrainingMember, device: torch.device) -> None:
-        self._member = member
-        self._file: Path | None = None
-        tensors = _tensors(member)
-        if device.type == "cpu":
-            with tempfile.NamedTemporaryFile(suffix=".parked", delete=False) as file:
-                self._file = Path(file.name)
-            torch.save([tensor.data for tensor in tensors], self._file)
-        else:
-            self._moved = [tensor.data.to("cpu") for tensor in tensors]
-        self._device = device
-        for tensor in tensors:
-            tensor.data = torch.empty(0, dtype=tensor.dtype, device=device)
-
-    def back(self) -> None:
-        """Puts the tensors back, bit for bit."""
-        if self._file:
-            kept = torch.load(self._file, weights_only=True)
-            self._file.unlink()
-        else:
-            kept = [tensor.to(self._device) for tensor in self._moved]
-        for tensor, data in zip(_tensors(self._member), kept, strict=True):
-            tensor.data = data
-
-
-def _tensors(member: TrainingMember) -> list[torch.Tensor]:
-    """The large tensors of a member: weights and moments (AdamW's step counters stay)."""
-    moments = [
-        value
-        for parameter in member.adapter.parameters()
-        for name, value in member.optimizer.state.get(parameter, {}).items()
-        if name != "step"
-    ]
-    return [*member.adapter.parameters(), *moments]
+def _curve_point(report: Report) -> dict[str, Any]:
+    return {name: value for name, value in asdict(report).items() if name != "peak_memory_bytes"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -61,9 +62,9 @@ def measure_footprint(
 
     The member's plan is `footprint_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone.
     """
-    apply_gradients(member, rows, float(micro_step(model, [member], rows, 0)[0]))  # warm-up; makes the AdamW state
+    _warm_up(model, member, rows)
+    seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
     with peak_memory(model.device) as peak:
-        seconds, joules, tokens = _timed_micro_steps(model, member, rows)
         micro_step(model, [member], rows, TIMED_MICRO_BATCHES)  # the longest batch, with gradients there: the peak
         start = time.perf_counter()
         apply_gradients(member, rows, 0.0)
@@ -80,14 +81,21 @@ def measure_footprint(
 
 
 def footprint_plan(rows: Sequence[Row], micro_batch_size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """One warm-up step, then one step of typical micro-batches that ends with the longest one."""
+    """A step of typical micro-batches to warm up on, then one of the same that ends with the longest one."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
     longest = tuple(order[-micro_batch_size:])
     spread = [order[len(order) * (2 * k + 1) // (2 * TIMED_MICRO_BATCHES * micro_batch_size)] for k in range(
         TIMED_MICRO_BATCHES * micro_batch_size
     )]  # fmt: skip
     typical = tuple(tuple(spread[k::TIMED_MICRO_BATCHES]) for k in range(TIMED_MICRO_BATCHES))
-    return ((typical[0],), (*typical, longest))
+    return (typical, (*typical, longest))
+
+
+def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
+    """One step: on a card over every typical micro-batch, since kernels are compiled by shape; on a CPU over one."""
+    micro_batches = len(member.plan[0]) if model.device.type == "cuda" else 1
+    losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(micro_batches)]
+    apply_gradients(member, rows, sum(losses))
 
 
 def _timed_micro_steps(
@@ -138,6 +146,7 @@ def memory_source(device: torch.device) -> str:
 def _resident_peak() -> Iterator[list[int]]:
     """The kernel's own high-water mark where it can be reset (Linux), else the highest of frequent samples."""
     answer = [0]
+    gc.collect()
     release_free_memory()
     if _reset_high_water_mark():
         yield answer
@@ -147,16 +156,21 @@ def _resident_peak() -> Iterator[list[int]]:
     process = psutil.Process()
 
     def sample() -> None:
-        while not done.wait(0.01):
-            answer[0] = max(answer[0], process.memory_info().rss)
+        answer[0] = max(answer[0], process.memory_info().rss)
 
-    sampler = threading.Thread(target=sample, daemon=True)
+    def sample_on() -> None:
+        while not done.wait(0.01):
+            sample()
+
+    sampler = threading.Thread(target=sample_on, daemon=True)
+    sample()
     sampler.start()
     try:
         yield answer
     finally:
         done.set()
         sampler.join()
+        sample()
 
 
 def release_free_memory() -> None:

@@ -1,0 +1,276 @@
+"""The engine on a tiny model: company changes nothing, the guilty end alone, lack of memory shrinks the pack.
+
+Tolerances: perplexities of the same training in and without company agree to 1e-3 relative in fp32 (sums are taken in another
+order; a leaked row or a shared scale moves them by far more); "the same" elsewhere means equal.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from search_spaces.trial_config import TARGET_SETS, TrialConfig
+from tests.small_models import tiny_llama
+from trainables import packed_training
+from trainables.base_model import BaseModel
+from trainables.dataset import PreparedDataset, Row, Split
+from trainables.engine import Engine
+from trainables.model_files import BaseModelInfo
+from trainables.protocol import JoinRequest, NotResidentError
+from trainables.settings import (
+    BaseModelSettings,
+    DatasetSettings,
+    HardwareSettings,
+    TrainingSettings,
+    TrialSettings,
+)
+
+SAME = 1e-3
+TRAINING = TrainingSettings(
+    max_steps=12,
+    epochs=10,
+    micro_batch_size=2,
+    gradient_accumulation_steps=2,
+    gradient_checkpointing=False,
+    evaluations=2,
+)
+INFO = BaseModelInfo("tiny", None, "0" * 64, "llama", 1, ("q_proj",), 97, 32, 64, 2, 4, 2, 8, 128, False)
+
+
+def rows(count: int, seed: int) -> Split:
+    draw = random.Random(seed)
+    made = []
+    for number in range(count):
+        tokens = tuple(draw.choice((3, 5, 7)) for _ in range(draw.randrange(6, 24)))
+        made.append(Row(tokens, draw.randrange(2, 5), None, str(number)))
+    return Split("train", tuple(made), 0, 0)
+
+
+def make_engine(most: int | None = None, **hooks) -> Engine:
+    settings = TrialSettings(
+        BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, hardware=HardwareSettings("cpu", None, None, most)
+    )
+    base = BaseModel(tiny_llama(), None, INFO, "fp32", torch.float32, torch.device("cpu"))
+    dataset = PreparedDataset(rows(20, 1), rows(6, 2), rows(5, 3), "print", (), (), {})
+    return Engine(settings, base, dataset, keep_adapter=lambda trial_id, files: None, **hooks)
+
+
+def config(rank: int = 4, targets: str = "q_v", rate: float = 5e-2, seed: int = 0, dropout: float = 0.1) -> TrialConfig:
+    return TrialConfig("fp32", rank, 2 * rank, dropout, TARGET_SETS[targets], rate, seed)
+
+
+MIXED = {"a": config(), "b": config(8, "all_linear"), "c": config(2, rate=2e-2, seed=1), "d": config(8, dropout=0.0)}
+
+
+def join(engine: Engine, configs: dict[str, TrialConfig], incarnation: int = 0, **more) -> None:
+    for name, one in configs.items():
+        engine.join(JoinRequest(name, incarnation, one, **more))
+
+
+def run(engine: Engine, most_units: int = 2000) -> dict:
+    for _ in range(most_units):
+        if not engine.work() and all(one.phase == "ended" for one in engine.residents.values()):
+            break
+        for one in engine.residents.values():
+            one.awaiting_since = None  # its trial goes on at once
+    return {name: one.outcome for name, one in engine.residents.items()}
+
+
+def perplexities(outcomes: dict) -> dict[str, float]:
+    return {name: outcome.measurements["perplexity"] for name, outcome in outcomes.items()}
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, float]:
+    """Each of MIXED trained by itself."""
+    found = {}
+    for name, one in MIXED.items():
+        engine = make_engine()
+        join(engine, {name: one})
+        found |= perplexities(run(engine))
+    return found
+
+
+def test_a_pack_learns_what_each_learns_alone(alone):
+    engine = make_engine()
+    join(engine, MIXED)
+    outcomes = run(engine)
+    assert {outcome.status for outcome in outcomes.values()} == {"complete"}
+    assert all(outcome.measurements["mean_pack_size"] == 4 for outcome in outcomes.values())
+    assert perplexities(outcomes) == pytest.approx(alone, rel=SAME)
+    assert min(alone.values()) < 0.9 * outcomes["a"].measurements["base_perplexity"]  # it has learned something
+
+
+def test_one_adapter_a_step_where_the_study_says_so(alone):
+    engine = make_engine(most=1)
+    join(engine, {name: MIXED[name] for name in "ab"})
+    outcomes = run(engine)
+    assert [outcome.measurements["mean_pack_size"] for outcome in outcomes.values()] == [1, 1]
+    assert perplexities(outcomes) == pytest.approx({name: alone[name] for name in "ab"}, rel=SAME)
+
+
+def test_joining_and_leaving_on_the_way_changes_nothing_for_the_others(alone):
+    engine = make_engine()
+    join(engine, {name: MIXED[name] for name in "ab"})
+    for _ in range(8):
+        engine.work()
+    join(engine, {"c": MIXED["c"]})
+    for _ in range(4):
+        engine.work()
+    engine.leave("b", 0)
+    join(engine, {"d": MIXED["d"]})
+    outcomes = run(engine)
+    assert perplexities(outcomes) == pytest.approx({name: alone[name] for name in "acd"}, rel=SAME)
+
+
+def test_a_member_that_diverges_leaves_and_the_others_never_notice(alone):
+    engine = make_engine()
+    join(engine, {"a": MIXED["a"], "bad": config(rank=4, rate=1.0), "b": MIXED["b"]})
+    with torch.no_grad():
+        for pair in engine.residents["bad"].member.adapter.weights.values():
+            pair.b.fill_(math.inf)
+    outcomes = run(engine)
+    assert outcomes["bad"].status == "diverged"
+    assert "perplexity" not in outcomes["bad"].measurements
+    assert perplexities({name: outcomes[name] for name in "ab"}) == pytest.approx(
+        {name: alone[name] for name in "ab"}, rel=SAME
+    )
+
+
+def limited(monkeypatch, allows) -> list[int]:
+    """Passes raise as torch does where `allows(members' ranks, tokens)` is false; answers the tokens of those that ran."""
+    real, ran = packed_training.run_pass, []
+
+    def run_pass(model, members, data, one):
+        tokens = sum(batch.rows for batch in one) * max(batch.longest for batch in one)
+        if not allows([members[batch.member].adapter.config.rank for batch in one], tokens):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+        ran.append(tokens)
+        return real(model, members, data, one)
+
+    monkeypatch.setattr(packed_training, "run_pass", run_pass)
+    return ran
+
+
+def test_out_of_memory_shrinks_the_passes_and_loses_nothing(monkeypatch, alone):
+    engine = make_engine()
+    join(engine, MIXED)
+    while any(one.phase == "measuring" for one in engine.residents.values()):
+        engine.work()
+    ran = limited(monkeypatch, lambda ranks, tokens: tokens <= 130)
+    outcomes = run(engine)
+    assert max(ran) <= 130
+    assert perplexities(outcomes) == pytest.approx(alone, rel=SAME)
+
+
+def test_who_does_not_fit_alone_is_infeasible_with_phase_and_bytes(monkeypatch, alone):
+    engine = make_engine()
+    join(engine, MIXED)
+    while any(one.phase == "measuring" for one in engine.residents.values()):
+        engine.work()
+    limited(monkeypatch, lambda ranks, tokens: 2 not in ranks)  # c has rank 2
+    outcomes = run(engine)
+    assert outcomes["c"].status == "infeasible"
+    assert outcomes["c"].infeasible["phase"] == "training"
+    assert outcomes["c"].infeasible["requested_bytes"] == 2 * 2**30
+    assert outcomes["c"].infeasible["source"] == "observed"
+    assert perplexities({name: outcomes[name] for name in "abd"}) == pytest.approx(
+        {name: alone[name] for name in "abd"}, rel=SAME
+    )
+
+
+def test_a_footprint_that_does_not_fit_ends_its_trial_alone(monkeypatch, alone):
+    engine = make_engine()
+    limited(monkeypatch, lambda ranks, tokens: 2 not in ranks)
+    join(engine, MIXED)
+    outcomes = run(engine)
+    assert outcomes["c"].status == "infeasible"
+    assert outcomes["c"].infeasible["phase"] == "measuring"
+    assert {outcomes[name].status for name in "abd"} == {"complete"}
+
+
+def test_any_other_error_ends_only_the_guilty_one(monkeypatch, alone):
+    engine = make_engine()
+    join(engine, MIXED)
+    real = packed_training.run_pass
+
+    def run_pass(model, members, data, one):
+        if any(members[batch.member].adapter.config.rank == 2 and members[batch.member].step == 3 for batch in one):
+            raise ValueError("a broken row")
+        return real(model, members, data, one)
+
+    monkeypatch.setattr(packed_training, "run_pass", run_pass)
+    outcomes = run(engine)
+    assert outcomes["c"].status == "failed"
+    assert "a broken row" in outcomes["c"].reason
+    assert outcomes["c"].measurements["train_steps"] == 3
+    assert perplexities({name: outcomes[name] for name in "abd"}) == pytest.approx(
+        {name: alone[name] for name in "abd"}, rel=SAME
+    )
+
+
+def test_a_footprint_is_measured_once_for_all_that_share_it(monkeypatch):
+    engine = make_engine()
+    join(engine, {"a": config(), "b": config(rate=1e-3), "c": config(seed=1), "d": config(8)})
+    measured = []
+    real = engine._footprints._measure
+    monkeypatch.setattr(engine._footprints, "_measure", lambda one: measured.append(one.rank) or real(one))
+    outcomes = run(engine)
+    assert sorted(measured) == [4, 8]
+    peaks = {name: outcome.measurements["peak_memory_bytes"] for name, outcome in outcomes.items()}
+    assert peaks["a"] == peaks["b"] == peaks["c"]
+
+
+def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():
+    engine = make_engine()
+    join(engine, {"a": MIXED["a"]})
+    for _ in range(6):
+        engine.work()
+    before = {name: tensor.clone() for name, tensor in engine.residents["a"].member.adapter.named_tensors().items()}
+    join(engine, {"d": config(16)})
+    engine.work()
+    assert engine.residents["d"].phase == "training"
+    after = engine.residents["a"].member.adapter.named_tensors()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_stale_incarnation_is_refused_and_an_old_goodbye_changes_nothing():
+    engine = make_engine()
+    join(engine, {"a": MIXED["a"]}, incarnation=3)
+    with pytest.raises(NotResidentError, match="stale"):
+        join(engine, {"a": MIXED["a"]}, incarnation=3)
+    engine.leave("a", 2)
+    assert "a" in engine.residents
+    with pytest.raises(NotResidentError):
+        engine.resident("a", 2)
+    join(engine, {"a": MIXED["a"]}, incarnation=4)
+    assert engine.resident("a", 4).member.step == 0
+
+
+def test_a_restored_trial_goes_on_to_the_same_end(alone):
+    engine = make_engine()
+    join(engine, {"a": MIXED["a"]})
+    for _ in range(6):
+        engine.work()
+    state, step = engine.residents["a"].state(), engine.residents["a"].member.step
+    assert 0 < step < 12
+    other = make_engine()
+    join(other, {"a": MIXED["a"]}, incarnation=1, state=state)
+    outcome = run(other)["a"]
+    assert outcome.measurements["perplexity"] == pytest.approx(alone["a"], rel=1e-6)
+    assert outcome.measurements["restarts"] == 1
+    assert [point["step"] for point in outcome.curve] == [6, 12]
+
+
+def test_suspects_work_alone_until_each_has_taken_a_step():
+    notes: list[tuple[str, bool]] = []
+    engine = make_engine(note_alone=lambda trial_id, begins: notes.append((trial_id, begins)))
+    join(engine, {name: MIXED[name] for name in "ab"}, suspect=True)
+    outcomes = run(engine)
+    assert {outcome.status for outcome in outcomes.values()} == {"complete"}
+    assert [name for name, begins in notes if begins] == ["a", "b", "a", "b"]  # measuring, then a step each
+    assert notes[0::2] == [(name, True) for name, _ in notes[1::2]]
+    assert all(11 / 12 < outcome.measurements["mean_pack_size"] / 2 < 1 for outcome in outcomes.values())

@@ -1,0 +1,66 @@
+"""The footprints measured on a host: each distinct one once, alone, shared by the trials that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from search_spaces.trial_config import TrialConfig
+from trainables.device_memory import PassBudget, parked
+from trainables.generation import generated_tokens_per_second
+from trainables.outcomes import Bench
+from trainables.packed_lora import PackedModel
+from trainables.packed_training import TrainingMember
+from trainables.resources import Footprint, FootprintKey, footprint_key, footprint_plan, measure_footprint
+
+SPEED_TOKENS = 16  # generated to take the decoding speed
+BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
+
+NewMember = Callable[[TrialConfig, Any], TrainingMember]
+
+
+class FootprintBook:
+    """Measures footprints in an exclusive slot: the other members' tensors are moved off the device meanwhile."""
+
+    def __init__(self, bench: Bench, model: PackedModel, budget: PassBudget, new_member: NewMember) -> None:
+        self._bench = bench
+        self._model = model
+        self._budget = budget
+        self._new_member = new_member
+        self._known: dict[FootprintKey, Footprint] = {}
+
+    def known(self, config: TrialConfig) -> Footprint:
+        """The footprint of a configuration that was measured before."""
+        return self._known[footprint_key(config)]
+
+    def of(self, config: TrialConfig, others: Sequence[TrainingMember]) -> Footprint:
+        """The footprint, measured now if it is new. Raises torch.OutOfMemoryError where it does not fit."""
+        key = footprint_key(config)
+        if key not in self._known:
+            with parked(others, self._bench.base.device):
+                self._known[key] = self._measure(config)
+        return self._known[key]
+
+    def _measure(self, config: TrialConfig) -> Footprint:
+        bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows
+        prompt = self._median_prompt()
+        if bench.generated_tokens_per_second is None:
+            bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, SPEED_TOKENS)
+        plan = footprint_plan(rows, bench.settings.training.micro_batch_size)
+        base_bytes = torch.cuda.memory_allocated(bench.base.device) if bench.base.device.type == "cuda" else None
+        scratch = self._new_member(config, plan)
+        footprint = measure_footprint(model, scratch, rows, prompt, SPEED_TOKENS)
+        if base_bytes is not None:
+            batch = [rows[number] for number in plan[-1][-1]]
+            tokens = len(batch) * max(len(row.tokens) for row in batch)
+            adapter_bytes = BYTES_PER_PARAMETER * scratch.adapter.trainable_parameters
+            self._budget.learn(max(0.0, footprint.peak_memory_bytes - base_bytes - adapter_bytes) / tokens)
+        return footprint
+
+    def _median_prompt(self) -> Sequence[int]:
+        """The prompt of the evaluation split's median length."""
+        rows = sorted(self._bench.dataset.eval.rows, key=lambda row: row.target_start)
+        row = rows[len(rows) // 2]
+        return row.tokens[: row.target_start]

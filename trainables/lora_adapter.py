@@ -1,0 +1,70 @@
+"""One adapter's low-rank weights, and which rows of a batch are its own."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from search_spaces.trial_config import TrialConfig
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """One adapter's pair at one linear layer: `a` is rank x in_features, `b` is out_features x rank, both fp32."""
+
+    a: nn.Parameter
+    b: nn.Parameter
+
+
+class LoraAdapter:
+    """The trainable weights of one trial over a base model, keyed by the name of the linear layer they update."""
+
+    def __init__(self, config: TrialConfig, weights: Mapping[str, LoraWeights]) -> None:
+        self.config = config
+        self.weights = dict(weights)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All weights, in the base model's order of layers, A before B."""
+        return [parameter for pair in self.weights.values() for parameter in (pair.a, pair.b)]
+
+    def named_tensors(self) -> dict[str, torch.Tensor]:
+        """Weights by name, as PEFT names them under a layer: `LAYER.lora_A`, `LAYER.lora_B`."""
+        return {
+            f"{layer}.{name}": tensor.detach()
+            for layer, pair in self.weights.items()
+            for name, tensor in (("lora_A", pair.a), ("lora_B", pair.b))
+        }
+
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers the optimizer updates."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Which part of a batch belongs to one adapter.
+
+    `rows` are its rows. `tokens` is the length of its own longest row (None: the batch's), so that padding which only
+    the company brought is left out, and dropout masks are the same with and without company. `dropout_key` numbers the
+    micro-step; None turns dropout off.
+    """
+
+    adapter: LoraAdapter
+    rows: slice
+    tokens: int | None = None
+    dropout_key: int | None = None
+
+    @property
+    def dropout(self) -> bool:
+        """Whether the adapter's input is thinned here."""
+        return self.dropout_key is not None and self.adapter.config.lora_dropout > 0
+
+
+def mixed_seed(seed: int, *parts: object) -> int:
+    """A seed of 63 bits for each (seed, parts), the same on every machine."""
+    return (seed * 0x9E3779B1 + zlib.crc32(":".join(map(str, parts)).encode())) % 2**63

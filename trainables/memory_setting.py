@@ -1,0 +1,102 @@
+"""What memory depends on beside the model's shape: precision, checkpointing, the adapter, its rows, the card. (pure)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from search_spaces.trial_config import TrialConfig
+
+Device = Literal["cuda", "cpu"]
+Attention = Literal["flash", "memory_efficient", "cpu", "math"]  # math alone has tokens x tokens scores
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+
+
+@dataclass(frozen=True)
+class MemorySetting:
+    """How the base model is kept and run; `compute_precision` is what activations are in."""
+
+    precision: str  # fp32, fp16, bf16 or nf4
+    compute_precision: str
+    double_quantization: bool = True
+    gradient_checkpointing: bool = True
+    device: Device = "cuda"
+    attention: Attention = "flash"
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of one activation value."""
+        return VALUE_BYTES[self.compute_precision]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight that is not quantized: embeddings, head and norms with NF4, else every weight."""
+        return VALUE_BYTES[self.compute_precision if self.precision == "nf4" else self.precision]
+
+
+@dataclass(frozen=True)
+class AdapterLoad:
+    """One adapter and the micro-batch that it brings: `rows` rows of `tokens` tokens, `targets` targets in them all."""
+
+    rank: int
+    target_modules: tuple[str, ...]
+    dropout: bool
+    rows: int
+    tokens: int
+    targets: int
+
+    @classmethod
+    def of(cls, config: TrialConfig, rows: int, tokens: int, targets: int | None = None) -> AdapterLoad:
+        """A configuration's load; without `targets`, every token is taken as one."""
+        return cls(
+            config.rank,
+            tuple(config.target_modules),
+            config.lora_dropout > 0,
+            rows,
+            tokens,
+            rows * tokens if targets is None else targets,
+        )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What goes through the model together: the adapters' rows, padded to the longest."""
+
+    loads: Sequence[AdapterLoad] = ()
+
+    @property
+    def rows(self) -> int:
+        """All rows."""
+        return sum(load.rows for load in self.loads)
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest row."""
+        return max((load.tokens for load in self.loads), default=0)
+
+    @property
+    def tokens(self) -> int:
+        """Rows times longest row."""
+        return self.rows * self.width
+
+    @property
+    def targets(self) -> int:
+        """Targets of all rows."""
+        return sum(load.targets for load in self.loads)
+
+
+@dataclass(frozen=True)
+class MemoryConstants:
+    """The few numbers that shapes do not give; a calibration corrects them for each card.
+
+    `context_bytes`: what CUDA takes of the card outside the allocator. `offset_bytes`: what is allocated whatever the
+    shapes, such as cuBLAS' workspaces; on a CPU interpreter and libraries. `activation_factor` multiplies activations
+    and workspaces. `reserved_factor`: the allocator's hold on the card over its own peak (fragments).
+    """
+
+    context_bytes: int
+    offset_bytes: int
+    activation_factor: float = 1.0
+    reserved_factor: float = 1.0
+    calibrated: bool = False

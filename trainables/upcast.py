@@ -1,0 +1,56 @@
+"""16-bit weights on a processor that cannot multiply them: kept in 16 bits, multiplied in fp32.
+
+A processor without AVX512-BF16 or AMX multiplies bf16 many times slower than fp32. The weights keep their type, and their
+memory, and each product casts its own weight for as long as it lasts: as NF4 is dequantized.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import FunctionCtx
+
+
+class UpcastLinear(nn.Linear):
+    """A frozen linear layer whose product is taken in the type of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` is ... x in_features; the answer is ... x out_features, of the same type."""
+        product = _UpcastProduct.apply(x, self.weight)
+        return product if self.bias is None else product + self.bias.to(x.dtype)
+
+
+class UpcastEmbedding(nn.Embedding):
+    """A frozen embedding whose vectors come out in fp32."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """`tokens` is any shape; the answer has one more dimension, the vectors'."""
+        return super().forward(tokens).float()
+
+
+class _UpcastProduct(torch.autograd.Function):
+    """x W^T, which saves the 16-bit weight for the backward pass, and not its fp32 copy."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        return nn.functional.linear(x, weight.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return gradient @ weight.to(gradient.dtype), None
+
+
+def upcast_products(model: nn.Module) -> None:
+    """Makes a 16-bit model compute in fp32, in place: linear layers and embeddings keep their weights, norms are cast."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = UpcastLinear
+        elif type(module) is nn.Embedding:
+            module.__class__ = UpcastEmbedding
+        else:
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
