@@ -18,12 +18,15 @@ from study.records import MEASUREMENTS, TrialRecord
 SETTINGS_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"
 RESULTS_FILE = "results.jsonl"
+RESTORE = "Restore the study.yaml that the run wrote."
 INFEASIBLE = ("phase", "requested_bytes", "available_bytes", "source")
 
 UNITS: dict[str, int] = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
+_BY_NAME = {name.lower(): size for name, size in UNITS.items()}
+_QUANTITY = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
 class StudyDirectoryError(ValueError):
@@ -40,12 +43,7 @@ class Study:
     records: tuple[TrialRecord, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def memory_limit(self) -> float | None:
-        """The study's own memory limit in bytes, where it set one."""
-        limit = (self.settings.get("hardware") or {}).get("memory_limit")
-        return None if limit is None else parse_quantity(limit)
+    memory_limit: float | None = None  # bytes, where the study set one
 
 
 def load_study(directory: Path | str) -> Study:
@@ -64,6 +62,7 @@ def load_study(directory: Path | str) -> Study:
         records=_read_records(directory / RESULTS_FILE),
         provenance=_read_provenance(directory / PROVENANCE_FILE),
         settings=settings,
+        memory_limit=_memory_limit(settings.get("hardware"), directory / SETTINGS_FILE),
     )
 
 
@@ -77,18 +76,22 @@ def table(study: Study) -> list[dict[str, Any]]:
 
 
 def parse_quantity(value: Any) -> float:
-    """A number, or text such as `14.56 GiB`, as a number (of bytes). Raises ValueError for anything else."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-    else:
-        match = re.fullmatch(r"\s*([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)\s*", str(value))
-        unit = {name.lower(): size for name, size in UNITS.items()}.get((match[2] or "B").lower()) if match else None
-        if match is None or unit is None or match[1].count(".") > 1 or not re.search(r"[0-9]", match[1]):
-            raise ValueError(f"a quantity is a number, with a unit of {', '.join(UNITS)} if any; it is {value!r}")
-        number = float(match[1]) * unit
+    """A number, or text such as `14.56 GiB`, as a number; of whole bytes where it has a unit.
+
+    Raises ValueError for anything else, also for what is not finite.
+    """
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else _parse_text(str(value))
     if not math.isfinite(number):
         raise ValueError(f"a quantity must be finite; it is {value!r}")
     return number
+
+
+def _parse_text(text: str) -> float:
+    match = _QUANTITY.fullmatch(text.strip())
+    if match is None or (match[2] and match[2].lower() not in _BY_NAME):
+        raise ValueError(f"a quantity is a number, with a unit of {', '.join(UNITS)} if any; it is {text!r}")
+    number = float(match[1]) * (_BY_NAME[match[2].lower()] if match[2] else 1)
+    return float(round(number)) if match[2] and math.isfinite(number) else number
 
 
 def _read_text(file: Path, remedy: str) -> str:
@@ -105,7 +108,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
     text = _read_text(file, remedy)
     try:
         settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise StudyDirectoryError(f"{file} must be YAML: {error}. {remedy}") from error
     if not isinstance(settings, dict):
         raise StudyDirectoryError(f"{file} must hold keys and values; it holds {type(settings).__name__}. {remedy}")
@@ -113,15 +116,14 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 
 def _objectives(values: Any, file: Path) -> tuple[Objective, ...]:
-    remedy = "Restore the study.yaml that the run wrote."
     if not isinstance(values, list) or not 2 <= len(values) <= 4:
         found = len(values) if isinstance(values, list) else repr(values)
-        raise StudyDirectoryError(f"{file}: objectives must be a list of 2 to 4; it is {found}. {remedy}")
+        raise StudyDirectoryError(f"{file}: objectives must be a list of 2 to 4; it is {found}. {RESTORE}")
     try:
         return tuple(_objective(value) for value in values)
     except (KeyError, TypeError, ValueError) as error:
         rule = "each objective has a known metric, a direction (minimize or maximize) and a reference value"
-        raise StudyDirectoryError(f"{file}: {rule}; {error}. {remedy}") from error
+        raise StudyDirectoryError(f"{file}: {rule}; {error}. {RESTORE}") from error
 
 
 def _objective(value: Mapping[str, Any]) -> Objective:
@@ -132,6 +134,14 @@ def _objective(value: Mapping[str, Any]) -> Objective:
     return Objective(value["metric"], value["direction"], parse_quantity(value["reference"]))
 
 
+def _memory_limit(hardware: Any, file: Path) -> float | None:
+    limit = hardware.get("memory_limit") if isinstance(hardware, dict) else None
+    try:
+        return None if limit is None else parse_quantity(limit)
+    except ValueError as error:
+        raise StudyDirectoryError(f"{file}: hardware.memory_limit: {error}. {RESTORE}") from error
+
+
 def _read_provenance(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
@@ -139,7 +149,7 @@ def _read_provenance(file: Path) -> dict[str, Any]:
     text = _read_text(file, remedy)
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise StudyDirectoryError(f"{file} must be JSON: {error}. {remedy}") from error
     if not isinstance(values, dict):
         raise StudyDirectoryError(f"{file} must hold a JSON object; it holds {type(values).__name__}. {remedy}")
@@ -150,7 +160,11 @@ def _read_records(file: Path) -> tuple[TrialRecord, ...]:
     if not file.exists():
         return ()
     # Split at line feeds only: texts from models hold other line separators (U+2028), which JSON leaves as they are.
-    lines = [(number, line) for number, line in enumerate(file.read_bytes().split(b"\n"), 1) if line.strip()]
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise StudyDirectoryError(f"{file} must be readable: {error}. Give it back to its owner.") from error
+    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     records: dict[str, TrialRecord] = {}
     for position, (number, line) in enumerate(lines):
         is_last = position == len(lines) - 1
@@ -161,17 +175,26 @@ def _read_records(file: Path) -> tuple[TrialRecord, ...]:
 
 
 def _record(line: bytes, where: str, may_be_torn: bool) -> TrialRecord | None:
-    remedy = "Remove that line; `resume` runs its trial again."
+    rule, remedy = "a line must be one trial record as JSON", "Remove that line; `resume` runs its trial again."
     try:
-        return TrialRecord.from_json(line.decode("utf-8"))
+        record = TrialRecord.from_json(line.decode("utf-8"))
+        _check_numbers(record)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         if may_be_torn:
             return None
-        raise StudyDirectoryError(f"{where}: a line must be one record as JSON: {error}. {remedy}") from error
+        raise StudyDirectoryError(f"{where}: {rule}; {error}. {remedy}") from error
     except KeyError as error:
-        raise StudyDirectoryError(f"{where}: a record must hold {error}. {remedy}") from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StudyDirectoryError(f"{where}: {error}. {remedy}") from error
+        raise StudyDirectoryError(f"{where}: {rule}; it has no {error}. {remedy}") from error
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
+        raise StudyDirectoryError(f"{where}: {rule}; {error}. {remedy}") from error
+    return record
+
+
+def _check_numbers(record: TrialRecord) -> None:
+    predicted = {"predicted peak_memory_bytes": record.predictions.get("peak_memory_bytes")}
+    for name, value in {**record.measurements, **predicted}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{name} must be a number or null; it is {value!r}")
 
 
 def _flat_row(record: TrialRecord) -> dict[str, Any]:

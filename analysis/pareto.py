@@ -5,6 +5,7 @@ The functions over arrays minimize; `front` and what follows turn the directions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from study.objectives import Objective, objective_values
 from study.records import TrialRecord
 
 QUALITY_METRICS = ("perplexity", "accuracy")  # every other metric is a cost: what the quality is paid with
+TOLERANCE = 0.02  # how much worse than the best, relatively, a trial may be and still count as near it
 
 
 def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
@@ -62,6 +64,13 @@ def knee(points: ArrayLike) -> int | None:
     scaled = (rows - low) / np.where(high > low, high - low, 1.0)
     distances = np.where(finite, np.linalg.norm(np.where(finite[:, None], scaled, 0.0), axis=1), np.inf)
     return int(np.argmin(distances))
+
+
+def relative_loss(value: float, best: float) -> float:
+    """By how much a value is worse than the best, as a share of the best (minimize); infinite against a best of 0."""
+    if value == best:
+        return 0.0
+    return (value - best) / abs(best) if best else math.inf
 
 
 def front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[TrialRecord]:

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,12 +15,15 @@ import altair as alt
 import vl_convert
 
 from analysis import report_sections as sections
+from analysis import report_tables as tables
+from analysis.figure_parts import Figure
 from analysis.figure_style import THEMES
 from analysis.load import Study, load_study
 from analysis.pareto import front, front_document
-from analysis.plots import curve_points, curves_chart, front_chart, front_points
-from analysis.report_html import escape, script_json
-from analysis.wording import count_statuses, headline
+from analysis.plots import figures
+from analysis.report_html import escape, note, script_json
+from analysis.report_sections import Part
+from analysis.wording import count_seeds, count_statuses, headline
 
 REPORT_FILE = "report.html"
 FRONT_FILE = "pareto.json"
@@ -43,34 +47,39 @@ def write_report(directory: Path | str) -> Path:
 
 def report_page(study: Study) -> str:
     """The whole page; every text of a model, a file or an error is escaped in it."""
-    charts = _charts(study)
-    bundle = _javascript() if charts else None
-    members = front(study.records, study.objectives)
+    drawn = figures(study)
+    bundle = _javascript() if drawn else None
+    parts = _parts(study, {name: sections.figure(figure, _drawing(figure, bundle)) for name, figure in drawn.items()})
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=escape(study.name),
-        counts=escape(count_statuses(study.records)),
+        counts=escape(f"{count_statuses(study.records)} · {count_seeds(study.records)}"),
         headline=escape(headline(study)),
+        navigation=sections.navigation(parts),
         notices=sections.notices(study),
-        front_figure=_figure("front", charts, bundle, "No complete trial has all objectives yet: no figure to draw."),
-        front_table=sections.front_table(study, members),
-        trials_table=sections.trials_table(study, members),
-        curves_figure=_figure("curves", charts, bundle, "No evaluation was recorded while training."),
-        samples=sections.samples(members),
-        provenance=sections.provenance(study),
+        parts=sections.whole(parts),
         bundle=bundle or "",
         themes=script_json(THEMES),
     )
 
 
-def _charts(study: Study) -> dict[str, alt.LayerChart]:
-    charts = {}
-    if front_points(study):
-        charts["front"] = front_chart(study)
-    if curve_points(study):
-        charts["curves"] = curves_chart(study)
-    return charts
+def _parts(study: Study, drawings: Mapping[str, str]) -> list[Part]:
+    members = front(study.records, study.objectives)
+    front_figure = drawings.get("front") or note("No complete trial has all objectives yet: nothing to draw.")
+    curves = drawings.get("curves") or note("No evaluation was recorded while training.")
+    parts = [
+        Part("front", "The front", f"{front_figure}\n{tables.front_table(study, members)}"),
+        Part("budgets", "Which configuration for which memory", tables.budget_table(study)),
+        Part("trials", "All trials", tables.trials_table(study, members)),
+        Part("training", "Training", curves),
+        Part("samples", "Samples", sections.samples(members)),
+        Part("provenance", "Provenance", sections.provenance(study)),
+    ]
+    if "memory" in drawings:
+        parts.insert(4, Part("memory", "Memory", drawings["memory"]))
+    return parts
 
 
+@cache
 def _javascript() -> str | None:
     """Vega, Vega-Lite and its embedder as one script; None where this vl_convert has none to give."""
     make = getattr(vl_convert, "javascript_bundle", None)
@@ -78,14 +87,14 @@ def _javascript() -> str | None:
     return make().replace("</script", "<\\/script").replace("<!--", "<\\!--") if make else None
 
 
-def _figure(name: str, charts: Mapping[str, alt.LayerChart], bundle: str | None, otherwise: str) -> str:
-    if name not in charts:
-        return f'<p class="quiet">{escape(otherwise)}</p>'
+def _drawing(figure: Figure, bundle: str | None) -> str:
     if bundle is None:
-        return f'<div class="figure">{_svg(charts[name])}</div>'
-    spec = script_json(charts[name].to_dict())
-    data = f'<script type="application/json" data-figure="{name}">{spec}</script>'
-    return f'<div class="figure" id="figure-{name}"></div>\n{data}'
+        return f'<div class="chart">{_svg(figure.chart)}</div>'
+    spec = figure.chart.to_dict(validate=False)  # against a schema, which takes long; the tests do it
+    del spec["title"]  # it stands above as text, which wraps
+    label = f'role="img" aria-label="{escape(figure.title)}"'
+    data = f'<script type="application/json" data-figure="{figure.name}">{script_json(spec)}</script>'
+    return f'<div class="chart" id="figure-{figure.name}" {label}></div>\n{data}'
 
 
 def _svg(chart: alt.LayerChart) -> str:

@@ -36,6 +36,11 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def note(text: str) -> str:
+    """A quiet sentence."""
+    return f'<p class="quiet">{escape(text)}</p>'
+
+
 def script_json(value: Any) -> str:
     """JSON that may stand inside a script element: no `<` can end it or begin a comment."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
@@ -100,16 +105,19 @@ def _value(value: Any) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else escape(value)
 
 
-def grid(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A plain table of numbers as text; each row begins with its heading."""
-    head = "".join(f'<th scope="col" class="number">{escape(text)}</th>' for text in headings[1:])
-    body = "".join(_grid_row(row[0], row[1:]) for row in rows)
-    table = (
-        f'<table><thead><tr><th scope="col">{escape(headings[0])}</th>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
-    return f'<div class="scroll">{table}</div>'
+def grid(headings: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 0) -> str:
+    """A plain table; each row begins with its heading, then so many columns of texts, the others are numbers."""
+    heads = "".join(_grid_cell('th scope="col"', text, i, texts) for i, text in enumerate(headings))
+    body = "".join(_grid_row(row, texts) for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _grid_row(heading: str, texts: Sequence[str]) -> str:
-    cells = "".join(f'<td class="number">{escape(text)}</td>' for text in texts)
-    return f'<tr><th scope="row">{escape(heading)}</th>{cells}</tr>'
+def _grid_row(texts_and_numbers: Sequence[str], texts: int) -> str:
+    first, *others = texts_and_numbers
+    cells = "".join(_grid_cell("td", text, i, texts) for i, text in enumerate(others, 1))
+    return f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+
+
+def _grid_cell(tag: str, text: str, position: int, texts: int) -> str:
+    kind = ' class="number"' if position > texts else ""
+    return f"<{tag}{kind}>{escape(text)}</{tag.split()[0]}>"

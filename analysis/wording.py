@@ -8,13 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.load import Study
-from analysis.pareto import QUALITY_METRICS, balanced, best, cost_index, front, quality_index
+from analysis.pareto import (
+    QUALITY_METRICS,
+    TOLERANCE,
+    balanced,
+    best,
+    cost_index,
+    front,
+    quality_index,
+    relative_loss,
+)  # fmt: skip
 from study.objectives import METRICS, Objective
 from study.records import STATUSES, TrialRecord
 
 DASH = "–"
 GIB = 2**30
-NEAR = 0.02  # how much worse than the best a trial may be and still count as near it
 
 
 def format_value(metric: str, value: float | None) -> str:
@@ -39,18 +47,28 @@ def format_number(value: float) -> str:
     """Four significant digits, whole numbers from 1,000 up."""
     if abs(value) >= 1e7:
         return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:#.4g}"
+    return f"{value:,.0f}" if abs(value) >= 999.95 or value == int(value) else f"{value:#.4g}"
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as `12.3 s`, `4 min 05 s` or `2 h 07 min`."""
-    if seconds < 60:
+    """Seconds as `12.3 s`, `4 min 05 s` or `2 h 07 min`, rounded to what is shown."""
+    if seconds < 59.95:
         return f"{seconds:.3g} s"
-    if seconds < 3600:
+    if round(seconds) < 3600:
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest:02} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours:,} h {minutes:02} min"
+
+
+def format_share(share: float) -> str:
+    """A share as a percentage with at most three significant digits: `2 %`, `1.25 %`."""
+    return f"{100 * share:.3g} %"
+
+
+def shorten(text: str, most: int) -> str:
+    """The text, cut with an ellipsis where it has more characters than `most`."""
+    return text if len(text) <= most else f"{text[:most]} …"
 
 
 def configuration_name(record: TrialRecord) -> str:
@@ -72,6 +90,12 @@ def count_statuses(records: Sequence[TrialRecord]) -> str:
     return f"{len(records)} {'trial' if len(records) == 1 else 'trials'}" + (f": {parts}" if parts else "")
 
 
+def count_seeds(records: Sequence[TrialRecord]) -> str:
+    """How many seeds the complete trials' configurations were trained with: how sure differences are hangs on it."""
+    count = len({record.config.seed for record in records if record.status == "complete"})
+    return "no seed yet" if not count else f"{count} seed{'s' * (count != 1)}"
+
+
 def budget(study: Study, objective: Objective) -> float:
     """The worst value of a cost that the user can afford: the study's memory limit, else the objective's reference."""
     limit = study.memory_limit
@@ -79,7 +103,10 @@ def budget(study: Study, objective: Objective) -> float:
 
 
 def headline(study: Study) -> str:
-    """The study's answer: the best trial within the budget, and the cheapest that is nearly as good."""
+    """The study's answer in three sentences: what to take, what is cheaper and nearly as good, what balances both.
+
+    Fewer where there is no front to answer from.
+    """
     if not study.records:
         return "No trial has ended yet."
     members = front(study.records, study.objectives)
@@ -88,36 +115,63 @@ def headline(study: Study) -> str:
     cost, quality = study.objectives[cost_index(study.objectives)], study.objectives[quality_index(study.objectives)]
     bound = budget(study, cost)
     within = [record for record in members if _at_most(record, cost, bound)]
-    if not within:
-        return _nothing_affordable(members[0], cost, quality, bound)
-    return " ".join(_affordable(within, cost, quality, bound))
+    answer = _affordable(within, cost, quality, bound) if within else _out_of_reach(members, cost, quality, bound)
+    return " ".join(f"{sentence}." for sentence in answer)
 
 
-def _affordable(within: list[TrialRecord], cost: Objective, quality: Objective, bound: float) -> list[str]:
+def _affordable(within: list[TrialRecord], cost: Objective, quality: Objective, bound: float) -> tuple[str, str, str]:
     top = best(within, (quality, cost))
     assert top is not None  # the members of a front have all objective values
-    sentences = [f"{_best_of(cost, quality, bound)}: {_values(top, cost, quality, with_base=True)}."]
-    near = [record for record in within if _near(record, top, quality)]
-    cheapest = min(near, key=lambda record: cost.to_minimize(_value(record, cost)))
-    if cheapest is not top:
-        where = f"The {'cheapest' if cost.direction == 'minimize' else 'best by cost'} within {NEAR:.0%} of it".replace(
-            "%", " %"
-        )
-        sentences.append(f"{where}: {_values(cheapest, cost, quality)}.")
+    near = [record for record in within if _is_near(record, top, quality)]
+    cheapest = min(near, key=lambda record: [each.to_minimize(_value(record, each)) for each in (cost, quality)])
+    share = format_share(TOLERANCE)
+    if cheapest is top:
+        cheaper = f"Nothing {_cheaper(cost)} comes within {share} of it"
+    else:
+        cheaper = f"{_cheapest(cost)} within {share} of it: {_values(cheapest, cost, quality)}"
+    top_words = (
+        f"Best {quality.label.lower()} with {_limit(cost, bound)}: {_values(top, cost, quality, with_base=True)}"
+    )
+    return top_words, cheaper, _balance(within, top, cheapest, cost, quality)
+
+
+def _balance(
+    within: list[TrialRecord], top: TrialRecord, cheapest: TrialRecord, cost: Objective, quality: Objective
+) -> str:
     middle = balanced(within, (quality, cost))
-    if middle is not None and middle is not top and middle is not cheapest:
-        sentences.append(f"The best balance of both: {_values(middle, cost, quality)}.")
-    return sentences
+    if len(within) == 1:
+        return "It is the only trial of the front within that limit"
+    if middle is None or middle is top:
+        return "It is also the best balance of both"
+    same = "the same" if middle is cheapest else _values(middle, cost, quality)
+    return f"The best balance of both: {same}"
 
 
-def _nothing_affordable(cheapest: TrialRecord, cost: Objective, quality: Objective, bound: float) -> str:
-    limit = f"{cost.label.lower()} {_sign(cost)} {format_value(cost.metric, bound)}"
-    return f"No complete trial has {limit}. The nearest: {_values(cheapest, cost, quality)}."
+def _out_of_reach(
+    members: list[TrialRecord], cost: Objective, quality: Objective, bound: float
+) -> tuple[str, str, str]:
+    """`members` are sorted by cost, cheapest first."""
+    top = best(members, (quality, cost))
+    assert top is not None  # as above
+    same = "the same" if top is members[0] else _values(top, cost, quality, with_base=True)
+    return (
+        f"No complete trial has {_limit(cost, bound)}",
+        f"The nearest: {_values(members[0], cost, quality)}",
+        f"Best {quality.label.lower()} at any cost: {same}",
+    )
 
 
-def _best_of(cost: Objective, quality: Objective, bound: float) -> str:
-    limit = f"{cost.label.lower()} {_sign(cost)} {format_value(cost.metric, bound)}"
-    return f"Best {quality.label.lower()} with {limit}"
+def _limit(cost: Objective, bound: float) -> str:
+    sign = "at most" if cost.direction == "minimize" else "at least"
+    return f"{cost.label.lower()} {sign} {format_value(cost.metric, bound)}"
+
+
+def _cheaper(cost: Objective) -> str:
+    return f"with {'less' if cost.direction == 'minimize' else 'more'} {cost.label.lower()}"
+
+
+def _cheapest(cost: Objective) -> str:
+    return f"{'Least' if cost.direction == 'minimize' else 'Most'} {cost.label.lower()}"
 
 
 def _values(record: TrialRecord, cost: Objective, quality: Objective, with_base: bool = False) -> str:
@@ -136,11 +190,6 @@ def _at_most(record: TrialRecord, objective: Objective, bound: float) -> bool:
     return objective.to_minimize(_value(record, objective)) <= objective.to_minimize(bound)
 
 
-def _near(record: TrialRecord, top: TrialRecord, objective: Objective) -> bool:
-    best_value = _value(top, objective)
-    loss = objective.to_minimize(_value(record, objective)) - objective.to_minimize(best_value)
-    return loss <= NEAR * abs(best_value)
-
-
-def _sign(objective: Objective) -> str:
-    return "at most" if objective.direction == "minimize" else "at least"
+def _is_near(record: TrialRecord, top: TrialRecord, objective: Objective) -> bool:
+    value, best_value = (objective.to_minimize(_value(each, objective)) for each in (record, top))
+    return relative_loss(value, best_value) <= TOLERANCE

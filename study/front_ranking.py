@@ -22,16 +22,21 @@ def best_candidates(
     field: Sequence[Candidate], keep_fraction: float, strata: int, stratum_fraction: float
 ) -> set[Hashable]:
     """The keys of those who go on: the front, the best `keep_fraction`, both extremes, each stratum's best."""
-    if not field:
-        return set()
     ranked = by_rank(field)
     kept = [one for one, rank in ranked if rank == 0]
     kept += [one for one, _ in ranked[: math.ceil(keep_fraction * len(field))]]
-    kept += [min(field, key=lambda one: (one.memory, one.loss)), min(field, key=lambda one: (one.loss, one.memory))]
     for stratum in memory_strata(field, strata):
         best_first = sorted(stratum, key=_by_loss)
         kept += best_first[: math.ceil(stratum_fraction * len(stratum))]
-    return {one.key for one in kept}
+    return {one.key for one in kept} | extremes(field)
+
+
+def extremes(field: Sequence[Candidate]) -> set[Hashable]:
+    """The keys of the cheapest and of the least loss; of equals, the one that is better in the other."""
+    if not field:
+        return set()
+    cheapest = min(field, key=lambda one: (one.memory, *_by_loss(one)))
+    return {cheapest.key, min(field, key=_by_loss).key}
 
 
 def by_rank(field: Sequence[Candidate]) -> list[tuple[Candidate, int]]:

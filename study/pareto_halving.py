@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from study.front_ranking import Candidate, best_candidates
+from study.front_ranking import Candidate, best_candidates, extremes
 
 Verdict = Literal["continue", "stop"]
 DEFAULT_RUNGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training budget
@@ -77,11 +77,12 @@ class Curves:
     def field(self, rung: int, above: float) -> list[Candidate]:
         """The configurations at a rung, in a fixed order: each with the mean loss of its seeds and its known memory.
 
-        A configuration whose memory is not known yet is not among them.
+        Seeds whose loss is not finite count for nothing; a configuration whose memory is not known is not among them.
         """
         seeds: dict[Hashable, list[float]] = {}
         for trial, loss in self.between(rung, above).items():
-            seeds.setdefault(self._configuration[trial], []).append(loss)
+            if math.isfinite(loss):
+                seeds.setdefault(self._configuration[trial], []).append(loss)
         known = [(key, losses) for key, losses in seeds.items() if key in self._memory]
         field = [Candidate(key, math.fsum(losses) / len(losses), self._memory[key]) for key, losses in known]
         return sorted(field, key=lambda one: (one.memory, one.loss, str(one.key)))
@@ -90,9 +91,9 @@ class Curves:
 class ParetoHalving:
     """Asynchronous successive halving toward the front of (loss, memory), both minimized.
 
-    A trial is judged at the highest rung that it has passed, against every configuration that has come there, those
-    stopped since included; and again with each later result, since a field fills after its first trials have left. It
-    goes on if its configuration is one of
+    At each rung that it has passed, a trial stands against every configuration that has come there, those stopped since
+    included, with the loss that each had there. It goes on as long as its configuration is, at all of these rungs, one
+    of
 
     - the front at that rung: nothing there has both less loss and less memory;
     - the best `keep_fraction` of the field by non-dominated rank, ties broken by exclusive hypervolume;
@@ -100,8 +101,12 @@ class ParetoHalving:
     - the best `stratum_fraction` (one at least) of its memory stratum by loss. Strata are `strata` groups of equal size
       by memory, so cheap configurations, which learn more slowly, are judged among their like.
 
-    Seeds of one configuration are judged together, by the mean of the losses that they have there. A trial whose memory
-    is not known goes on. One whose loss is not finite stops at its first rung.
+    And whatever it was before, the cheapest and the least loss at the highest rung that it has passed are not stopped.
+
+    Rungs that it passed early are looked at again with each result: a field fills after its first trials have left, and
+    those who came first would else go on for want of rivals. So no trial waits, and yet none owes much to its place in
+    the order. Seeds of one configuration are judged together, by the mean of the losses that they have there. A trial
+    whose memory is not known goes on. One whose loss is not finite stops at its first rung.
     """
 
     def __init__(
@@ -128,21 +133,25 @@ class ParetoHalving:
     ) -> Verdict:
         """Takes one result in (optimizer steps, loss, bytes) and says whether its trial goes on; never waits."""
         key = self._curves.add(trial, step, loss, memory, configuration)
-        rung = highest_rung(self.rungs, step)
-        if rung is None:
-            return "continue"
-        if not math.isfinite(loss):
+        passed = [rung for rung in self.rungs if rung <= step]
+        if passed and not math.isfinite(loss):
             return "stop"
-        above = min((one for one in self.rungs if one > rung), default=math.inf)
-        field = self._curves.field(rung, above)
-        if all(one.key != key for one in field):
-            return "continue"  # its memory is not known
-        return "continue" if key in self.survivors(field) else "stop"
+        fields = self._fields(key, passed)
+        if not fields or key in extremes(fields[-1]):
+            return "continue"
+        return "continue" if all(key in self.survivors(field) for field in fields) else "stop"
+
+    def _fields(self, key: Hashable, passed: Sequence[int]) -> list[list[Candidate]]:
+        """The fields that a configuration stands in, of the rungs passed; none where its memory is not known."""
+        ends = [*self.rungs[1:], math.inf]
+        fields = [
+            self._curves.field(rung, above) for rung, above in zip(self.rungs, ends, strict=True) if rung in passed
+        ]
+        return [field for field in fields if any(one.key == key for one in field)]
 
     def survivors(self, field: Sequence[Candidate]) -> set[Hashable]:
         """The configurations of a rung's field that go on."""
-        finite = [one for one in field if math.isfinite(one.loss)]
-        return best_candidates(finite, self.keep_fraction, self.strata, self.stratum_fraction)
+        return best_candidates(field, self.keep_fraction, self.strata, self.stratum_fraction)
 
 
 class PerplexityHalving:

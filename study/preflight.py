@@ -20,7 +20,7 @@ class Preflight:
 
 
 def check(config: StudyConfig) -> Preflight:
-    """Looks at model, tokenizer, target modules and data without loading weights. Raises ConfigError with every fault."""
+    """Looks at model, tokenizer, target modules and data, loading no weights. Raises ConfigError with every fault."""
     # Here and not above: these import transformers, which a command without a study does not need.
     from trainables.dataset import DatasetError, prepare_dataset
     from trainables.model_files import inspect, load_tokenizer
@@ -44,7 +44,9 @@ def check(config: StudyConfig) -> Preflight:
         faults += _length_faults(config, info.max_positions)
     dataset = None
     if tokenizer:
-        dataset = attempt("dataset", data.source or data.train_file, lambda: prepare_dataset(data, tokenizer), DatasetError)
+        dataset = attempt(
+            "dataset", data.source or data.train_file, lambda: prepare_dataset(data, tokenizer), DatasetError
+        )
     if faults or dataset is None or info is None:
         raise ConfigError(tuple(dict.fromkeys(faults)))
     return Preflight(info.parameter_count, info.model_type, dataset.statistics)

@@ -62,7 +62,8 @@ class TrialRecord:
         values = json.loads(line)
         if values.get("schema_version", 0) > SCHEMA_VERSION:
             raise ValueError(
-                f"schema_version is {values['schema_version']}; at most {SCHEMA_VERSION} can be read. Update LoRA Frontier."
+                f"schema_version is {values['schema_version']}; at most {SCHEMA_VERSION} can be read. "
+                "Update LoRA Frontier."
             )
         known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
         known["config"] = TrialConfig.from_dict(values["config"])

@@ -20,6 +20,7 @@ from study.config import StudyConfig
 from study.files import write_whole
 from study.planner import Node, Phase, plan_phases
 from study.progress import LiveTable, StudyProgress
+from study.ray_address import ray_address
 from study.recording import Recorder
 from study.records import TrialRecord
 from study.search import StudySearch
@@ -70,7 +71,7 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
 
 def remaining(study: StudyRun) -> dict[str, int]:
     """How many trials of each precision are still to run, unfinished ones included."""
-    ended = [record.config.precision for record in study.store.records()]
+    ended: list[str] = [record.config.precision for record in study.store.records()]
     total = {precision: study.search.count(precision) for precision in study.config.space.precisions()}
     return {precision: max(0, count - ended.count(precision)) for precision, count in total.items()}
 
@@ -78,7 +79,7 @@ def remaining(study: StudyRun) -> dict[str, int]:
 def use_gpu(config: StudyConfig) -> bool:
     """Whether the study runs on cards: as its file says, or where it says `auto`, if there are any."""
     if config.trial.hardware.gpu == "auto":
-        return ray.cluster_resources().get("GPU", 0) > 0
+        return bool(ray.cluster_resources().get("GPU", 0))
     return config.trial.hardware.gpu != "cpu"
 
 
@@ -97,13 +98,13 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         objectives=study.config.objectives,
         places=phase.places,
         first=unfinished,
-        extra={"keeper": KEEPER_NAME},
+        extra={"keeper": KEEPER_NAME, "resources": dict(phase.resources)},
         resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
     )
 
     keeping = Keeping(study.store, table)
     tuner = tune.Tuner(
-        tune.with_resources(LoraTrial, tune.PlacementGroupFactory([dict(phase.resources)])),
+        LoraTrial,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -181,7 +182,8 @@ def _start_keeper(study: StudyRun) -> Any:
 
 
 def _statuses(keeper: Any) -> Mapping[str, Any]:
-    return ray.get(keeper.statuses.remote(), timeout=10)
+    statuses: Mapping[str, Any] = ray.get(keeper.statuses.remote(), timeout=10)
+    return statuses
 
 
 @contextmanager
@@ -200,7 +202,7 @@ def _ray() -> Iterator[None]:
 def _connect(namespace: str) -> None:
     for attempts_left in reversed(range(RAY_ATTEMPTS)):
         try:
-            ray.init(log_to_driver=False, logging_level="ERROR", namespace=namespace)
+            ray.init(address=ray_address(), log_to_driver=False, logging_level="ERROR", namespace=namespace)
             return
         except Exception as error:  # Ray raises plain Exception
             # A busy machine needs longer than the 30 s that Ray itself waits.

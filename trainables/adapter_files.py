@@ -66,7 +66,7 @@ def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
 
 
 def _read(state: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The JSON that `training_state` put into the file's header (8 bytes of its length, then the header); the tensors."""
+    """What `training_state` wrote: the JSON in the file's header (after 8 bytes of its length), and the tensors."""
     try:
         tensors = load(state)
         size = int.from_bytes(state[:8], "little")
@@ -92,8 +92,7 @@ def _shape(tensor: torch.Tensor) -> str:
 def peft_files(adapter: LoraAdapter, base_model_path: str, revision: str) -> dict[str, bytes]:
     """An adapter as the files that `PeftModel.from_pretrained` reads, by name."""
     tensors = {
-        f"base_model.model.{name}.weight": tensor.cpu().contiguous()
-        for name, tensor in adapter.named_tensors().items()
+        f"base_model.model.{name}.weight": tensor.cpu().contiguous() for name, tensor in adapter.named_tensors().items()
     }
     return {
         ADAPTER_FILE: save(tensors, metadata={"format": "pt"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -57,12 +57,10 @@ def parked(members: Sequence[TrainingMember], device: torch.device) -> Iterator[
 
     From a card they go to host memory; on a CPU, where the process itself is measured, to temporary files.
     """
-    kept = [_Parked(member, device) for member in members]
-    try:
+    with ExitStack() as kept:  # what is away comes back, also where moving the next one, or bringing it back, fails
+        for member in members:
+            kept.callback(_Parked(member, device).back)
         yield
-    finally:
-        for one in kept:
-            one.back()
 
 
 class _Parked:
@@ -72,9 +70,7 @@ class _Parked:
         self._file: Path | None = None
         tensors = _tensors(member)
         if device.type == "cpu":
-            with tempfile.NamedTemporaryFile(suffix=".parked", delete=False) as file:
-                self._file = Path(file.name)
-            torch.save([tensor.data for tensor in tensors], self._file)
+            self._file = _saved([tensor.data for tensor in tensors])
         else:
             self._moved = [tensor.data.to("cpu") for tensor in tensors]
         for tensor in tensors:
@@ -88,6 +84,17 @@ class _Parked:
             kept = [tensor.to(self._device) for tensor in self._moved]
         for tensor, data in zip(_tensors(self._member), kept, strict=True):
             tensor.data = data
+
+
+def _saved(tensors: list[torch.Tensor]) -> Path:
+    with tempfile.NamedTemporaryFile(suffix=".parked", delete=False) as file:
+        path = Path(file.name)
+    try:
+        torch.save(tensors, path)
+    except BaseException:  # a full disk: the tensors are still in their place
+        path.unlink()
+        raise
+    return path
 
 
 def _tensors(member: TrainingMember) -> list[torch.Tensor]:

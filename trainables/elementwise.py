@@ -1,7 +1,7 @@
-"""Elementwise parts of a Llama layer, forward and backward: by Triton kernels on a card that has them, else plain torch.
+"""Elementwise parts of a Llama layer, forward and backward: Triton kernels on a card that has them, else plain torch.
 
-Arithmetic is in fp32 whatever the tensors' type. No gradient is computed for the frozen weights of norms. Liger's kernels
-compute it always, and rotate and normalize in separate passes, so the few kernels that a frozen model needs are our own.
+Arithmetic is in fp32 whatever the tensors' type. No gradient is computed for the frozen weights of norms, which Liger's
+kernels always do; so the few kernels that a frozen model needs are our own.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def swiglu_backward(
     grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The gradients of `gate` and `up`, and where `activated` asks for it silu(gate) * up; inputs may be overwritten."""
+    """The gradients of `gate` and `up`, where `activated` silu(gate) * up as well; inputs may be overwritten."""
     if fused(gate):
         return _triton().swiglu_backward(grad, gate, up, activated)
     grad, wide = grad.float(), gate.float()
@@ -88,9 +88,9 @@ def rotate(
     if fused(q):
         return _triton().rotate(q, k, v, cos, sin)
     group = q.shape[1] // k.shape[1]
-    k, v = _rotated(k, cos, sin), v
+    k = _rotated(k, cos, sin)
     if group > 1:
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+        k, v = (y[:, :, None].expand(-1, -1, group, -1).reshape(q.shape) for y in (k, v))
     return _rotated(q, cos, sin), k, v
 
 

@@ -4,6 +4,7 @@ No matrix products: cards without Triton's matrix support (a T4) run these too. 
 tokens of all rows. `trainables.elementwise` holds the meaning of each function in plain torch.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 from __future__ import annotations
 
 import torch
@@ -225,7 +226,7 @@ def swiglu_backward(
 def rotate(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`q` is n x heads x head_dim and overwritten; `k`, `v` are n x key heads x head_dim, answered with `heads` heads."""
+    """`q`, n x heads x head_dim, is overwritten; `k`, `v`, n x key heads x head_dim, are repeated to `heads` heads."""
     n, heads, head_dim = q.shape
     group = heads // k.shape[1]
     k_out, v_out = (torch.empty_like(q), torch.empty_like(q)) if group > 1 else (k, v)

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from search_spaces.trial_config import TrialConfig
 from trainables.adapter_files import peft_files
 from trainables.base_model import BaseModel
 from trainables.blame import Unit, attempt, end_failed, failure_of
@@ -20,7 +21,7 @@ from trainables.footprints import FootprintBook
 from trainables.host_clock import HostClock
 from trainables.outcomes import Bench, complete_outcome, ended_outcome
 from trainables.packed_lora import PackedModel
-from trainables.packed_training import TrainingMember, accumulate_gradients, apply_gradients
+from trainables.packed_training import Plan, TrainingMember, accumulate_gradients, apply_gradients
 from trainables.protocol import JoinRequest, NotResidentError, ResidentStatus
 from trainables.quality import QualityBench
 from trainables.residents import Resident
@@ -107,7 +108,7 @@ class Engine:
         """Where the time has gone since the first pack started: seconds by phase, and `waiting` for the rest."""
         return self._clock.seconds(time.monotonic())
 
-    def new_member(self, config, plan) -> TrainingMember:
+    def new_member(self, config: TrialConfig, plan: Plan) -> TrainingMember:
         """A fresh adapter with its optimizer, at the start of a plan."""
         half = self.base.compute_dtype == torch.float16
         return TrainingMember(self._model.new_adapter(config), self.settings.training, plan, half)

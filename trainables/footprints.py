@@ -15,7 +15,7 @@ from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember
 from trainables.resources import Footprint, FootprintKey, footprint_key, footprint_plan, measure_footprint
 
-SPEED_TOKENS = 16  # generated to take the decoding speed
+SPEED_TOKENS = {"cpu": 8, "cuda": 16}  # generated to take the decoding speed
 BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
@@ -45,13 +45,13 @@ class FootprintBook:
 
     def _measure(self, config: TrialConfig) -> Footprint:
         bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows
-        prompt = self._median_prompt()
+        prompt, new_tokens = self._median_prompt(), SPEED_TOKENS[bench.base.device.type]
         if bench.generated_tokens_per_second is None:
-            bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, SPEED_TOKENS)
+            bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, new_tokens)
         plan = footprint_plan(rows, bench.settings.training.micro_batch_size)
         base_bytes = torch.cuda.memory_allocated(bench.base.device) if bench.base.device.type == "cuda" else None
         scratch = self._new_member(config, plan)
-        footprint = measure_footprint(model, scratch, rows, prompt, SPEED_TOKENS)
+        footprint = measure_footprint(model, scratch, rows, prompt, new_tokens)
         if base_bytes is not None:
             batch = [rows[number] for number in plan[-1][-1]]
             tokens = len(batch) * max(len(row.tokens) for row in batch)

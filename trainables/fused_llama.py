@@ -1,9 +1,9 @@
 """A Llama decoder for packs of adapters, forward and backward by hand.
 
 transformers' own layers stay in charge of generation; here is the same arithmetic without what a frozen base does not
-need: no gradients of norms, no attention masks (rows are padded on the right), one dequantization and one matrix product
-for each use of a weight, residuals added by the products themselves. Under activation checkpointing (Chen et al. 2016)
-a layer keeps its input alone, and the backward pass computes again only what it needs: not the layer's last product.
+need: no gradients of norms, no attention masks (rows are padded on the right), one dequantization and one product for
+each use of a weight, residuals added by the products themselves. Under activation checkpointing (Chen et al. 2016) a
+layer keeps its input alone, and the backward pass computes again only what it needs: not the layer's last product.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import FunctionCtx
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -54,7 +53,7 @@ class Middle:
 class FusedLayer:
     """One decoder layer; hidden states are (rows * tokens) x hidden."""
 
-    def __init__(self, name: str, layer: nn.Module, linears: Mapping[str, nn.Module]) -> None:
+    def __init__(self, name: str, layer: Any, linears: Mapping[str, nn.Linear]) -> None:
         self.module = layer
         self._head_dim = layer.self_attn.head_dim
         self._norms = (layer.input_layernorm, layer.post_attention_layernorm)
@@ -73,25 +72,25 @@ class FusedLayer:
 
     def middle(self, hidden: torch.Tensor, angles: Angles, pack: Pack, graph: bool) -> Middle:
         """All but the last product; `graph` records attention for a backward pass."""
-        tokens = len(angles[0])
+        tokens = angles[0].shape[0]
         normed = _normed(hidden, self._norms[0])
         of_qkv, of_o, of_gate_up = (
             group.updates(pack, tokens, hidden.dtype) for group in (self._qkv, self._o, self._gate_up)
         )
         q, k, v = (self._by_head(y) for y in self._qkv.outputs(normed, of_qkv))
-        heads = tuple(_by_row(y, tokens).detach().requires_grad_(graph) for y in rotate(q, k, v, *angles))
+        q, k, v = (_by_row(y, tokens).detach().requires_grad_(graph) for y in rotate(q, k, v, *angles))
         with torch.set_grad_enabled(graph):
-            attended = scaled_dot_product_attention(*heads, is_causal=True)
+            attended = scaled_dot_product_attention(q, k, v, is_causal=True)
         flat = _flat(attended.detach())
         (residual,) = self._o.outputs(flat, of_o, residual=hidden.clone())
         normed_residual = _normed(residual, self._norms[1])
         gate, up = self._gate_up.outputs(normed_residual, of_gate_up)
-        return Middle(normed, of_qkv, heads, attended, of_o, residual, normed_residual, of_gate_up, gate, up)
+        return Middle(normed, of_qkv, (q, k, v), attended, of_o, residual, normed_residual, of_gate_up, gate, up)
 
     def last(self, middle: Middle, angles: Angles, pack: Pack, keep: bool) -> torch.Tensor:
         """The layer's output from its middle, which `keep` leaves as it is."""
         activated = swiglu(middle.gate, middle.up)
-        updates = self._down.updates(pack, len(angles[0]), activated.dtype)
+        updates = self._down.updates(pack, angles[0].shape[0], activated.dtype)
         residual = middle.residual.clone() if keep else middle.residual
         (output,) = self._down.outputs(activated, updates, residual=residual)
         return output
@@ -100,25 +99,31 @@ class FusedLayer:
         self, hidden: torch.Tensor, grad: torch.Tensor, middle: Middle, angles: Angles, pack: Pack, input_too: bool
     ) -> torch.Tensor | None:
         """Adds to the adapters' gradients, given the output's; answers that of `hidden` where it is needed."""
-        grad_residual = self._mlp_backward(grad, middle, pack, len(angles[0]))
+        grad_residual = self._mlp_backward(grad, middle, pack, angles[0].shape[0])
+        self._o.receive([grad_residual], middle.of_o)
         grad_attended = self._o.input_gradient([grad_residual], middle.of_o)
         _accumulate(middle.of_o, _flat(middle.attended.detach()))
         grad_heads = self._attention_backward(grad_attended, middle, angles)
-        grad_normed = self._qkv.input_gradient(grad_heads, middle.of_qkv, needed=input_too)
+        self._qkv.receive(grad_heads, middle.of_qkv)
         _accumulate(middle.of_qkv, middle.normed)
-        if grad_normed is None:
+        if not input_too:
             return None
+        grad_normed = self._qkv.input_gradient(grad_heads, middle.of_qkv)
         return rms_norm_backward(grad_normed, hidden, *_scale(self._norms[0]), grad_residual)
 
     def _mlp_backward(self, grad: torch.Tensor, middle: Middle, pack: Pack, tokens: int) -> torch.Tensor:
         """The gradient of the residual before the MLP; `middle`'s gate and up are overwritten."""
         of_down = self._down.updates(pack, tokens, grad.dtype)
+        self._down.receive([grad], of_down)
         grad_activated = self._down.input_gradient([grad], of_down)
-        *grads, activated = swiglu_backward(grad_activated, middle.gate, middle.up, bool(of_down))
-        for update in of_down:
-            update.project(activated)
-        _accumulate(of_down, activated)
+        grad_gate, grad_up, activated = swiglu_backward(grad_activated, middle.gate, middle.up, bool(of_down))
+        if activated is not None:
+            for update in of_down:
+                update.project(activated)
+            _accumulate(of_down, activated)
         del grad_activated, activated
+        grads = (grad_gate, grad_up)
+        self._gate_up.receive(grads, middle.of_gate_up)
         grad_normed = self._gate_up.input_gradient(grads, middle.of_gate_up)
         _accumulate(middle.of_gate_up, middle.normed_residual)
         return rms_norm_backward(grad_normed, middle.residual, *_scale(self._norms[1]), grad)
@@ -126,15 +131,15 @@ class FusedLayer:
     def _attention_backward(
         self, grad_attended: torch.Tensor, middle: Middle, angles: Angles
     ) -> tuple[torch.Tensor, ...]:
-        tokens, q = len(angles[0]), middle.heads[0]
+        tokens, q = angles[0].shape[0], middle.heads[0]
         grad_attended = _by_row(self._by_head(grad_attended), tokens)
         grads = torch.autograd.grad(middle.attended, middle.heads, grad_attended)
-        own = [grad.transpose(1, 2).reshape(-1, q.shape[1], self._head_dim) for grad in grads]
+        dq, dk, dv = (grad.transpose(1, 2).reshape(-1, q.shape[1], self._head_dim) for grad in grads)
         group = self.module.self_attn.num_key_value_groups
-        return tuple(grad.flatten(1) for grad in rotate_backward(*own, *angles, group))
+        return tuple(grad.flatten(1) for grad in rotate_backward(dq, dk, dv, *angles, group))
 
     def _by_head(self, y: torch.Tensor) -> torch.Tensor:
-        return y.view(len(y), -1, self._head_dim)
+        return y.view(y.shape[0], -1, self._head_dim)
 
 
 def _accumulate(updates: list[RunUpdate], x: torch.Tensor) -> None:
@@ -142,15 +147,15 @@ def _accumulate(updates: list[RunUpdate], x: torch.Tensor) -> None:
         update.accumulate(x)
 
 
-def _group(linears: Mapping[str, nn.Module], parent: str, *names: str) -> LinearGroup:
+def _group(linears: Mapping[str, nn.Linear], parent: str, *names: str) -> LinearGroup:
     return LinearGroup({f"{parent}.{name}": linears[f"{parent}.{name}"] for name in names})
 
 
-def _scale(norm: nn.Module) -> tuple[torch.Tensor, float]:
+def _scale(norm: Any) -> tuple[torch.Tensor, float]:
     return norm.weight, norm.variance_epsilon
 
 
-def _normed(x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+def _normed(x: torch.Tensor, norm: Any) -> torch.Tensor:
     return rms_norm(x, *_scale(norm))
 
 
@@ -169,8 +174,14 @@ class _LayerFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, layer: FusedLayer, angles: Angles, pack: Pack, checkpointing: bool, input_too: bool
-    ) -> torch.Tensor:  # fmt: skip
+        ctx: Any,
+        hidden: torch.Tensor,
+        layer: FusedLayer,
+        angles: Angles,
+        pack: Pack,
+        checkpointing: bool,
+        input_too: bool,
+    ) -> torch.Tensor:
         middle = layer.middle(hidden, angles, pack, graph=not checkpointing)
         ctx.save_for_backward(hidden)
         ctx.rest = (layer, angles, pack, input_too)
@@ -191,7 +202,7 @@ class _NormFunction(torch.autograd.Function):
     """The last norm, without a gradient for its weight."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         ctx.save_for_backward(hidden, weight)
         ctx.eps = eps
         return rms_norm(hidden, weight, eps)
@@ -205,7 +216,7 @@ class _NormFunction(torch.autograd.Function):
 class FusedDecoder:
     """The decoder of a Llama model, from token ids to its last hidden states."""
 
-    def __init__(self, model: nn.Module, linears: Mapping[str, nn.Module]) -> None:
+    def __init__(self, model: Any, linears: Mapping[str, nn.Linear]) -> None:
         """`linears` are the frozen layers by their names in the model."""
         self._decoder = model.get_decoder()
         layers = enumerate(self._decoder.layers)

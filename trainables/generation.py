@@ -57,9 +57,7 @@ def _end_tokens(causal: Any) -> list[int]:
     return end if isinstance(end, list) else [] if end is None else [end]
 
 
-def answer_text(
-    model: PackedModel, adapter: LoraAdapter | None, tokenizer: Any, prompt: str, new_tokens: int
-) -> str:
+def answer_text(model: PackedModel, adapter: LoraAdapter | None, tokenizer: Any, prompt: str, new_tokens: int) -> str:
     """The continuation of a prompt as text, without special tokens."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]  # what training taught it to end with

@@ -193,7 +193,7 @@ def _tensors(reader: Any, config: dict[str, Any]) -> Iterator[tuple[str, torch.T
 
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     for tensor in reader.tensors:
-        values = dequantize(tensor.data, tensor.tensor_type)
+        values = dequantize(np.asarray(tensor.data), tensor.tensor_type)  # a plain array: memmap's slices are slow
         part = tensor.name.split(".")[-2]
         if config["model_type"] in _INTERLEAVED and part in heads:
             values = _rotary_halves(values, heads[part])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 
 class HostClock:
     """Seconds of work by phase, counted from the first pack's first step; what is in no phase was spent waiting."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._started: float | None = None
 
     def note(self, phase: str, began: float, ended: float) -> None:

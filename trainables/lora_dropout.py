@@ -40,23 +40,21 @@ class Thinning:
         self._numbers = torch.tensor([row for _, _, rows in parts for row in range(rows)], device=device)
         self._rates = torch.tensor([c.lora_dropout for c, _, rows in parts for _ in range(rows)], device=device)
 
-    def apply(
-        self, x: torch.Tensor, name: str, tokens: int, add_to: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, name: str, tokens: int, add_to: torch.Tensor | None = None) -> torch.Tensor:
         """`x` ((rows * tokens) x features) thinned, as a new tensor or added to `add_to`."""
         layer = zlib.crc32(name.encode())
         return elementwise.thin(x, self._keys, self._numbers, self._rates, layer, tokens, add_to)
 
 
 class Dropout:
-    """The masks of a run of neighbouring rows at one linear layer; inputs are (rows * tokens) x features, its own rows."""
+    """The masks of a run of neighbouring rows at one linear layer; inputs are (rows * tokens) x features."""
 
     def __init__(
         self, members: Sequence[PackedRows], thinning: Thinning | None, name: str, tokens: int, weight: torch.Tensor
     ) -> None:
         """`weight` has the inputs' type, and their features as its last dimension."""
         self._name, self._tokens, self._thinning = name, tokens, thinning
-        self._mask = None if thinning else _masks(members, name, tokens, weight)
+        self._mask = weight.new_empty(0) if thinning else _masks(members, name, tokens, weight)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """`x` thinned, a new tensor."""

@@ -26,12 +26,17 @@ STATE_FILE = "training.safetensors"
 
 
 class LoraTrial(tune.Trainable):
-    """One trial. Its config holds `trial_id`, `config` (a TrialConfig's values), `keeper` (the actor's name), and
-    optionally `resume_from`, a folder with an earlier checkpoint.
+    """One trial. Its config holds `trial_id`, `config` (a TrialConfig's values), `keeper` (the actor's name),
+    `resources` (what it asks Ray for, in one bundle), and optionally `resume_from`, an earlier checkpoint's folder.
 
     Results carry `step`, and `perplexity` and `train_loss` where the evaluation split was measured; the last one is
     `done` and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
     """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What the trial asks Ray for; not through `tune.with_resources`, which hides the class' name."""
+        return tune.PlacementGroupFactory([dict(config["resources"])])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begins a trial; joining waits for the first step, since a checkpoint may follow."""

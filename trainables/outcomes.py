@@ -8,7 +8,7 @@ import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -60,7 +60,7 @@ def complete_outcome(
 def ended_outcome(
     bench: Bench,
     resident: Resident,
-    status: str,
+    status: Literal["infeasible", "diverged", "failed"],
     reason: str,
     error: str | None = None,
     infeasible: Mapping[str, Any] | None = None,
@@ -73,7 +73,7 @@ def ended_outcome(
 
 
 def _known(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """A number that is not finite, such as the perplexity of an fp16 base that overflows, is none: a record has null."""
+    """A number that is not finite, as the perplexity of a base that overflows in fp16, is not known: None."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in measurements.items()

@@ -20,7 +20,7 @@ from trainables.lora_dropout import Dropout
 from trainables.pack import Pack, Run
 
 
-def frozen_weight(linear: nn.Module, dtype: torch.dtype) -> torch.Tensor:
+def frozen_weight(linear: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
     """A frozen layer's weight for products in `dtype`, out_features x in_features; a 4-bit one is dequantized."""
     state = getattr(linear.weight, "quant_state", None)
     if state is None:
@@ -71,7 +71,7 @@ class RunUpdate:
     def receive(self, gradients: Sequence[torch.Tensor]) -> None:
         """Takes the gradients of the outputs of `names`."""
         self._gradients = [self._units(gradient) for gradient in gradients]
-        self._grad_low = self._a.new_empty(len(self._a), self._unit_tokens, self._a.shape[1])
+        self._grad_low = self._a.new_empty(self._a.shape[0], self._unit_tokens, self._a.shape[1])
         for gradient, b, part in zip(self._gradients, self._b, self._parts, strict=True):
             torch.bmm(gradient, b, out=self._grad_low[:, :, part])
         self._grad_low.mul_(self._run.scales)
@@ -139,7 +139,7 @@ def accumulate(parameters: Sequence[nn.Parameter], gradients: torch.Tensor) -> N
 class LinearGroup:
     """Frozen linear layers that read the same input, (rows * tokens) x in_features."""
 
-    def __init__(self, linears: Mapping[str, nn.Module]) -> None:
+    def __init__(self, linears: Mapping[str, nn.Linear]) -> None:
         self.names = tuple(linears)
         self._linears = list(linears.values())
 
@@ -168,15 +168,14 @@ class LinearGroup:
             update.add_to_output(name, y, fresh=residual is None)
         return y.addmm_(x, weight.t())
 
-    def input_gradient(
-        self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate], needed: bool = True
-    ) -> torch.Tensor | None:
-        """Takes the outputs' gradients; answers that of the input where it is `needed`."""
+    def receive(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> None:
+        """Hands the outputs' gradients to the updates."""
         of_name = dict(zip(self.names, gradients, strict=True))
         for update in updates:
             update.receive([of_name[name] for name in update.names])
-        if not needed:
-            return None
+
+    def input_gradient(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> torch.Tensor:
+        """The input's gradient, given the outputs', which the updates have received."""
         total = _blank(gradients[0], updates[0].in_features, updates) if updates else None
         begun: set[int] = set()
         for update in updates:
@@ -186,17 +185,19 @@ class LinearGroup:
         for linear, gradient in zip(self._linears, gradients, strict=True):
             weight = frozen_weight(linear, gradient.dtype)
             total = gradient @ weight if total is None else total.addmm_(gradient, weight)
+            del weight  # before the next one is dequantized
+        assert total is not None
         return total
 
 
 def _blank(like: torch.Tensor, width: int, updates: Sequence[RunUpdate]) -> torch.Tensor:
     """A buffer of `like`'s rows: zeros where no update will write, anything elsewhere."""
-    blank = like.new_empty(len(like), width)
+    blank = like.new_empty(like.shape[0], width)
     row = 0
     for start, stop in sorted({(update.span.start, update.span.stop) for update in updates}):
         if start > row:
             blank[row:start].zero_()
         row = stop
-    if row < len(blank):
+    if row < like.shape[0]:
         blank[row:].zero_()
     return blank

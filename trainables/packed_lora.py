@@ -1,7 +1,7 @@
 """Low-rank updates of several adapters over one frozen base model.
 
-The rows of a batch are grouped by adapter. A frozen linear layer runs once over all rows; then each adapter adds its own
-update to its own rows: h = W0 x + (alpha / r) B A x, with B = 0 at the start (Hu et al. 2021, arXiv 2106.09685).
+The rows of a batch are grouped by adapter. A frozen linear layer runs once over all rows; then each adapter adds its
+own update to its own rows: h = W0 x + (alpha / r) B A x, with B = 0 at the start (Hu et al. 2021, arXiv 2106.09685).
 
 Llama models train and evaluate through `trainables.fused_llama`; others, and all generation, through transformers' own
 layers with `PackedLoraLinear` in place of the linear ones.
@@ -29,7 +29,7 @@ __all__ = ["LoraAdapter", "LoraWeights", "PackedLoraLinear", "PackedModel", "Pac
 
 @dataclass
 class PackContext:
-    """What the layers need to know of the batch that is going through: shared by all, set around forward and backward."""
+    """What layers need to know of the batch that is going through: shared by all, set around forward and backward."""
 
     pack: Pack = field(default_factory=Pack)
 
@@ -37,7 +37,7 @@ class PackContext:
 class PackedLoraLinear(nn.Module):
     """A frozen linear layer that adds each adapter's update to that adapter's rows, differentiated by autograd."""
 
-    def __init__(self, base: nn.Module, name: str, context: PackContext) -> None:
+    def __init__(self, base: nn.Linear, name: str, context: PackContext) -> None:
         super().__init__()
         self.base = base
         self.name = name
@@ -84,7 +84,7 @@ def _update(member: PackedRows, name: str, x: torch.Tensor) -> torch.Tensor:
 class PackedModel:
     """A Llama-like causal model whose linear layers carry several adapters at once."""
 
-    def __init__(self, model: nn.Module, fused: bool = True) -> None:
+    def __init__(self, model: Any, fused: bool = True) -> None:
         """Wraps the model's linear layers in place; `fused` computes Llama models by `trainables.fused_llama`."""
         self.model = model
         self.context = PackContext()
@@ -96,7 +96,7 @@ class PackedModel:
             _compute_by(FusedDecoder(model, frozen), model.get_decoder(), self.context)
 
     @contextmanager
-    def rows_of(self, members: Sequence[PackedRows]) -> Iterator[nn.Module]:
+    def rows_of(self, members: Sequence[PackedRows]) -> Iterator[Any]:
         """The model, with its next batches' rows belonging to `members` (sorted by row); wraps forward and backward."""
         self.context.pack = Pack(members, self.device)
         try:
@@ -125,7 +125,7 @@ class PackedModel:
 
 
 def _compute_by(fused: FusedDecoder, decoder: nn.Module, context: PackContext) -> None:
-    """Lets `decoder(input_ids=..., use_cache=False)` run fused; what asks for more runs through transformers' layers."""
+    """Lets `decoder(input_ids=..., use_cache=False)` run fused; whatever asks for more runs as in transformers."""
     original = decoder.forward
 
     def forward(input_ids: torch.Tensor | None = None, use_cache: bool | None = None, **more: Any) -> Any:
@@ -150,7 +150,7 @@ def _wrap_linears(model: nn.Module, context: PackContext) -> dict[str, PackedLor
     return wrapped
 
 
-def _new_weights(base: nn.Module, name: str, config: TrialConfig) -> LoraWeights:
+def _new_weights(base: nn.Linear, name: str, config: TrialConfig) -> LoraWeights:
     generator = torch.Generator().manual_seed(mixed_seed(config.seed, name, -1))  # on the CPU: equal on every device
     bound = 1 / math.sqrt(base.in_features)
     a = torch.empty(config.rank, base.in_features).uniform_(-bound, bound, generator=generator)

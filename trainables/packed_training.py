@@ -6,74 +6,42 @@ tokens of its own optimizer step, and clipping, schedule, loss scaler and AdamW 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.optim.adamw import adamw
 
 from trainables.dataset import Row
-from trainables.optimization import LossScaler, learning_rate_at
 from trainables.packed_lora import LoraAdapter, PackedModel, PackedRows
 from trainables.passes import MicroBatch, PassLimits, plan_passes
-from trainables.settings import TrainingSettings
 from trainables.target_loss import target_nats
+from trainables.training_member import (
+    Plan,
+    StepResult,
+    TrainingMember,
+    Update,
+    apply_gradients,
+    discard_gradients,
+)
 
-Plan = tuple[tuple[tuple[int, ...], ...], ...]  # optimizer steps of micro-batches of row numbers
+__all__ = [
+    "Batch",
+    "Plan",
+    "StepResult",
+    "TrainingMember",
+    "accumulate_gradients",
+    "apply_gradients",
+    "collate",
+    "discard_gradients",
+    "micro_step",
+    "pack_rows",
+    "run_pass",
+    "target_hidden",
+    "train_step",
+]
 
 WHOLE_STEP = PassLimits(max_tokens=2**40, fixed_tokens=2**40)  # everything in one pass
-
-
-class TrainingMember:
-    """An adapter in training: its weights, optimizer, loss scaler, and its place in the data."""
-
-    def __init__(self, adapter: LoraAdapter, training: TrainingSettings, plan: Plan, half: bool) -> None:
-        self.adapter = adapter
-        self.training = training
-        self.plan = plan
-        self.scaler = LossScaler.for_half() if half else LossScaler()
-        self.optimizer = torch.optim.AdamW(
-            adapter.parameters(), lr=adapter.config.learning_rate, weight_decay=training.weight_decay, fused=True
-        )
-        for parameter in adapter.parameters():  # there from the start: a step's update needs no more memory
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        self.step = 0  # optimizer steps done
-        self.train_tokens = 0
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return len(self.plan)
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next step."""
-        return self._learning_rate_at(self.step)
-
-    @property
-    def last_learning_rate(self) -> float:
-        """The learning rate of the step before (before the first: of the first)."""
-        return self._learning_rate_at(max(0, self.step - 1))
-
-    def _learning_rate_at(self, step: int) -> float:
-        return learning_rate_at(step, self.total_steps, self.adapter.config.learning_rate, self.training)
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What one optimizer step did to one adapter: the mean nats per target token, and whether it was applied."""
-
-    loss: float
-    gradient_norm: float
-    learning_rate: float
-    tokens: int
-    applied: bool  # False: gradients overflowed under the loss scaler, the step was skipped
-    diverged: bool  # the loss, or gradients that no smaller scale can mend, are not finite
 
 
 def train_step(
@@ -90,7 +58,7 @@ def train_step(
     """
     try:
         losses = _accumulated(model, members, rows, limits, between)
-        updates = [_Update(member, loss) for member, loss in zip(members, losses, strict=True)]
+        updates = [Update(member, loss) for member, loss in zip(members, losses, strict=True)]
     except Exception:
         discard_gradients(members)
         raise
@@ -223,79 +191,7 @@ def pack_rows(
     return packed
 
 
-def target_hidden(causal: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def target_hidden(causal: Any, batch: Batch) -> torch.Tensor:
     """Last hidden states at the positions before the targets, n x d."""
     hidden = causal.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1])[batch.positions]
-
-
-def discard_gradients(members: Sequence[TrainingMember]) -> None:
-    """Forgets what was accumulated: the members are as they were before the step."""
-    for member in members:
-        for parameter in member.adapter.parameters():
-            parameter.grad = None
-
-
-def apply_gradients(member: TrainingMember, rows: Sequence[Row], loss: float) -> StepResult:
-    """Unscale, clip and step one member; an optimizer step is counted even where an overflow skipped it."""
-    update = _Update(member, torch.tensor(loss))
-    update.queue()
-    return update.result(rows)
-
-
-class _Update:
-    """One member's clipped AdamW step: queued on the device, its outcome read when all members' are queued.
-
-    Whether loss and gradients are finite is decided on the device too, so that a pack's updates wait for nothing: AdamW's
-    kernel divides gradients by `grad_scale`, and leaves everything as it was where `found_inf` is 1.
-    """
-
-    def __init__(self, member: TrainingMember, loss: torch.Tensor) -> None:
-        self._member = member
-        self._loss = loss
-        self._parameters = [parameter for parameter in member.adapter.parameters() if parameter.grad is not None]
-        self._gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        self._norm = total_norm(self._gradients) / member.scaler.scale
-        finite = torch.isfinite(self._norm) & torch.isfinite(loss).to(self._norm.device)
-        self._found_inf = (~finite).float()
-        self._grad_scale = member.scaler.scale / clipping(self._norm, member.training.max_grad_norm)
-
-    def queue(self) -> None:
-        """Unscales, clips and steps."""
-        optimizer = self._member.optimizer
-        (group,) = optimizer.param_groups
-        states = [optimizer.state[parameter] for parameter in self._parameters]
-        moments = [[state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")]
-        beta1, beta2 = group["betas"]
-        with torch.no_grad():
-            adamw(
-                self._parameters, self._gradients, *moments, [], [state["step"] for state in states], fused=True,
-                grad_scale=self._grad_scale, found_inf=self._found_inf, amsgrad=False, maximize=False,
-                beta1=beta1, beta2=beta2, lr=self._member.learning_rate, weight_decay=group["weight_decay"],
-                eps=group["eps"],
-            )  # fmt: skip
-
-    def result(self, rows: Sequence[Row]) -> StepResult:
-        """Waits for the step, and moves the member on in its plan unless its loss was not finite."""
-        member, learning_rate = self._member, self._member.learning_rate
-        loss, norm = float(self._loss), float(self._norm)
-        discard_gradients([member])
-        tokens = sum(len(rows[number].tokens) for micro in member.plan[member.step] for number in micro)
-        if not math.isfinite(loss):
-            return StepResult(loss, math.nan, learning_rate, tokens, applied=False, diverged=True)
-        applied = math.isfinite(norm)
-        diverged = not applied and member.scaler.at_floor
-        member.scaler = member.scaler.after(applied)
-        member.step += 1
-        member.train_tokens += tokens
-        return StepResult(loss, norm, learning_rate, tokens, applied, diverged)
-
-
-def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The Euclidean norm of all of one member's gradients together."""
-    return torch.nn.utils.get_total_norm(gradients)
-
-
-def clipping(norm: torch.Tensor, limit: float) -> torch.Tensor:
-    """What gradients are multiplied by so that their norm is at most `limit` (0: no limit), as torch clips."""
-    return torch.clamp((limit or math.inf) / (norm + 1e-6), max=1.0)

@@ -1,8 +1,8 @@
 """Which micro-batches of a pack's optimizer step go through the base model together. (pure, no torch)
 
 An adapter's gradient is a sum over its micro-batches, so their order, and who keeps them company, change nothing but
-rounding. A pass costs a fixed part (frozen weights are dequantized, kernels are launched) and a part for each token, padding
-included; rows of like length share a pass.
+rounding. A pass costs a fixed part (frozen weights are dequantized, kernels are launched) and a part for each token,
+padding included; rows of like length share a pass.
 """
 
 from __future__ import annotations

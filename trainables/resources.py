@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 
 from search_spaces.trial_config import TrialConfig
@@ -20,6 +15,7 @@ from trainables.generation import generated_tokens_per_second, synchronize
 from trainables.gpu import device_energy_joules, device_used_bytes
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember, apply_gradients, micro_step
+from trainables.resident_memory import resident_peak
 
 TIMED_MICRO_BATCHES = 2
 
@@ -132,7 +128,7 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
         peak.bytes = (allocated, reserved, device_used_bytes(device))
         return
-    with _resident_peak() as resident:
+    with resident_peak() as resident:
         yield peak
     peak.bytes = (resident[0], None, None)
 
@@ -140,57 +136,3 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
 def memory_source(device: torch.device) -> str:
     """What a record's `peak_memory_bytes` means on this device."""
     return "cuda allocator peak" if device.type == "cuda" else "process resident peak"
-
-
-@contextmanager
-def _resident_peak() -> Iterator[list[int]]:
-    """The kernel's own high-water mark where it can be reset (Linux), else the highest of frequent samples."""
-    answer = [0]
-    gc.collect()
-    release_free_memory()
-    if _reset_high_water_mark():
-        yield answer
-        answer[0] = _high_water_mark()
-        return
-    done = threading.Event()
-    process = psutil.Process()
-
-    def sample() -> None:
-        answer[0] = max(answer[0], process.memory_info().rss)
-
-    def sample_on() -> None:
-        while not done.wait(0.01):
-            sample()
-
-    sampler = threading.Thread(target=sample_on, daemon=True)
-    sample()
-    sampler.start()
-    try:
-        yield answer
-    finally:
-        done.set()
-        sampler.join()
-        sample()
-
-
-def release_free_memory() -> None:
-    """Gives freed heap memory back to the system, so that what was there before does not count."""
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        return  # another libc: the figure is then an upper bound
-
-
-def _reset_high_water_mark() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
-def _high_water_mark() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return psutil.Process().memory_info().rss

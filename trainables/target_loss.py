@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch.autograd.function import FunctionCtx
 
 from trainables.elementwise import softmax_nats
 
@@ -30,15 +31,16 @@ def chunk_rows(vocabulary: int, number_bytes: int = 4) -> int:
 
 class _TargetNats(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         needs_gradient = ctx.needs_input_grad[0]
         nats = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needs_gradient else None
         factor = HALF_FACTOR if hidden.dtype == torch.float16 else 1.0
-        size = chunk_rows(head.shape[0], head.element_size())
-        for start in range(0, len(targets), size):
+        size = min(len(targets), chunk_rows(head.shape[0], head.element_size()))
+        buffer = hidden.new_empty(size, head.shape[0])
+        for start in range(0, len(targets), max(1, size)):
             part = slice(start, start + size)
-            logits = hidden[part] @ head.T
+            logits = torch.mm(hidden[part], head.T, out=buffer[: len(targets) - start])
             nats[part] = softmax_nats(logits, targets[part], factor, needs_gradient)
             if gradient is not None:
                 torch.mm(logits, head, out=gradient[part])
@@ -48,7 +50,7 @@ class _TargetNats(torch.autograd.Function):
         return nats
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_nats: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, grad_nats: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         # The product is taken in fp32: a loss scaler's factor may not fit 16 bits.
         return (gradient.float() * (grad_nats / ctx.factor)[:, None]).to(gradient.dtype), None, None

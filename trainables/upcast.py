@@ -1,7 +1,7 @@
 """16-bit weights on a processor that cannot multiply them: kept in 16 bits, multiplied in fp32.
 
-A processor without AVX512-BF16 or AMX multiplies bf16 many times slower than fp32. The weights keep their type, and their
-memory, and each product casts its own weight for as long as it lasts: as NF4 is dequantized.
+A processor without AVX512-BF16 or AMX multiplies bf16 many times slower than fp32. The weights keep their type, and
+their memory, and each product casts its own weight for as long as it lasts: as NF4 is dequantized.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _UpcastProduct(torch.autograd.Function):
 
 
 def upcast_products(model: nn.Module) -> None:
-    """Makes a 16-bit model compute in fp32, in place: linear layers and embeddings keep their weights, norms are cast."""
+    """Makes a 16-bit model compute in fp32, in place: linear layers and embeddings keep their weights."""
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = UpcastLinear

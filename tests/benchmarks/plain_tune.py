@@ -3,7 +3,8 @@
     python -m tests.benchmarks.plain_tune --model DIR --data DIR --configurations FILE --steps 30 ... --json OUT
 
 Follows the libraries' own documentation: `BitsAndBytesConfig`, `prepare_model_for_kbit_training`, `get_peft_model`,
-`Trainer` with gradient checkpointing, one `tune.Tuner` over the configurations. No model code is shared with LoRA Frontier.
+`Trainer` with gradient checkpointing, one `tune.Tuner` over the configurations. It shares no model code with LoRA
+Frontier.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,9 @@ class CurveTrial(tune.Trainable):
             return {"step": STEPS, "record_status": "complete", "outcome": _outcome(self._rank), "done": True}
         return {"step": self._step, "perplexity": perplexity, "peak_memory_bytes": memory}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing is kept: Tune asks at a trial's end."""
+
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
         return True
@@ -64,9 +68,11 @@ def _outcome(rank: int) -> str:
 @pytest.fixture(scope="module")
 def one_cpu() -> Iterator[None]:
     """A Ray of one CPU: trials run one after another."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def test_a_dominated_trial_is_stopped_in_a_real_run(

@@ -187,13 +187,17 @@ def make() -> ParetoHalving:
 def test_the_cheapest_and_the_best_so_far_at_a_rung_are_never_stopped(study: tuple[Trials, int]) -> None:
     _, stopped, known = run(make(), *study)
     for trial, step in stopped.items():
-        rung = highest_rung((2, 4, 8), step)
-        assert rung is not None
-        at_rung = [one for one in known[trial] if one.step == rung]
-        own = next(one for one in at_rung if one.trial == trial)
-        assert any(one.loss <= own.loss and one.trial != trial for one in at_rung)
-        assert any(one.memory <= own.memory and one.trial != trial for one in at_rung)
-        assert any(dominates(Candidate(0, one.loss, one.memory), Candidate(1, own.loss, own.memory)) for one in at_rung)
+        fields = [[one for one in known[trial] if one.step == rung] for rung in (2, 4, 8) if rung <= step]
+        own = [next(one for one in field if one.trial == trial) for field in fields]
+        rivals = [one for one in fields[-1] if one.trial != trial]
+        assert any(one.loss <= own[-1].loss for one in rivals)
+        assert any(one.memory <= own[-1].memory for one in rivals)
+        # and it is dominated at one of the rungs that it passed
+        assert any(
+            dominates(Candidate(0, rival.loss, rival.memory), Candidate(1, mine.loss, mine.memory))
+            for field, mine in zip(fields, own, strict=True)
+            for rival in field
+        )
 
 
 @settings(max_examples=30)
@@ -259,6 +263,27 @@ def test_a_trial_is_judged_again_as_its_rung_fills() -> None:
     assert halving.on_result("cheap", 2, 9.5, 1.0) == "continue"
     assert halving.on_result("better", 2, 3.0, 4.0) == "continue"
     assert halving.on_result("early", 4, 2.9, 5.0) == "stop"  # by what it had at the rung
+    assert halving.on_result("early", 5, 2.9, 5.0) == "stop"
+
+
+def test_a_slow_starter_that_leads_is_not_stopped_by_what_it_was() -> None:
+    halving = ParetoHalving(16, rungs=(0.125, 0.25), keep_fraction=0.1, strata=1, stratum_fraction=0.1)
+    for step, loss in ((2, 9.0), (4, 2.0)):
+        assert halving.on_result("slow starter", step, loss, 5.0) == "continue"
+    halving.on_result("quick", 2, 3.0, 4.0)
+    assert halving.on_result("slow starter", 5, 1.9, 5.0) == "continue"  # the best at rung 4, so far
+    halving.on_result("quick", 4, 1.5, 4.0)
+    assert halving.on_result("slow starter", 6, 1.8, 5.0) == "stop"
+
+
+def test_a_configuration_must_hold_at_all_rungs_that_it_passed() -> None:
+    halving = ParetoHalving(16, rungs=(0.125, 0.25), keep_fraction=0.1, strata=1, stratum_fraction=0.1)
+    for trial, memory in (("a", 5.0), ("b", 6.0), ("c", 7.0)):
+        halving.on_result(trial, 2, 12.0 - memory, memory)
+        assert halving.on_result(trial, 4, 12.0 - memory, memory) == "continue"
+    halving.on_result("late", 2, 1.0, 5.5)
+    assert halving.on_result("b", 5, 5.0, 6.0) == "stop"  # on the front at rung 4, and dominated by now at rung 2
+    assert halving.on_result("c", 5, 4.0, 7.0) == "continue"  # the least loss at rung 4
 
 
 def test_seeds_of_a_configuration_count_together() -> None:

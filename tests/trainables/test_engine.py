@@ -1,7 +1,7 @@
 """The engine on a tiny model: company changes nothing, the guilty end alone, lack of memory shrinks the pack.
 
-Tolerances: perplexities of the same training in and without company agree to 1e-3 relative in fp32 (sums are taken in another
-order; a leaked row or a shared scale moves them by far more); "the same" elsewhere means equal.
+Tolerances: perplexities of the same training in and without company agree to 1e-3 relative in fp32 (sums are taken in
+another order; a leaked row or a shared scale moves them by far more); "the same" elsewhere means equal.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def test_a_member_that_diverges_leaves_and_the_others_never_notice(alone):
 
 
 def limited(monkeypatch, allows) -> list[int]:
-    """Passes raise as torch does where `allows(members' ranks, tokens)` is false; answers the tokens of those that ran."""
+    """Passes raise as torch does where `allows(ranks, tokens)` is false; answers the tokens of those that ran."""
     real, ran = packed_training.run_pass, []
 
     def run_pass(model, members, data, one):

@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.small_models import tiny_llama
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
+from tests.small_models import tiny_llama
 from trainables.packed_lora import LoraAdapter, PackedModel, PackedRows, dropout_mask
 
 
@@ -105,7 +105,9 @@ def test_rows_in_company_are_as_alone():
     adapters = [with_random_b(model.new_adapter(one), index) for index, one in enumerate(configs)]
     generator = torch.Generator().manual_seed(7)
     lengths, counts = (9, 14, 5), (2, 1, 3)
-    batches = [torch.randint(97, (count, length), generator=generator) for count, length in zip(counts, lengths, strict=True)]
+    batches = [
+        torch.randint(97, (count, length), generator=generator) for count, length in zip(counts, lengths, strict=True)
+    ]
     alone = []
     for adapter, ids, length in zip(adapters, batches, lengths, strict=True):
         with model.rows_of([PackedRows(adapter, slice(0, len(ids)), length, 17)]) as causal:

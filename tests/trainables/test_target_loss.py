@@ -50,6 +50,41 @@ def test_a_number_that_is_not_finite_shows_in_its_own_row_only():
     assert nats.isnan().tolist() == [False, True, False]
 
 
+def test_fp16_shares_of_a_large_vocabulary_keep_their_bits(monkeypatch):
+    """A share of 1 / 100,000 is a subnormal fp16 number, 0.1 % off; all shares but the target's sum to nearly 1."""
+    vocabulary = 100_000
+    head = torch.ones(vocabulary, 4, dtype=torch.float16)
+    head[7] = 0
+    targets = torch.tensor([7, 7])
+
+    def error() -> float:
+        hidden = torch.zeros(2, 4, dtype=torch.float16, requires_grad=True)
+        target_nats(hidden, head, targets).sum().backward()
+        return float((hidden.grad.double() - (1 - 1 / vocabulary)).abs().max())
+
+    assert error() < 5e-4
+    monkeypatch.setattr(target_loss, "HALF_FACTOR", 1.0)
+    assert error() > 9e-4
+
+
 def test_chunks_bound_the_logits():
-    assert target_loss.chunk_rows(128_256) * 128_256 * 4 <= target_loss.CHUNK_BYTES
+    for number_bytes in (2, 4):
+        rows = target_loss.chunk_rows(128_256, number_bytes)
+        assert rows * 128_256 * number_bytes <= target_loss.CHUNK_BYTES
+        assert rows % 64 == 0
     assert target_loss.chunk_rows(10**9) == 16
+
+
+def test_one_chunk_of_logits_exists_at_a_time(monkeypatch):
+    """However many chunks: their logits share one storage."""
+    monkeypatch.setattr(target_loss, "CHUNK_BYTES", 16 * 4 * 50)
+    places = []
+    original = target_loss.softmax_nats
+
+    def noting(logits, *more):
+        places.append((logits.data_ptr(), len(logits)))
+        return original(logits, *more)
+
+    monkeypatch.setattr(target_loss, "softmax_nats", noting)
+    target_nats(*_case(40, 8, 50))
+    assert places == [(places[0][0], 16), (places[0][0], 16), (places[0][0], 8)]

@@ -1,0 +1,214 @@
+"""Measures the allocator's peak of training one adapter alone, for many configurations, beside what is predicted.
+
+    python -m tests.benchmarks.memory_table --out tests/trainables/data/memory_table.json      on a card
+    python -m tests.benchmarks.memory_table --compare tests/trainables/data/memory_table.json  anywhere
+
+Models have random weights: memory does not depend on values. A configuration is warmed up by a whole optimizer step;
+the peak is that of two micro-batches (at the second, gradients are there) and the update. `--compare` shows
+predictions, errors and the constants that the first model's rows ask for. `--tiny --device cpu` goes through everything
+with a small model, for faults; there is no peak to measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from search_spaces.trial_config import TARGET_SETS, TrialConfig
+from study.calibration import MeasuredFootprint, fit
+from tests.benchmarks.random_llama import SHAPES, assemble, random_weights
+from trainables.dataset import Row
+from trainables.generation import synchronize
+from trainables.memory_model import DEFAULT_CONSTANTS, predict
+from trainables.memory_setting import AdapterLoad, MemoryConstants, MemorySetting
+from trainables.model_shape import ModelShape
+from trainables.packed_lora import PackedModel
+from trainables.packed_training import TrainingMember, apply_gradients, micro_step
+from trainables.resources import peak_memory
+from trainables.settings import TrainingSettings
+
+GIB = 2**30
+TUNED_ON = "llama-3-8b"  # the other models' rows are what nothing was fitted to
+OTHERS: dict[str, dict[str, Any]] = {
+    "llama-3.2-3b": {
+        "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24,
+        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    },
+    "llama-3.2-1b": {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+# rank, targets, dropout, rows, tokens, checkpointing
+CONFIGURATIONS = (
+    (4, "q_v", False, 1, 256, True), (8, "q_v", True, 1, 512, True), (16, "q_v", False, 1, 512, False),
+    (16, "q_v", True, 4, 512, True), (32, "q_v", True, 2, 1024, False), (64, "q_v", False, 4, 2048, True),
+    (128, "q_v", False, 1, 2048, False), (128, "q_v", True, 1, 256, True), (4, "all_linear", True, 1, 256, True),
+    (16, "all_linear", False, 1, 512, True), (16, "all_linear", True, 1, 512, False),
+    (16, "all_linear", True, 4, 512, True), (8, "all_linear", False, 2, 1024, False),
+    (64, "all_linear", True, 1, 512, True), (64, "all_linear", False, 4, 2048, True),
+    (32, "all_linear", True, 2, 2048, True), (128, "all_linear", False, 1, 1024, True),
+    (128, "all_linear", True, 4, 512, False), (16, "all_linear", False, 4, 1024, True),
+)  # fmt: skip
+FEWER = CONFIGURATIONS[1::3]  # of the other models
+
+
+def measure(model: PackedModel, load: AdapterLoad, precision: str, half: bool) -> dict[str, Any]:
+    """Peak bytes (None on a CPU) and seconds of a pass; `status` is `out of memory` where it does not fit."""
+    dropout = 0.05 if load.dropout else 0.0
+    config = TrialConfig(precision, load.rank, 16, dropout, load.target_modules, 1e-4)
+    start = load.tokens - load.targets // load.rows
+    rows = [Row((5,) * load.tokens, start, None, str(number)) for number in range(load.rows)]
+    batch = tuple(range(load.rows))
+    try:
+        member = TrainingMember(model.new_adapter(config), TrainingSettings(), ((batch,), (batch, batch)), half)
+        apply_gradients(member, rows, float(micro_step(model, [member], rows, 0)[0]))
+        with peak_memory(model.device) as peak:
+            micro_step(model, [member], rows, 0)
+            synchronize(model.device)
+            begun = time.perf_counter()
+            micro_step(model, [member], rows, 1)
+            synchronize(model.device)
+            seconds = time.perf_counter() - begun
+            apply_gradients(member, rows, 0.0)
+            synchronize(model.device)
+    except torch.OutOfMemoryError:
+        return {"status": "out of memory"}
+    allocated, reserved, card = peak.bytes if model.device.type == "cuda" else (None, None, None)
+    return {
+        "status": "measured", "peak_memory_bytes": allocated, "peak_reserved_bytes": reserved,
+        "peak_device_bytes": card, "seconds": seconds,
+    }  # fmt: skip
+
+
+def measured_rows(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
+    """All rows of the table: each model, each precision, each configuration."""
+    SHAPES.update(OTHERS)
+    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    for name in ["tiny"] if tiny else [TUNED_ON, *OTHERS]:
+        for precision in ("nf4", "fp16" if device.type == "cuda" else "fp32"):
+            compute = "bf16" if precision == "nf4" and ampere else "fp16" if device.type == "cuda" else "fp32"
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[compute]
+            weights = random_weights(name, device, dtype, nf4=precision == "nf4")
+            model = PackedModel(assemble(name, weights, device, dtype))
+            base_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+            for rank, targets, dropout, rows, tokens, checkpointing in CONFIGURATIONS if name == TUNED_ON else FEWER:
+                load = AdapterLoad(rank, TARGET_SETS[targets], dropout, rows, tokens, rows * tokens // 2)
+                _set_checkpointing(model.model, checkpointing)
+                setting = MemorySetting(
+                    precision,
+                    compute,
+                    gradient_checkpointing=checkpointing,
+                    device=device.type,
+                    attention="cpu" if device.type == "cpu" else "flash" if ampere else "memory_efficient",
+                )
+                row = {"model": name, "shape": asdict(ModelShape.from_config(model.model.config.to_dict()))}
+                row |= {"setting": asdict(setting), "load": asdict(load), "base_bytes": base_bytes}
+                yield row | measure(model, load, precision, compute == "fp16")
+            del model, weights
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+def _set_checkpointing(model: nn.Module, on: bool) -> None:
+    if on:
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_disable()
+
+
+def footprints(table: dict[str, Any], model: str | None = None) -> list[MeasuredFootprint]:
+    """The table's measured rows (of one model, or all)."""
+    return [
+        MeasuredFootprint.from_dict({
+            **{key: row[key] for key in ("shape", "setting", "load")}, "engine": table["engine"],
+            **{key: row[key] for key in ("peak_memory_bytes", "peak_reserved_bytes", "peak_device_bytes")},
+        })
+        for row in table["rows"]
+        if row["status"] == "measured" and row["peak_memory_bytes"] is not None and model in (None, row["model"])
+    ]  # fmt: skip
+
+
+def relative_errors(measured: Sequence[MeasuredFootprint], constants: MemoryConstants) -> list[float]:
+    """Predicted over measured peaks, less 1."""
+    return [
+        predict(one.shape, one.setting, one.load, constants).peak_memory_bytes / one.peak_memory_bytes - 1
+        for one in measured
+    ]
+
+
+def compare(table: dict[str, Any]) -> str:
+    """Each row's prediction and error, and the constants that the tuned model's rows ask for."""
+    default = DEFAULT_CONSTANTS[table["rows"][0]["setting"]["device"]]
+    lines = [f"{table['device']}, {table['versions']}"]
+    for row, one in zip(_there(table), footprints(table), strict=True):
+        prediction = predict(one.shape, one.setting, one.load, default)
+        load, checkpointing = one.load, "checkpointing" if one.setting.gradient_checkpointing else "-"
+        lines.append(
+            f"{row['model']:13} {one.setting.precision:5} r{load.rank:<4} {len(load.target_modules)} targets "
+            f"{'dropout' if load.dropout else '-':8} {load.rows} x {load.tokens:<5} {checkpointing:14}"
+            f"{one.peak_memory_bytes / GIB:7.3f} measured {prediction.peak_memory_bytes / GIB:7.3f} predicted "
+            f"{100 * (prediction.peak_memory_bytes / one.peak_memory_bytes - 1):+6.2f} %  {prediction.peak_moment:16}"
+            f"{row['seconds']:7.3f} s"
+        )
+    tuned = fit(footprints(table, TUNED_ON), default)
+    for title, constants in (("as they are", default), (f"fitted to {TUNED_ON}", tuned.constants)):
+        for model in dict.fromkeys(row["model"] for row in table["rows"]):
+            errors = [abs(error) for error in relative_errors(footprints(table, model), constants)]
+            if errors:
+                median, worst = 100 * statistics.median(errors), 100 * max(errors)
+                lines.append(f"constants {title}: {model}: median {median:.2f} %, worst {worst:.2f} %")
+    lines.append(f"fitted: {tuned.constants}")
+    return "\n".join(lines)
+
+
+def _there(table: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in table["rows"] if row["status"] == "measured" and row["peak_memory_bytes"] is not None]
+
+
+def main() -> None:
+    """Measures, or compares what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="small models")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--compare", type=Path, metavar="TABLE.json")
+    options = parser.parse_args()
+    if options.compare:
+        print(compare(json.loads(options.compare.read_text())))
+        return
+    from trainables.outcomes import ENGINE_VERSION, device_name
+
+    device, begun, rows = torch.device(options.device), time.perf_counter(), []
+    for row in measured_rows(device, options.tiny):
+        rows.append(row)
+        peak = row.get("peak_memory_bytes")
+        shown = f"{peak / GIB:.3f} GiB" if peak else row["status"]
+        print(
+            f"{time.perf_counter() - begun:6.1f} s  {row['model']} {row['setting']['precision']} {row['load']}: {shown}"
+        )
+    table = {
+        "device": device_name(device), "engine": ENGINE_VERSION, "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},
+        "rows": rows,
+    }  # fmt: skip
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(table, indent=1) + "\n")
+    print(compare(table))
+
+
+if __name__ == "__main__":
+    main()

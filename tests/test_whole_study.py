@@ -1,0 +1,193 @@
+"""Whole studies, as a user runs them: `python -m study run` over a tiny model, with processes killed on the way.
+
+Perplexities of a disturbed study equal the undisturbed ones' to 1e-6 relative: fp32 on a CPU, one adapter a step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.made_up_studies import save_tiny_model, write_study_file
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN_SECONDS = 420  # a bound, many times what a run takes
+SAME = 1e-6
+MEASURED = (
+    "perplexity", "base_perplexity", "accuracy", "test_perplexity", "peak_memory_bytes", "train_tokens_per_second",
+    "generated_tokens_per_second", "seconds_per_epoch", "wall_seconds",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def study_file(folder: Path, model: Path, **changes: Any) -> Path:
+    training = {
+        "micro_batch_size": 2,
+        "gradient_accumulation_steps": 1,
+        "evaluations": 4,
+        "gradient_checkpointing": False,
+    }
+    training |= {"epochs": 100, "max_steps": changes.pop("max_steps", 12)}
+    return write_study_file(folder, model, training=training, **changes)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "study", *arguments]
+    environment = {**os.environ, "LORA_FRONTIER_TRACEBACK": "1", "RAY_ADDRESS": "local"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def run(*arguments: str) -> str:
+    process = start(*arguments)
+    output, _ = process.communicate(timeout=RUN_SECONDS)
+    assert process.returncode == 0, output
+    return output
+
+
+def records(directory: Path) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in (directory / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    found = {line["trial_id"]: line for line in lines}
+    assert len(found) == len(lines), "a trial was recorded twice"
+    return found
+
+
+def perplexities(directory: Path) -> dict[str, float]:
+    return {name: record["measurements"]["perplexity"] for name, record in records(directory).items()}
+
+
+def processes_of(driver: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+    """Ray's workers under a driver, by what their title holds."""
+    found = []
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def trains(directory: Path) -> bool:
+    """Whether a trial has reported to Tune: it has then taken steps, and has more to take."""
+    return any(file.stat().st_size for file in (directory / "tune").glob("*/*/result.json"))
+
+
+def test_the_quickstart_on_a_tiny_model(tmp_path: Path, model: Path) -> None:
+    study = yaml.safe_load((ROOT / "study/studies/quickstart.yaml").read_text(encoding="utf-8"))
+    study |= {"base_model": {"path": str(model)}, "space": str(ROOT / "search_spaces/quick.yaml")}
+    study["dataset"] |= {"train_examples": 24, "eval_examples": 4, "test_examples": 4}
+    study["training"] |= {"max_steps": 6}
+    study["generation"] |= {"max_new_tokens": 4}
+    study["hardware"] = {"gpu": "cpu"}
+    file, out = tmp_path / "quickstart.yaml", tmp_path / "out"
+    file.write_text(yaml.safe_dump(study), encoding="utf-8")
+    output = run("run", str(file), "--out", str(out))
+    found = records(out)
+    assert len(found) == 8
+    assert {record["status"] for record in found.values()} == {"complete"}
+    for record in found.values():
+        measured = record["measurements"]
+        for name in MEASURED:
+            assert measured[name] is not None, name
+        assert measured["train_steps"] == 6
+        assert record["samples"][0]["prompt"].startswith("Diagnose a patient")
+    front = {member["trial_id"] for member in json.loads((out / "pareto.json").read_text(encoding="utf-8"))["front"]}
+    assert front <= set(found)
+    assert {folder.name for folder in (out / "adapters").iterdir()} == front
+    assert all((out / "adapters" / name / "adapter_model.safetensors").exists() for name in front)
+    for file in ("report.html", "results.parquet", "optuna.db", "provenance.json", "study.yaml"):
+        assert (out / file).stat().st_size > 0
+    assert "The front" in output
+    assert str(out / "report.html") in output
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> tuple[Path, dict[str, float]]:
+    """A study file, and what it comes to when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    hardware = {"gpu": "cpu", "max_adapters_per_gpu": 1}
+    file = study_file(folder, model, max_steps=240, hardware=hardware, space=SPACE, adapters="complete")
+    run("run", str(file), "--out", str(folder / "out"))
+    return file, perplexities(folder / "out")
+
+
+SPACE = {"precision": "fp32", "rank": {"choice": [2, 8]}, "target_modules": "q_v", "learning_rate": 1.0e-3}
+
+
+def test_a_killed_host_and_a_killed_trial_cost_no_trial(tmp_path: Path, undisturbed: tuple[Path, dict]) -> None:
+    file, expected = undisturbed
+    out = tmp_path / "out"
+    driver = start("run", str(file), "--out", str(out))
+    host = wait_for(lambda: trains_now(driver) and processes_of(driver, "BaseModelHost"), "a host that trains")[0]
+    host.kill()
+    wait_for(lambda: [p for p in processes_of(driver, "BaseModelHost") if p.pid != host.pid], "another host")
+    wait_for(lambda: trains_now(driver), "a trial at work")
+    processes_of(driver, "LoraTrial")[0].kill()
+    output, _ = driver.communicate(timeout=RUN_SECONDS)
+    assert driver.returncode == 0, output
+    assert perplexities(out) == pytest.approx(expected, rel=SAME)
+
+
+def trains_now(driver: subprocess.Popen[str]) -> bool:
+    """Whether the study's trial has been waiting for its host's news for a while: it trains."""
+    return bool(processes_of(driver, "LoraTrial.train")) and bool(processes_of(driver, "BaseModelHost.advance"))
+
+
+def test_a_killed_driver_leaves_no_orphan_and_resume_goes_on(tmp_path: Path, undisturbed: tuple[Path, dict]) -> None:
+    file, expected = undisturbed
+    out = tmp_path / "out"
+    driver = start("run", str(file), "--out", str(out))
+    wait_for(lambda: trains_now(driver), "a trial at work")
+    children = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=60)
+    # Ray's own agents take their time; what is ours, and holds memory or a card, must be gone soon.
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not [process for process in alive if not gone(process) and is_ours(process)], "they outlived their driver"
+    before = perplexities(out) if (out / "results.jsonl").exists() else {}
+    run("resume", str(out))
+    assert perplexities(out) == pytest.approx(expected, rel=SAME)
+    assert before.items() <= perplexities(out).items()  # what was finished was not run again
+    assert "already" not in run("report", str(out))
+
+
+def is_ours(process: psutil.Process) -> bool:
+    try:
+        title = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return any(name in title for name in ("BaseModelHost", "LoraTrial", "HostKeeper"))
+
+
+def gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
