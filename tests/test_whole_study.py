@@ -102,7 +102,7 @@ def trains(directory: Path) -> bool:
 def test_the_quickstart_on_a_tiny_model(tmp_path: Path, model: Path) -> None:
     study = yaml.safe_load((ROOT / "study/studies/quickstart.yaml").read_text(encoding="utf-8"))
     study |= {"base_model": {"path": str(model)}, "space": str(ROOT / "search_spaces/quick.yaml")}
-    study["dataset"] |= {"train_examples": 24, "eval_examples": 4, "test_examples": 4}
+    study["dataset"] |= {"max_tokens": 128, "train_examples": 24, "eval_examples": 4, "test_examples": 4}
     study["training"] |= {"max_steps": 6}
     study["generation"] |= {"max_new_tokens": 4}
     study["hardware"] = {"gpu": "cpu"}

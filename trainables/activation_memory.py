@@ -17,10 +17,6 @@ from trainables.model_shape import ModelShape
 FP32_BYTES = 4
 CHUNK_BYTES = 64 * 2**20  # of logits: trainables.target_loss
 CHUNK_ROWS = 64  # a chunk has a multiple of these, where it has as many
-LIVE_CHUNKS = 2  # a chunk's logits stay until the next chunk's are there
-LIVE_WEIGHTS = (
-    2  # where a layer's input gradient is a sum over several weights: the one before, until the next is there
-)
 QKV, GATE_UP, DOWN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)
 # fp32 tensors of the queries' size that the attention's backward accumulates in. FlashAttention 2: dQ. The
 # memory-efficient kernel where its outputs do not fit the registers (a T4 at head_dim 128): dQ, dK and dV.
@@ -77,7 +73,7 @@ def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Ma
         "down": Moment(down, d * f),
         "down_thinned": Moment(down + 2 * f * e * thinned(one, DOWN)),
         "down_weights": Moment(down + low_rows(setting, one, DOWN) + f * e * thinned(one, DOWN)),
-        "gate_up": Moment(gate_up, LIVE_WEIGHTS * d * f),
+        "gate_up": Moment(gate_up, d * f),
         "gate_up_thinned": Moment(gate_up + 2 * d * e * thinned(one, GATE_UP)),
         "attention": Moment(attention),
         "qkv": Moment(qkv, d * a + d * k),
@@ -99,11 +95,10 @@ def loss_rows(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
 
 
 def loss_chunk(shape: ModelShape, setting: MemorySetting, targets: int | None) -> int:
-    """Logits of one chunk of targets and the chunk before, in the head's type; `targets` None: as many as there may
-    be."""
+    """Logits of one chunk of targets, in the head's type; `targets` None: as many as there may be."""
     rows = max(16, CHUNK_BYTES // (setting.compute_bytes * shape.vocab_size))
     rows = rows if rows < CHUNK_ROWS else rows // CHUNK_ROWS * CHUNK_ROWS
-    there = LIVE_CHUNKS * rows if targets is None else min(targets, LIVE_CHUNKS * rows)
+    there = rows if targets is None else min(targets, rows)
     return there * shape.vocab_size * setting.compute_bytes
 
 

@@ -7,11 +7,14 @@ kernels always do; so the few kernels that a frozen model needs are our own.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from functools import cache
 from types import ModuleType
 
 import torch
 from torch.nn.functional import silu
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -20,12 +23,23 @@ def _kernels() -> ModuleType | None:
         return None
     from trainables import elementwise_triton
 
+    try:
+        one = torch.ones(1, 1, device="cuda")
+        elementwise_triton.swiglu(one, one)
+    except Exception as error:  # whatever it is that keeps a kernel from being built: no C compiler, an unknown card
+        log.warning("Triton builds no kernels here (%r): elementwise parts run in plain torch, which is slower.", error)
+        return None
     return elementwise_triton
 
 
+def kernels_on(device: torch.device) -> bool:
+    """Whether kernels compute on this device."""
+    return device.type == "cuda" and _kernels() is not None
+
+
 def fused(x: torch.Tensor) -> bool:
-    """Whether a kernel computes on this tensor's device."""
-    return x.is_cuda and _kernels() is not None
+    """Whether kernels compute on this tensor's device."""
+    return kernels_on(x.device)
 
 
 def _triton() -> ModuleType:

@@ -70,11 +70,9 @@ class Dropout:
 
 def _masks(members: Sequence[PackedRows], name: str, tokens: int, weight: torch.Tensor) -> torch.Tensor:
     """The members' masks one under the other; a member's padding beyond its own longest row is masked out."""
-    rows = sum(member.rows.stop - member.rows.start for member in members)
-    masks = weight.new_zeros(rows, tokens, weight.shape[-1])
-    row = 0
+    masks = []
     for member in members:
-        own = masks[row : row + member.rows.stop - member.rows.start, : member.tokens or tokens]
-        own.copy_(dropout_mask(member.adapter.config, name, member.dropout_key or 0, own))
-        row += len(own)
-    return masks.view(-1, weight.shape[-1])
+        shape = (member.rows.stop - member.rows.start, member.tokens or tokens, weight.shape[-1])
+        own = dropout_mask(member.adapter.config, name, member.dropout_key or 0, weight.new_empty(()).expand(shape))
+        masks.append(torch.nn.functional.pad(own, (0, 0, 0, tokens - own.shape[1])) if own.shape[1] < tokens else own)
+    return (masks[0] if len(masks) == 1 else torch.cat(masks)).view(-1, weight.shape[-1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from trainables.elementwise import kernels_on
 from trainables.lora_adapter import LoraAdapter, PackedRows
 from trainables.lora_dropout import Thinning
 
@@ -34,7 +35,7 @@ class Run:
         if len(units) > len(self.adapters):
             self.adapter_of_unit = torch.tensor([self.adapters.index(one) for one in units], device=device)
         self.thinning = None
-        if self.dropout and device.type == "cuda":
+        if self.dropout and kernels_on(device):
             parts = zip(members, counts, strict=True)
             self.thinning = Thinning([(m.adapter.config, m.dropout_key or 0, count) for m, count in parts], device)
 

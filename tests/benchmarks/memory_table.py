@@ -12,6 +12,7 @@ with a small model, for faults; there is no peak to measure.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import json
 import platform
@@ -117,6 +118,7 @@ def measured_rows(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
                 row |= {"setting": asdict(setting), "load": asdict(load), "base_bytes": base_bytes}
                 yield row | measure(model, load, precision, compute == "fp16")
             del model, weights
+            gc.collect()  # layers and what wraps them know each other
             if device.type == "cuda":
                 torch.cuda.empty_cache()
 

@@ -135,13 +135,15 @@ def _line(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
     count = cell["adapters"]
     same = {c["step"]: c for c in cells if (c["targets"], c["tokens"]) == (cell["targets"], cell["tokens"])}
     floor, key = same[f"floor {count}"], "wall" if cell["busy"] is None else "busy"
-    alone = min((c for name, c in same.items() if name.startswith("peft")), key=lambda c: c[key])
-    milli = [_milli(value) for value in (alone["wall"], alone["busy"], cell["wall"], cell["busy"], floor[key])]
-    gains = [count * alone["wall"] / cell["wall"], count * alone[key] / cell[key], cell[key] / floor[key]]
+    alone = [other for name, other in same.items() if name.startswith("peft")]
+    wall, best = (min(other[what] for other in alone) for what in ("wall", key))
+    busy = best if key == "busy" else None
+    milli = [_milli(value) for value in (wall, busy, cell["wall"], cell["busy"], floor[key])]
+    gains = [count * wall / cell["wall"], count * best / cell[key], cell[key] / floor[key]]
     return (
         f"{cell['targets']:11}{cell['tokens']:7}{count:3}{milli[0]:>11}{milli[1]:>7}{milli[2]:>9}{milli[3]:>7}{milli[4]:>7}"
         f"{gains[0]:8.2f}{gains[1]:8.2f}{gains[2]:9.2f}{count * cell['tokens'] / cell['wall']:10.0f}"
-        f"{_gibibytes(cell['peak_bytes']):>10}{_gibibytes(alone['peak_bytes']):>7}"
+        f"{_gibibytes(cell['peak_bytes']):>10}{_gibibytes(alone[-1]['peak_bytes']):>7}"
     )
 
 

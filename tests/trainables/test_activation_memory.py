@@ -66,12 +66,12 @@ def test_a_mixed_pack_on_a_card_is_within_two_percent(monkeypatch):
 
 
 @pytest.mark.parametrize("targets", [8, 32, 64, 90])
-def test_the_loss_keeps_two_chunks_of_logits_at_most(monkeypatch, targets):
+def test_the_loss_keeps_one_chunk_of_logits_at_most(monkeypatch, targets):
     """A vocabulary that outweighs the layers, in chunks of 16 positions."""
     allocate_as_a_card(monkeypatch)
     for module in (target_loss, activation_memory):
-        monkeypatch.setattr(module, "CHUNK_BYTES", 16 * 2 * 4001)
-    model, shape = build(WIDE_MLP, torch.bfloat16, True, layers=1, vocabulary=4001)
+        monkeypatch.setattr(module, "CHUNK_BYTES", 16 * 2 * 16001)
+    model, shape = build(WIDE_MLP, torch.bfloat16, True, layers=1, vocabulary=16001)
     loads = [AdapterLoad(2, ("q_proj",), False, 1, 96, targets)]
     setting = card_setting(True)
     if targets >= 32:

@@ -5,10 +5,13 @@ Kernels run on a card, or on a CPU under Triton's interpreter (TRITON_INTERPRET=
 
 import importlib.util
 import os
+import sys
+import types
 
 import pytest
 import torch
 
+import trainables
 from trainables import elementwise
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -178,6 +181,20 @@ def test_dropout_kernel_depends_on_key_row_token_and_layer_alone() -> None:
     total = torch.full_like(ones, 2.0)
     assert _thinned(ones, [2**40 + 1, 2**40 + 2], [0, 0], 5, add_to=total) is total
     torch.testing.assert_close(total, both + 2)
+
+
+def test_where_no_kernel_can_be_built_plain_torch_serves_and_the_log_says_so(monkeypatch, caplog) -> None:
+    def cannot(*arguments):
+        raise RuntimeError("Failed to find C compiler")
+
+    broken = types.ModuleType("trainables.elementwise_triton")
+    broken.swiglu = cannot
+    monkeypatch.setitem(sys.modules, "trainables.elementwise_triton", broken)
+    monkeypatch.setattr(trainables, "elementwise_triton", broken, raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.full(shape, 1.0))
+    assert elementwise._kernels.__wrapped__() is None
+    assert "C compiler" in caplog.text
 
 
 def _plain(name: str, *arguments):
