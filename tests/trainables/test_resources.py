@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.lora_cases import lora_config, new_member, random_rows
 from tests.small_models import tiny_llama
-from trainables import resources
+from trainables import resident_memory, resources
 from trainables.dataset import Row
 from trainables.gpu import device_energy_joules, device_used_bytes
 from trainables.packed_lora import PackedModel
@@ -80,7 +80,7 @@ def test_a_footprint_is_shared_by_configurations_that_cost_the_same() -> None:
 def test_the_peak_sees_what_was_there_for_a_moment(sampled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """128 MiB within 4 MiB, by the kernel's high-water mark and, where that cannot be reset, by samples."""
     if sampled:
-        monkeypatch.setattr(resources, "_reset_high_water_mark", lambda: False)
+        monkeypatch.setattr(resident_memory, "_reset_high_water_mark", lambda: False)
     with peak_memory(CPU) as nothing:
         pass
     with peak_memory(CPU) as something:
