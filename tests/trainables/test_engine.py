@@ -62,7 +62,12 @@ def config(rank: int = 4, targets: str = "q_v", rate: float = 2e-2, seed: int = 
     return TrialConfig("fp32", rank, 2 * rank, dropout, TARGET_SETS[targets], rate, seed)
 
 
-MIXED = {"a": config(), "b": config(8, "all_linear", rate=5e-3), "c": config(2, rate=1e-2, seed=1), "d": config(8, dropout=0.0)}
+MIXED = {
+    "a": config(),
+    "b": config(8, "all_linear", rate=5e-3),
+    "c": config(2, rate=1e-2, seed=1),
+    "d": config(8, dropout=0.0),
+}
 
 
 def join(engine: Engine, configs: dict[str, TrialConfig], incarnation: int = 0, **more) -> None:
