@@ -39,7 +39,7 @@ SPREAD = 1.2  # the largest activations over the smallest from which a factor ca
 class MeasuredFootprint:
     """One configuration trained alone: what the models take, and what was measured; None where it was not.
 
-    `engine` numbers the training engine (`trainables.outcomes.ENGINE_VERSION`). `time_ratio` is measured over predicted
+    `engine` numbers the training engine (`trainables.protocol.ENGINE_VERSION`). `time_ratio` is measured over predicted
     seconds of a pass.
     """
 
@@ -159,7 +159,7 @@ def _line(points: Sequence[tuple[float, float]], weights: Sequence[float]) -> tu
     spread = sum(w * (x - mean_x) ** 2 for w, (x, _) in zip(weights, points, strict=True))
     lowest, highest = min(x for x, _ in points), max(x for x, _ in points)
     factor = 1.0
-    if highest > SPREAD * lowest:
+    if highest > SPREAD * lowest and highest - lowest > OUTLIER_BYTES:  # less drowns in what else moves a peak
         along = sum(w * (x - mean_x) * (y - mean_y) for w, (x, y) in zip(weights, points, strict=True))
         factor = min(max(along / spread, FACTOR_RANGE[0]), FACTOR_RANGE[1])
     return mean_y - factor * mean_x, factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -17,12 +18,16 @@ from study.output import flush_output, say, tolerate_encodings
 from study.shadowing import shadowing
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
+WRONG_INPUT_ERRORS = (
+    ("study.store", "StoreError"), ("analysis.load", "StudyDirectoryError"), ("study.planner", "PlanError"),
+)  # fmt: skip
 TRACEBACK_VARIABLE = "LORA_FRONTIER_TRACEBACK"
 DESCRIPTION = "Which LoRA or QLoRA configuration gives the best model for the GPU I have?"
 EPILOG = """\
 examples:
   python -m study doctor
   python -m study plan study/studies/quickstart.yaml
+  python -m study plan study/studies/pubmedqa_t4.yaml --gpu t4 --gpus 4
   python -m study run study/studies/quickstart.yaml --set training.max_steps=20
   python -m study resume runs/quickstart-20260131-120000
 
@@ -54,7 +59,7 @@ def _failed(error: Exception) -> int:
         traceback.print_exception(error)
     if isinstance(error, ConfigError):
         return _complain("\n".join(map(str, error.faults)), WRONG_INPUT)
-    if isinstance(error, (_loaded("study.store", "StoreError"), _loaded("analysis.load", "StudyDirectoryError"))):
+    if isinstance(error, tuple(_loaded(*where) for where in WRONG_INPUT_ERRORS)):
         return _complain(str(error), WRONG_INPUT)
     if isinstance(error, _loaded("study.lifecycle", "StudyError")):
         return _complain(f"{error}\n{_traceback_hint()}", FAILED)
@@ -99,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_study_commands(commands: Any) -> None:
     run_text = "run a study: train its trials, then print the front and write a report"
-    description = "check a study's file, model and data, and say what it would run"
+    description = "check a study's file, model and data, and say what it would run, what fits, and what it would cost"
     for name, function, text in (("run", _run, run_text), ("plan", _plan, description)):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file")
@@ -112,9 +117,19 @@ def _add_study_commands(commands: Any) -> None:
             help="take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated",
         )
         command.set_defaults(command=function)
+        if function is _plan:
+            _add_hardware_options(command)
         if function is _run:
             text = "the study's directory, new or empty (default: NAME-date-time in the study's storage folder)"
             command.add_argument("--out", type=Path, metavar="DIR", help=text)
+
+
+def _add_hardware_options(command: Any) -> None:
+    text = "plan for this card of the catalogue, such as t4, in place of hardware.gpu (auto: what this machine has)"
+    command.add_argument("--gpu", metavar="NAME", help=text)
+    command.add_argument(
+        "--gpus", metavar="N", help="plan for so many cards, in one machine, in place of hardware.gpus"
+    )
 
 
 def _add_directory_commands(commands: Any) -> None:
@@ -123,6 +138,9 @@ def _add_directory_commands(commands: Any) -> None:
     for name, function, text in (("resume", _resume, resume_text), ("report", _report, report_text)):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         command.add_argument("directory", type=Path, metavar="DIR", help="the directory that `run` made")
+        if function is _report:
+            text = "say which configuration to take with so much memory, such as 8GiB, and what it costs"
+            command.add_argument("--budget", metavar="BYTES", help=text)
         command.set_defaults(command=function)
 
 
@@ -139,7 +157,10 @@ def _plan(options: argparse.Namespace) -> int:
     from study.config import load_study
     from study.description import describe
 
-    say(describe(load_study(options.study, options.overrides)))
+    asked = {"hardware.gpu": options.gpu, "hardware.gpus": options.gpus}
+    # A name as text, whatever YAML would make of it.
+    values = [f"{key}={value if key.endswith('s') else json.dumps(value)}" for key, value in asked.items() if value]
+    say(describe(load_study(options.study, [*options.overrides, *values])))
     return DONE
 
 
@@ -154,8 +175,26 @@ def _report(options: argparse.Namespace) -> int:
     from study.lifecycle import study_file
 
     study_file(options.directory)
-    say(str(write_report(options.directory)))
+    budget = None if options.budget is None else _budget_bytes(options.budget)
+    report = write_report(options.directory)
+    if budget is not None:
+        from analysis.load import load_study
+        from analysis.pareto import TOLERANCE
+        from study.budget_card import budget_text
+
+        say(budget_text(load_study(options.directory), budget, TOLERANCE) + "\n")
+    say(str(report))
     return DONE
+
+
+def _budget_bytes(text: str) -> int:
+    from study.faults import ConfigFault
+    from study.units import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise ConfigError([ConfigFault("--budget", "", text, str(error), "Write for example 8GiB.")]) from None
 
 
 def _doctor(options: argparse.Namespace) -> int:

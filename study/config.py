@@ -195,4 +195,6 @@ def _hardware_values(hardware: HardwareSettings) -> dict[str, Any]:
         "gpus": hardware.gpus,
         "memory_limit": None if limit is None else exact_bytes(limit),
         "max_adapters_per_gpu": hardware.max_adapters_per_gpu,
+        "price_per_hour": hardware.price_per_hour,
+        "force_bf16": hardware.force_bf16,
     }

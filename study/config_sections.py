@@ -63,6 +63,8 @@ HARDWARE = {
     "gpus": nullable(whole(1, 10_000)),
     "memory_limit": nullable(size()),
     "max_adapters_per_gpu": nullable(whole(1, 1024)),
+    "price_per_hour": nullable(number(0, 10_000)),  # USD, of one card
+    "force_bf16": flag(),
 }
 
 
@@ -140,8 +142,9 @@ def generation(section: Section) -> GenerationSettings:
 
 def hardware(section: Section) -> HardwareSettings:
     """Which cards the study runs on."""
-    gpu = section.get("gpu", _gpu(), HardwareSettings().gpu)
-    values = {name: section.get(name, rule, None) for name, rule in HARDWARE.items()}
+    defaults = HardwareSettings()
+    gpu = section.get("gpu", _gpu(), defaults.gpu)
+    values = {name: section.get(name, rule, getattr(defaults, name, None)) for name, rule in HARDWARE.items()}
     section.end()
     return HardwareSettings(gpu, memory_limit_bytes=values.pop("memory_limit"), **values)
 

@@ -1,4 +1,5 @@
-"""What a study would run, in words, after the checks that come before a run. (no torch at import, no ray)"""
+"""What a study would run, and what it would take, in words, after the checks that come before a run. (no torch at
+import, no ray)"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from analysis.wording import DASH, format_number, format_value
 from study.config import StudyConfig
 from study.ending import aligned
+from study.forecast import plan_words
 from study.lifecycle import open_search
 from study.objectives import Objective
 from study.planner import DEFAULT_ADAPTERS_PER_CPU_HOST, DEFAULT_ADAPTERS_PER_GPU
@@ -26,11 +28,12 @@ SPLIT_FACTS = {
 
 def describe(config: StudyConfig) -> str:
     """What would run: trials, steps, rows, model and data. Raises ConfigError with all that is wrong."""
-    found = check(config)
+    found = check(config, weights=False)
+    counts = trial_counts(config)
     facts = {
         "study": f"{config.name} ({config.file})",
         "base model": _model(config, found),
-        "trials": _trials(config),
+        "trials": _trials(config, counts),
         "each trial": _training(config, found),
         "data": _data(config),
         "measured": _measured(config, found),
@@ -40,7 +43,7 @@ def describe(config: StudyConfig) -> str:
     }
     width = max(map(len, facts))
     lines = [f"{name:<{width}}   {text}" for name, text in facts.items()]
-    parts = ["\n".join(lines), _splits(found), _configurations(config)]
+    parts = ["\n".join(lines), _splits(found), _configurations(config), plan_words(config, found, counts)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -56,8 +59,8 @@ def _model(config: StudyConfig, found: Preflight) -> str:
     return f"{config.trial.base_model.path}: {found.model_type}, {size} parameters"
 
 
-def _trials(config: StudyConfig) -> str:
-    counts, algorithm = trial_counts(config), config.search.algorithm
+def _trials(config: StudyConfig, counts: Mapping[str, int]) -> str:
+    algorithm = config.search.algorithm
     each = ", ".join(f"{count} {precision}" for precision, count in counts.items())
     seeds = ", ".join(map(str, config.seeds if algorithm == "grid" else config.seeds[:1]))
     return f"{sum(counts.values())}: {each}; algorithm {algorithm}; seed {seeds}"

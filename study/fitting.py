@@ -18,6 +18,10 @@ from trainables.settings import TrainingSettings
 
 FEWEST_TOKENS, LOWEST_RANK = 128, 4  # to which a remedy shortens rows, and lowers the rank
 MOST_CARDS = 8  # of one node, that a remedy asks for
+FP16_ON_A_CPU = (
+    "precision fp16 needs a GPU; on a CPU it is 8 to 12 times slower. Choose bf16 or fp32, or nf4 (which then computes "
+    "in one of them)."
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Target:
     """The hardware that is planned for: `count` equal cards, `per_node` of them in one machine; or CPUs (`card` None).
 
     `memory_bytes` is a card's, or the machine's; `limit_bytes` caps what the host may hold of it, beside CUDA's
-    context.
+    context. A host can spread its base over `base_cards` cards of its machine (None: over all of them).
     """
 
     card: GpuCard | None
@@ -77,6 +81,12 @@ class Target:
     calibration: Calibration
     limit_bytes: int | None = None
     cpu_computes_bf16: bool = False
+    base_cards: int | None = None
+
+    @property
+    def cards_together(self) -> int:
+        """How many cards a base may be spread over."""
+        return 1 if self.card is None else min(self.per_node, self.base_cards or self.per_node)
 
     @property
     def capacity_bytes(self) -> int:
@@ -146,11 +156,8 @@ def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
     load = load_of(config, workload)
     shape, constants = workload.shape, target.calibration.constants
     capacity = target.capacity_bytes
-    cards = cards_needed(shape, setting, load, capacity, target.per_node if target.card else 1, constants)
+    cards = cards_needed(shape, setting, load, capacity, target.cards_together, constants)
     own, left = adapter_bytes(shape, setting, load, constants), room(shape, setting, capacity, constants)
-    refusal = None
-    if target.card is not None:
-        refusal = precision_refusal(config.precision, target.card, workload.force_bf16)
     return Fit(
         config=config,
         setting=setting,
@@ -160,18 +167,26 @@ def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
         adapter_bytes=min(own, left) if cards == 1 else own,  # what fits alone has the whole room
         room_bytes=left,
         capacity_bytes=allocatable(capacity, constants),
-        refusal=refusal,
+        refusal=_refusal(config.precision, workload, target),
     )
 
 
+def _refusal(precision: str, workload: Workload, target: Target) -> str | None:
+    if target.card is not None:
+        return precision_refusal(precision, target.card, workload.force_bf16)
+    return FP16_ON_A_CPU if precision == "fp16" else None
+
+
 def infeasible_facts(fit: Fit) -> dict[str, Any]:
-    """What a record says of a configuration that was predicted not to fit, JSON-ready."""
+    """What a record says of a configuration that was predicted not to fit, JSON-ready: the moment that needs most,
+    and its components, which sum to the bytes asked for."""
+    moment, components = fit.largest.largest_moment
     return {
-        "phase": fit.largest.peak_moment,
+        "phase": moment,
         "requested_bytes": fit.largest.needed_bytes,
         "available_bytes": fit.capacity_bytes,
         "source": "predicted",
-        "components": dict(fit.largest.components),
+        "components": dict(components),
     }
 
 
@@ -186,9 +201,16 @@ def remedies(config: TrialConfig, workload: Workload, target: Target) -> tuple[s
     over_more = fit(config, workload, replace(target, per_node=MOST_CARDS))
     if target.card is not None and over_more.fits:
         alone.append(f"{over_more.cards} such cards in one node")
+    elif target.base_cards is not None:
+        alone += _larger_card(config, workload, target)
     if alone:
         return tuple(alone)
     return tuple(_together(config, workload, target)) or tuple(_larger_card(config, workload, target))
+
+
+def cards_that_would_do(config: TrialConfig, workload: Workload, target: Target) -> int | None:
+    """Over how many such cards of one node the base would have to be spread; None where that does not help either."""
+    return fit(config, workload, replace(target, per_node=MOST_CARDS, base_cards=None)).cards
 
 
 def _changes(config: TrialConfig, workload: Workload) -> Iterator[Iterator[tuple[str, TrialConfig, Workload]]]:

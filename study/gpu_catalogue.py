@@ -89,6 +89,11 @@ def card_of(found: Card) -> GpuCard | None:
     return None
 
 
+def is_of_kind(name: str, card: GpuCard) -> bool:
+    """Whether a card of that name, as CUDA writes it, is one of these."""
+    return _plain(name).startswith(_family(card)) or name == card.name
+
+
 def precision_refusal(precision: str, card: GpuCard, force_bf16: bool = False) -> str | None:
     """Why the card should not compute in that precision; None where it may.
 

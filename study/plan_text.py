@@ -26,7 +26,7 @@ def plan_text(plan: StudyPlan) -> str:
     for remedies in dict.fromkeys(_would_help(row) for row in plan.rows if not row.fit.fits):
         lines += [
             "",
-            *(_refused(row) for row in plan.rows if not row.fit.fits and _would_help(row) == remedies),
+            *(_refused(row, plan) for row in plan.rows if not row.fit.fits and _would_help(row) == remedies),
             remedies,
         ]
     return "\n".join(lines)
@@ -108,13 +108,17 @@ def _total(plan: StudyPlan) -> str:
     return f"{text}, {plan.price:.2f} USD at {plan.price_per_hour:.3f} USD an hour and card ({source})."
 
 
-def _refused(row: PlanRow) -> str:
+def _refused(row: PlanRow, plan: StudyPlan) -> str:
     one = row.fit
     name = f"{one.config.precision}, rank {one.config.rank}, {one.config.target_set}"
     if one.refusal:
         return f"{name} is refused."
     needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
-    return f"{name} does not fit: it needs {needed}, and a card can hold {there}."
+    where = "the machine" if one.setting.device == "cpu" else "a card"
+    text = f"{name} does not fit: it needs {needed}, and {where} can hold {there}."
+    if row.would_take is None or plan.target.base_cards is None:
+        return text
+    return f"{text} {row.would_take} such cards would hold it together, but a host keeps to one."
 
 
 def _would_help(row: PlanRow) -> str:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from search_spaces.trial_config import MODULE_NAMES
 from study.config import ConfigError, ConfigFault, StudyConfig
+from study.gpu_catalogue import find_gpu, precision_refusal
+from trainables.model_shape import ModelShape
+from trainables.settings import BaseModelSettings, DatasetSettings
+
+WEIGHTS, TOKENIZER = "weights", "tokenizer"
 
 
 @dataclass(frozen=True)
@@ -17,10 +24,16 @@ class Preflight:
     parameter_count: int
     model_type: str
     statistics: Mapping[str, Mapping[str, Any]]
+    shape: ModelShape | None = None
+    missing: tuple[str, ...] = ()  # what a plan does without, and a run does not
 
 
-def check(config: StudyConfig) -> Preflight:
-    """Looks at model, tokenizer, target modules and data, loading no weights. Raises ConfigError with every fault."""
+def check(config: StudyConfig, weights: bool = True) -> Preflight:
+    """Looks at model, tokenizer, target modules and data, loading no weights. Raises ConfigError with every fault.
+
+    Without `weights`, as for a plan, a model's folder may lack them, and its tokenizer with them: rows are then taken
+    to be as long as they may get.
+    """
     # Here and not above: these import transformers, which a command without a study does not need.
     from trainables.dataset import DatasetError, prepare_dataset
     from trainables.model_files import inspect, load_tokenizer
@@ -36,35 +49,76 @@ def check(config: StudyConfig) -> Preflight:
             return None
 
     model, data = config.trial.base_model, config.trial.dataset
-    info = attempt("base_model.path", model.path, lambda: inspect(model), BaseModelError)
-    tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError) if info else None
+    info = attempt("base_model.path", model.path, lambda: inspect(model, weights), BaseModelError)
+    missing = () if weights or not info else _missing(model)
+    tokenizer = None
+    if info and TOKENIZER not in missing:
+        tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError)
     faults += _precision_faults(config)
     if info:
         faults += _module_faults(config, info.linear_modules)
         faults += _length_faults(config, info.max_positions)
-    dataset = None
-    if tokenizer:
-        dataset = attempt(
-            "dataset", data.source or data.train_file, lambda: prepare_dataset(data, tokenizer), DatasetError
-        )
-    if faults or dataset is None or info is None:
+    statistics = None
+    if tokenizer or TOKENIZER in missing:
+        where = data.source or data.train_file
+        read = partial(_statistics, data, tokenizer, prepare_dataset)
+        statistics = attempt("dataset", where, read, DatasetError)
+    if faults or statistics is None or info is None:
         raise ConfigError(tuple(dict.fromkeys(faults)))
-    return Preflight(info.parameter_count, info.model_type, dataset.statistics)
+    return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing)
+
+
+def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The splits' statistics; without a tokenizer, as if every row had `max_tokens` tokens, all of them targets."""
+    if tokenizer is not None:
+        found: Mapping[str, Mapping[str, Any]] = prepare(data, tokenizer).statistics
+        return found
+    from trainables.dataset import load_examples
+
+    most = data.max_tokens
+    return {
+        name: {"rows": len(rows), "tokens": len(rows) * most, "target_tokens": len(rows) * most, "max_length": most}
+        for name, rows in zip(("train", "eval", "test"), load_examples(data), strict=True)
+    }
+
+
+def _missing(model: BaseModelSettings) -> tuple[str, ...]:
+    """What a model's folder lacks beside its configuration; the tokenizer alone may not be missing."""
+    from trainables.model_location import BaseModelError, locate, weight_files
+
+    files = locate(model)
+    if files.kind != "folder":
+        return ()
+    folder = Path(files.path)
+    try:
+        weight_files(folder)
+        return ()
+    except BaseModelError:
+        has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file()
+        return (WEIGHTS,) if has_tokenizer else (WEIGHTS, TOKENIZER)
 
 
 def _precision_faults(config: StudyConfig) -> list[ConfigFault]:
+    """Precisions that the study's own hardware should not compute in."""
+    hardware = config.trial.hardware
+    if hardware.gpu == "auto":
+        return []
+    refuse = _refused_on_a_cpu
+    if hardware.gpu != "cpu":
+        refuse = partial(precision_refusal, card=find_gpu(hardware.gpu), force_bf16=hardware.force_bf16)
+    refused = {precision: refuse(precision) for precision in config.space.precisions()}
+    return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
+
+
+def _refused_on_a_cpu(precision: str) -> str | None:
     from trainables.model_files import check_precision
     from trainables.model_location import BaseModelError
 
-    if config.trial.hardware.gpu != "cpu":
-        return []
-    faults = []
-    for precision in config.space.precisions():
-        try:
-            check_precision(precision, "cpu")
-        except BaseModelError as error:
-            faults.append(ConfigFault(config.file, "space.precision", precision, str(error), ""))
-    return faults
+    try:
+        check_precision(precision, "cpu")
+    except BaseModelError as error:
+        return str(error)
+    return None
 
 
 def _module_faults(config: StudyConfig, there: tuple[str, ...]) -> list[ConfigFault]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search_spaces.trial_config import TrialConfig
-from study.fitting import Fit, Target, Workload, fit, remedies
+from study.fitting import Fit, Target, Workload, cards_that_would_do, fit, remedies
 from study.planner import (
     DEFAULT_ADAPTERS_PER_GPU,
     Demand,
@@ -32,6 +32,7 @@ class PlanRow:
     trials: int
     seconds_per_epoch: float | None  # alone; None where the card's rates are not known, or it does not fit
     remedies: tuple[str, ...]  # for what does not fit
+    would_take: int | None = None  # cards of one node together, over which a host does not spread its base
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,32 @@ def nodes_of(target: Target, cores_per_node: float) -> tuple[Node, ...]:
 def demands_of(fits: Sequence[Fit], workload: Workload, target: Target) -> list[Demand]:
     """One demand for each precision and number of cards; trials that take a whole card by themselves come before,
     apart."""
+    return [demand_of(len(own), own, workload, target) for own in groups_of(fits)]
+
+
+def groups_of(fits: Sequence[Fit]) -> list[list[Fit]]:
+    """What fits, by the phase that it belongs to, the phases in the order in which they run."""
     groups: dict[tuple[str, int, bool], list[Fit]] = {}
     for one in fits:
         assert one.cards is not None
         groups.setdefault((one.config.precision, one.cards, _alone(one)), []).append(one)
-    demands = []
     order: list[str] = list(dict.fromkeys(one.config.precision for one in fits))
-    for precision, cards, alone in sorted(groups, key=lambda key: (order.index(key[0]), -key[1], not key[2])):
-        own = groups[precision, cards, alone]
-        smallest = min(own, key=lambda one: one.adapter_bytes)
-        room = smallest.room_bytes if cards == 1 else None
-        size = smallest.adapter_bytes if cards == 1 else None
-        demands.append(Demand(precision, len(own), size, room, cards, _most(smallest, workload, target)))
-    return demands
+    return [groups[key] for key in sorted(groups, key=lambda key: (order.index(key[0]), -key[1], not key[2]))]
+
+
+def demand_of(trials: int, fits: Sequence[Fit], workload: Workload, target: Target) -> Demand:
+    """So many trials, of which these are some, all of one precision and number of cards."""
+    smallest = min(fits, key=lambda one: one.adapter_bytes)
+    assert smallest.cards is not None
+    alone = smallest.cards == 1
+    return Demand(
+        smallest.config.precision,
+        trials,
+        smallest.adapter_bytes if alone else None,
+        smallest.room_bytes if alone else None,
+        smallest.cards,
+        _most(smallest, workload, target),
+    )
 
 
 def _alone(one: Fit) -> bool:
@@ -149,7 +163,8 @@ def _most(one: Fit, workload: Workload, target: Target) -> int | None:
 
 def _row(one: Fit, trials: int, workload: Workload, target: Target) -> PlanRow:
     if not one.fits:
-        return PlanRow(one, trials, None, remedies(one.config, workload, target))
+        would_take = None if one.refusal or target.card is None else cards_that_would_do(one.config, workload, target)
+        return PlanRow(one, trials, None, remedies(one.config, workload, target), would_take)
     return PlanRow(one, trials, seconds_per_epoch(one, workload, target), ())
 
 

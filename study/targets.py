@@ -2,16 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from study.calibration import calibration_for
 from study.fitting import Target
-from study.gpu_catalogue import GpuCard, card_of
-from study.hardware import Card
+from study.gpu_catalogue import GpuCard, UnknownGpuError, card_of, find_gpu
+from study.hardware import Card, find_cards
+from trainables.protocol import ENGINE_VERSION
+from trainables.settings import HardwareSettings
 
+HOST_CARDS = 1  # a host holds its base on one card: it does not spread it over several yet
 USABLE_SHARE = 0.97  # of what NVML calls a card's memory, CUDA can have; the catalogue knows it of its own cards
+AUTO = "auto"
 CPU = "cpu"  # whose calibration is one for all processors: libraries take what they take
+
+
+def target_here(hardware: HardwareSettings) -> Target:
+    """What a study is planned for: the cards that it names, else this machine's, else its processor."""
+    limit = hardware.memory_limit_bytes
+    found = () if hardware.gpu == CPU else find_cards().cards
+    if hardware.gpu not in (CPU, AUTO):
+        card = find_gpu(hardware.gpu)
+        alike = sum(card_of(one) == card for one in found)
+        return gpu_target(card, hardware.gpus or alike or 1, ENGINE_VERSION, limit_bytes=limit)
+    smallest = smallest_here(found)
+    if smallest is None:
+        return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION, limit_bytes=limit)
+    card, count = smallest
+    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, limit_bytes=limit)
+
+
+def target_of_cluster(
+    hardware: HardwareSettings, gpus_by_node: Sequence[float], kinds: Collection[str], use_gpu: bool, local: bool
+) -> Target | None:
+    """What a study runs on: this machine (`local`) as NVML knows it, else the cards that the study or Ray names.
+
+    `kinds` are Ray's names of the nodes' cards (`T4`, `A100-40G`). None where the cards are not known. Other machines
+    without cards are taken to be like this one.
+    """
+    limit = hardware.memory_limit_bytes
+    if not use_gpu:
+        return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION, limit_bytes=limit)
+    found = smallest_here(find_cards().cards) if local else None
+    card = found[0] if found else _named(hardware, kinds)
+    if card is None:
+        return None
+    count, most = int(sum(gpus_by_node)), int(max(gpus_by_node, default=0))
+    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, most, limit)
+
+
+def _named(hardware: HardwareSettings, kinds: Collection[str]) -> GpuCard | None:
+    if hardware.gpu not in (AUTO, CPU):
+        return find_gpu(hardware.gpu)
+    cards = [card for card in map(_of_ray, kinds) if card]
+    return min(cards, key=lambda card: card.memory_bytes) if cards and len(cards) == len(kinds) else None
+
+
+def _of_ray(kind: str) -> GpuCard | None:
+    for name in (kind, kind.removesuffix("G")):
+        with suppress(UnknownGpuError):
+            return find_gpu(name)
+    return None
 
 
 def gpu_target(
@@ -19,7 +74,7 @@ def gpu_target(
 ) -> Target:
     """`count` such cards, `per_node` of them in one machine (None: all), calibrated by what was measured on such."""
     calibration = calibration_for(card.key, "cuda", engine)
-    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes)
+    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes, base_cards=HOST_CARDS)
 
 
 def cpu_target(

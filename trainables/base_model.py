@@ -59,15 +59,21 @@ class BaseModel:
 
 
 def load_base_model(
-    settings: BaseModelSettings, precision: str, device: torch.device | str, use_cache: bool = True
+    settings: BaseModelSettings,
+    precision: str,
+    device: torch.device | str,
+    use_cache: bool = True,
+    force_bf16: bool = False,
 ) -> BaseModel:
     """Loads the base model in a precision onto a device; `use_cache` keeps and reads quantized weights.
+
+    `force_bf16` lets cards compute in bf16 that only emulate it.
 
     Raises BaseModelError for what cannot be had, read or computed there, with the remedy.
     """
     device = torch.device(device)
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    check_precision(precision, device, capability)
+    check_precision(precision, device, capability, force_bf16)
     dtype = compute_dtype(precision, device, capability)
     with _quiet():
         info = inspect(settings)

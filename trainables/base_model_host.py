@@ -197,7 +197,8 @@ def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[],
         torch.set_num_threads(settings.threads)
     else:
         cap_memory(settings.trial.hardware.memory_limit_bytes)
-    base = load_base_model(settings.trial.base_model, settings.precision, device)
+    forced = settings.trial.hardware.force_bf16
+    base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced)
     dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
     return Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
 

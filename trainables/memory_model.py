@@ -74,6 +74,11 @@ class MemoryPrediction:
         return max(sum(moment.values()) for moment in self.moments.values())
 
     @property
+    def largest_moment(self) -> tuple[str, Components]:
+        """The moment of `needed_bytes`, and its bytes by name."""
+        return max(self.moments.items(), key=lambda moment: sum(moment[1].values()))
+
+    @property
     def reserved_bytes(self) -> int:
         """What the allocator holds of the card for `needed_bytes`, its slack included."""
         return round(self.needed_bytes * self.constants.reserved_factor)

@@ -55,10 +55,13 @@ class BaseModelInfo:
     tie_word_embeddings: bool
 
 
-def check_precision(precision: str, device: object, capability: tuple[int, int] | None = None) -> None:
+def check_precision(
+    precision: str, device: object, capability: tuple[int, int] | None = None, force_bf16: bool = False
+) -> None:
     """Raises BaseModelError where the precision makes no sense on the device.
 
-    `device` is "cpu", "cuda" or a torch.device; `capability` is the card's compute capability, where it is known.
+    `device` is "cpu", "cuda" or a torch.device; `capability` is the card's compute capability, where it is known;
+    `force_bf16` lets it be emulated.
     """
     if str(device).startswith("cpu"):
         if precision == "fp16":
@@ -66,10 +69,11 @@ def check_precision(precision: str, device: object, capability: tuple[int, int] 
                 "precision fp16 needs a GPU; the device is a CPU, where it is 8 to 12 times slower. "
                 "Choose bf16 or fp32 (or nf4)."
             )
-    elif precision == "bf16" and capability is not None and capability < AMPERE:
+    elif precision == "bf16" and capability is not None and capability < AMPERE and not force_bf16:
         raise BaseModelError(
             f"precision bf16 needs a card of compute capability 8.0 or more; this one has "
-            f"{capability[0]}.{capability[1]}. Choose fp16 (or nf4, which then computes in fp16)."
+            f"{capability[0]}.{capability[1]}. Choose fp16 (or nf4, which then computes in fp16); "
+            "hardware.force_bf16: true insists."
         )
 
 
@@ -128,10 +132,11 @@ def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
         ) from error
 
 
-def inspect(settings: BaseModelSettings) -> BaseModelInfo:
+def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
     """What the files say of the model, without loading or downloading weights.
 
-    Raises BaseModelError for a model that we cannot train, or that cannot be had.
+    Without `weights` they need not even be there: their hash is empty. Raises BaseModelError for a model that we cannot
+    train, or that cannot be had.
     """
     files = locate(settings)
     config = read_config(files)
@@ -140,7 +145,7 @@ def inspect(settings: BaseModelSettings) -> BaseModelInfo:
     return BaseModelInfo(
         path=settings.path,
         revision=_small_files(files).name if files.kind == "hub" else None,
-        sha256=_weights_hash(files),
+        sha256=_weights_hash(files) if weights else "",
         model_type=config.model_type,
         parameter_count=parameter_count,
         linear_modules=linear_modules,

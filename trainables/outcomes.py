@@ -15,12 +15,11 @@ import torch
 from trainables.base_model import BaseModel
 from trainables.dataset import PreparedDataset
 from trainables.evaluation import Evaluation
-from trainables.protocol import Outcome
+from trainables.protocol import ENGINE_VERSION, Outcome
 from trainables.residents import Resident
 from trainables.resources import Footprint, memory_source
 from trainables.settings import TrialSettings
 
-ENGINE_VERSION = 1  # counts changes of the training engine after which costs do not compare
 MASK_POLICY = "completion and EOS"
 
 

@@ -65,6 +65,8 @@ class HardwareSettings:
     gpus: int | None = None  # None: all that are there
     memory_limit_bytes: int | None = None
     max_adapters_per_gpu: int | None = None  # on a CPU: per host
+    price_per_hour: float | None = None  # of one card, USD; None: the catalogue's
+    force_bf16: bool = False  # on cards that only emulate it (compute capability under 8.0)
 
 
 @dataclass(frozen=True)

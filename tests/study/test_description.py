@@ -19,7 +19,7 @@ FACTS = {"rows": 32, "dropped": 0, "truncated": 3, "tokens": 1234, "median_lengt
 @pytest.fixture(autouse=True)
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     statistics = {"train": FACTS, "eval": {**FACTS, "rows": 4}, "test": {**FACTS, "rows": 0}}
-    monkeypatch.setattr(description, "check", lambda config: Preflight(134_515_008, "llama", statistics))
+    monkeypatch.setattr(description, "check", lambda config, weights: Preflight(134_515_008, "llama", statistics))
 
 
 def described(folder: Path, **changes: Any) -> dict[str, str]:

@@ -1,14 +1,18 @@
 """What fits on which cards, and what would help where it does not."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
-from study.fitting import Workload, fit, infeasible_facts, memory_setting, remedies
+from study.fitting import Fit, Workload, cards_that_would_do, fit, infeasible_facts, memory_setting, remedies
 from study.study_plan import demands_of
 from tests.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, PUBMEDQA, cards, config, cpus, workload
 from trainables.model_shape import ModelShape
 from trainables.settings import TrainingSettings
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def test_nf4_fits_one_t4_and_fp16_takes_two_of_one_node():
@@ -29,6 +33,35 @@ def test_what_fits_needs_no_more_than_a_card_can_hold_and_the_rest_more():
             assert one.largest.device_bytes <= cards().memory_bytes + 1
 
 
+def measured_rows():
+    text = (RESULTS / "memory_table_h100_llama_3_8b_nf4.json").read_text(encoding="utf-8")
+    return [row for row in json.loads(text)["rows"] if row["status"] == "measured"]
+
+
+def fit_of(row, limit_bytes: int) -> Fit:
+    """A measured configuration, as a study would have it, on an H100 that is capped."""
+    load, checkpointing = row["load"], row["setting"]["gradient_checkpointing"]
+    training = {"micro_batch_size": load["rows"], "gradient_checkpointing": checkpointing}
+    share = load["targets"] / (load["rows"] * load["tokens"])
+    own = dataclasses.replace(workload(load["tokens"], **training), target_share=share)
+    targets = "q_v" if len(load["target_modules"]) == 2 else "all_linear"
+    one = config("nf4", load["rank"], targets, lora_dropout=0.05 if load["dropout"] else 0.0)
+    return fit(one, own, dataclasses.replace(cards("h100", count=1), limit_bytes=limit_bytes))
+
+
+@pytest.mark.parametrize("row", measured_rows(), ids=lambda row: f"{row['load']['rank']}-{row['peak_memory_bytes']}")
+def test_at_the_edge_what_is_admitted_fits_and_what_fits_is_admitted(row):
+    """Against peaks that a card measured, under caps from under to over them: nothing admitted exceeds its cap, and
+    nothing is refused that leaves the cap 3 % (the allocator's slack, 2 %, and the model's error)."""
+    peak = row["peak_memory_bytes"]
+    caps = [round(near * peak) for near in (0.8, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.001, 1.01, 1.02, 1.03, 1.1)]
+    for cap in (*caps, 8 * GIB, 12 * GIB, round(14.56 * GIB), 24 * GIB):
+        one = fit_of(row, cap)
+        assert vars(one.setting) == row["setting"]
+        assert peak <= cap or not one.fits
+        assert one.fits or 1.03 * peak > cap
+
+
 def test_a_limit_caps_what_the_host_may_hold_beside_cudas_context():
     big = cards("h200", count=1)
     for limit in (5 * GIB, 6 * GIB, 8 * GIB):
@@ -43,7 +76,7 @@ def test_the_records_facts_of_what_does_not_fit():
     facts = infeasible_facts(one)
     assert facts["requested_bytes"] > facts["available_bytes"]
     assert facts["source"] == "predicted"
-    assert sum(facts["components"].values()) == one.largest.peak_memory_bytes
+    assert sum(facts["components"].values()) == facts["requested_bytes"] == one.largest.needed_bytes
 
 
 def test_bf16_on_a_t4_is_refused_unless_forced():
@@ -88,6 +121,18 @@ def test_a_remedy_makes_it_fit():
 
 def test_fp16_on_one_t4_takes_nf4_or_two_cards():
     assert remedies(config("fp16"), workload(), cards(count=1)) == ("precision: nf4", "2 such cards in one node")
+
+
+def test_where_hosts_keep_to_one_card_a_larger_one_is_the_remedy():
+    target = dataclasses.replace(cards(count=4), base_cards=1)
+    assert fit(config("fp16"), workload(), target).cards is None
+    assert cards_that_would_do(config("fp16"), workload(), target) == 2
+    assert remedies(config("fp16"), workload(), target) == ("precision: nf4", "a card of 22.03 GiB (l4)")
+
+
+def test_fp16_on_a_cpu_is_refused():
+    assert "needs a GPU" in fit(config("fp16"), workload(), cpus(64 * GIB)).refusal
+    assert fit(config("nf4"), workload(), cpus(64 * GIB)).refusal is None
 
 
 def test_what_nothing_alone_mends_takes_everything_or_a_larger_card():

@@ -112,8 +112,8 @@ def test_modules_that_the_model_lacks(tmp_path: Path, tiny_model: Path, monkeypa
 
     real = model_files.inspect
 
-    def without_gate(settings: Any) -> Any:
-        info = real(settings)
+    def without_gate(settings: Any, weights: bool = True) -> Any:
+        info = real(settings, weights)
         linear = tuple(name for name in info.linear_modules if name != "gate_proj")
         return dataclasses.replace(info, linear_modules=linear)
 

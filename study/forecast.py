@@ -1,0 +1,99 @@
+"""What the models say of a study before it runs: its workload, its hardware, and each configuration's fit. (no torch,
+no ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from search_spaces.trial_config import TrialConfig
+from study.config import StudyConfig
+from study.fitting import Fit, Target, Workload, fit
+from study.hardware import usable_cores
+from study.plan_text import plan_text
+from study.preflight import TOKENIZER, WEIGHTS, Preflight
+from study.sampling import Sampling
+from study.study_plan import footprint, make_plan
+from study.targets import target_here
+
+MOST_DRAWN = 12  # configurations of a precision that stand for a search's
+MISSING = {
+    WEIGHTS: "The model's weights are not there yet: a run needs them.",
+    TOKENIZER: "Without a tokenizer every row is taken to be as long as dataset.max_tokens, all of it targets.",
+}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The memory model's word on a study's configurations, each footprint computed once."""
+
+    workload: Workload
+    target: Target
+    _fits: dict[tuple[object, ...], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def fit(self, config: TrialConfig) -> Fit:
+        """Whether and how the configuration fits."""
+        key = footprint(config)
+        if key not in self._fits:
+            self._fits[key] = fit(config, self.workload, self.target)
+        return self._fits[key]
+
+    def predictions(self, config: TrialConfig) -> dict[str, Any]:
+        """A record's predictions, JSON-ready."""
+        return {"peak_memory_bytes": self.fit(config).largest.peak_memory_bytes}
+
+
+def workload_of(config: StudyConfig, found: Preflight) -> Workload | None:
+    """What the study's trials share; None where the model's shape is not known."""
+    if found.shape is None:
+        return None
+    trial = config.trial
+    return Workload.of(
+        found.shape,
+        trial.training,
+        found.statistics,
+        trial.base_model.double_quantization,
+        trial.hardware.force_bf16,
+    )
+
+
+def likely_configurations(config: StudyConfig, counts: Mapping[str, int]) -> list[TrialConfig]:
+    """A grid's configurations; for a search as many as each precision has trials, of up to `MOST_DRAWN` draws."""
+    if config.search.algorithm == "grid":
+        return config.space.grid(config.seeds)
+    trials, seed = sum(counts.values()), config.search.seed
+    sampling = Sampling(config.space, "random", trials, seed, config.seeds[0], ("minimize",))
+    configs: list[TrialConfig] = []
+    for precision, count in counts.items():
+        drawn = _drawn(sampling, precision, min(count, MOST_DRAWN))
+        configs += [drawn[number % len(drawn)] for number in range(count if drawn else 0)]
+    return configs
+
+
+def _drawn(sampling: Sampling, precision: str, count: int) -> list[TrialConfig]:
+    drawn: list[TrialConfig] = []
+    for number in range(count):
+        proposed = sampling.propose(precision, number, [], drawn)
+        if proposed is not None:
+            drawn.append(proposed[1])
+    return drawn
+
+
+def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:
+    """The plan of a study in words and tables; nothing where the model's shape is not known."""
+    workload, hardware = workload_of(config, found), config.trial.hardware
+    if workload is None:
+        return ""
+    plan = make_plan(
+        likely_configurations(config, counts),
+        workload,
+        target_here(hardware),
+        hardware,
+        cores_per_node=float(usable_cores()),
+        price_per_hour=hardware.price_per_hour,
+    )
+    notes = [MISSING[name] for name in found.missing]
+    if config.search.algorithm != "grid":
+        notes.append("A search finds its own configurations; the plan is for some that were drawn by chance.")
+    return "\n\n".join(part for part in (plan_text(plan), "\n".join(notes)) if part)
