@@ -17,6 +17,7 @@ from study.records import MEASUREMENTS, TrialRecord
 
 SETTINGS_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"
+COST_FILE = "cost.json"
 RESULTS_FILE = "results.jsonl"
 RESTORE = "Restore the study.yaml that the run wrote."
 INFEASIBLE = ("phase", "requested_bytes", "available_bytes", "source")
@@ -44,6 +45,7 @@ class Study:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     memory_limit: float | None = None  # bytes, where the study set one
+    cost: Mapping[str, Any] = field(default_factory=dict)  # of a study on cards: their hours and price
 
 
 def load_study(directory: Path | str) -> Study:
@@ -60,9 +62,10 @@ def load_study(directory: Path | str) -> Study:
         directory=directory,
         objectives=_objectives(settings.get("objectives"), directory / SETTINGS_FILE),
         records=_read_records(directory / RESULTS_FILE),
-        provenance=_read_provenance(directory / PROVENANCE_FILE),
+        provenance=_read_mapping(directory / PROVENANCE_FILE),
         settings=settings,
         memory_limit=_memory_limit(settings.get("hardware"), directory / SETTINGS_FILE),
+        cost=_read_mapping(directory / COST_FILE),
     )
 
 
@@ -142,7 +145,7 @@ def _memory_limit(hardware: Any, file: Path) -> float | None:
         raise StudyDirectoryError(f"{file}: hardware.memory_limit: {error}. {RESTORE}") from error
 
 
-def _read_provenance(file: Path) -> dict[str, Any]:
+def _read_mapping(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     remedy = "Remove the file: the report then leaves its section out."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 from analysis.figure_parts import Figure, measures_process
 from analysis.load import Study
 from analysis.report_html import definitions, escape, grid, note
-from analysis.wording import DASH, configuration_name, format_number, shorten
+from analysis.wording import DASH, configuration_name, format_duration, format_number, shorten
 from study.records import TrialRecord
 
 PROCESS_MEMORY = (
@@ -135,9 +135,24 @@ def _origins(study: Study) -> list[tuple[str, Any]]:
         ("compute type", _distinct(study, _compute_type)),
         ("memory measured as", _distinct(study, lambda record: record.device.get("memory_source"))),
         ("dataset fingerprint", _distinct(study, lambda record: record.dataset.get("fingerprint"))),
+        ("time and price", cost_words(study.cost)),
         ("seeds of trials", _distinct(study, lambda record: record.config.seed)),
         ("seed of the data", (study.settings.get("dataset") or {}).get("seed")),
     ]
+
+
+def cost_words(cost: Mapping[str, Any]) -> list[str]:
+    """What the study's cards have cost so far; nothing where it held none, or its file is not whole."""
+    try:
+        held = f"{format_duration(float(cost['seconds']))} on {int(cost['cards'])} x {cost['card']}"
+        text = f"{held}: {float(cost['gpu_hours']):.2f} GPU-hours"
+        if cost.get("price_usd") is None:
+            return [text]
+        source = f" ({cost['price_source']})" if cost.get("price_source") else ""
+        rate = f"{float(cost['price_per_hour']):.3f} USD an hour and card{source}"
+        return [f"{text}, {float(cost['price_usd']):.2f} USD at {rate}"]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _compute_type(record: TrialRecord) -> str | None:

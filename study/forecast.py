@@ -13,6 +13,7 @@ from study.fitting import Fit, Target, Workload, fit
 from study.hardware import usable_cores
 from study.plan_text import plan_text
 from study.preflight import TOKENIZER, WEIGHTS, Preflight
+from study.records import TrialRecord
 from study.sampling import Sampling
 from study.study_plan import footprint, make_plan
 from study.targets import target_here
@@ -26,11 +27,12 @@ MISSING = {
 
 @dataclass(frozen=True)
 class Forecast:
-    """The memory model's word on a study's configurations, each footprint computed once."""
+    """The memory model's word on a study's configurations, each footprint computed once; and what was observed."""
 
     workload: Workload
     target: Target
     _fits: dict[tuple[object, ...], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _ran_out: dict[tuple[object, ...], TrialRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fit(self, config: TrialConfig) -> Fit:
         """Whether and how the configuration fits."""
@@ -38,6 +40,15 @@ class Forecast:
         if key not in self._fits:
             self._fits[key] = fit(config, self.workload, self.target)
         return self._fits[key]
+
+    def note(self, record: TrialRecord) -> None:
+        """A trial has ended: where it ran out of memory alone, those of its footprint would too."""
+        if record.status == "infeasible" and (record.infeasible or {}).get("source") == "observed":
+            self._ran_out[footprint(record.config)] = record
+
+    def ran_out(self, config: TrialConfig) -> TrialRecord | None:
+        """A trial of the same footprint that ran out of memory alone."""
+        return self._ran_out.get(footprint(config))
 
     def predictions(self, config: TrialConfig) -> dict[str, Any]:
         """A record's predictions, JSON-ready."""

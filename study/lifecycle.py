@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
 from study.output import say
 from study.planner import PlanError
-from study.preflight import check
+from study.preflight import Preflight, check
 from study.records import TrialRecord
 from study.search import StudySearch
 from study.search_database import DATABASE_FILE
@@ -44,12 +45,12 @@ def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) ->
     """
     if out is not None:
         _check_free(out)
-    check(config)
+    found = check(config)
     facts = provenance.collect(command, now)
     directory = _make_directory(config, out, now)
     provenance.write(directory, facts)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
-    return _open(config, directory)
+    return _open(config, directory, found)
 
 
 def reopen(directory: Path) -> StudyRun:
@@ -62,7 +63,7 @@ def reopen(directory: Path) -> StudyRun:
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(remaining(study).values()):
-            check(study.config)
+            return replace(study, found=check(study.config))
     except BaseException:
         study.store.close()
         raise
@@ -148,7 +149,7 @@ def _trials(count: int) -> str:
     return "trial" if count == 1 else "trials"
 
 
-def _open(config: StudyConfig, directory: Path) -> StudyRun:
+def _open(config: StudyConfig, directory: Path, found: Preflight | None = None) -> StudyRun:
     from study.run import StudyRun
 
     store = ResultsStore(directory)
@@ -159,7 +160,7 @@ def _open(config: StudyConfig, directory: Path) -> StudyRun:
     except BaseException:
         store.close()
         raise
-    return StudyRun(config, directory, search, store)
+    return StudyRun(config, directory, search, store, found)
 
 
 def open_search(config: StudyConfig, database: Path) -> StudySearch:

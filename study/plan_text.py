@@ -40,8 +40,9 @@ def _hardware(plan: StudyPlan) -> list[str]:
         machine = f"{target.count} x {target.card.summary}"
     limit = f", limited to {format_bytes(target.limit_bytes)}" if target.limit_bytes else ""
     known = target.calibration
-    basis = f"calibrated by {known.footprints} footprints measured on such a card" if plan.calibrated else (
-        "not calibrated: no footprint was measured on such a card yet"
+    kind = "processor" if target.card is None else "card"
+    basis = f"calibrated by {known.footprints} footprints measured on such a {kind}" if plan.calibrated else (
+        f"not calibrated: no footprint was measured on such a {kind} yet"
     )  # fmt: skip
     checkpointing = "with" if training.gradient_checkpointing else "without"
     return [
@@ -97,7 +98,7 @@ def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
 
 def _total(plan: StudyPlan) -> str:
     if plan.seconds is None:
-        return "Time and price: not known for this hardware until a study has run on it."
+        return "Time and price: not known for this hardware, whose rates the catalogue does not have."
     assert plan.target.card is not None
     text = f"In all about {duration(plan.seconds)}, {plan.gpu_hours or 0:.2f} GPU-hours"
     if plan.price is None or plan.price_per_hour is None:

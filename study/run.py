@@ -9,22 +9,29 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
+from study.admission import Admission, refuse_what_never_fits
 from study.config import StudyConfig
+from study.cost import counted
 from study.files import write_whole
-from study.planner import Node, Phase, plan_phases
+from study.forecast import Forecast, workload_of
+from study.lessons import keep_lessons
+from study.phases import StudyPhase, study_phases
+from study.planner import DEFAULT_ADAPTERS_PER_GPU, Node
+from study.preflight import Preflight
 from study.progress import LiveTable, StudyProgress
-from study.ray_address import ray_address
+from study.ray_address import LOCAL, ray_address
 from study.recording import Recorder
 from study.records import TrialRecord
 from study.search import StudySearch
 from study.store import ResultsStore, StoreError
+from study.targets import target_of_cluster
 from study.tune_searcher import TuneSearcher
 from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
@@ -32,6 +39,7 @@ from trainables.lora_trial import LoraTrial
 MAX_TRIAL_RESTARTS = 3
 RAY_ATTEMPTS = 3
 TUNE_FOLDER = "tune"
+CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
@@ -53,17 +61,30 @@ class StudyRun:
     directory: Path
     search: StudySearch
     store: ResultsStore
+    found: Preflight | None = None  # of model and data; None where nothing was checked
 
 
 def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
     with _ray(), _terminated_as_interrupt():
-        phases = plan_phases(remaining(study), cluster_nodes(), study.config.trial.hardware, use_gpu(study.config))
-        keeper = _start_keeper(study)
-        progress = StudyProgress({phase.precision: phase.trials for phase in phases}, study.config.objectives)
-        with LiveTable(progress, lambda: _statuses(keeper), show) as table:
+        gpu, forecast = use_gpu(study.config), _forecast(study)
+        ended = [record.config for record in study.store.records()]
+        phases = study_phases(study.config, remaining(study), ended, forecast, cluster_nodes(), gpu)
+        keeper = _start_keeper(study, max((one.phase.per_device for one in phases), default=1))
+        trials = {precision: count for precision, count in remaining(study).items() if count}
+        price = study.config.trial.hardware.price_per_hour
+        held = counted(study.directory, forecast.target if forecast else None, price)
+        shown = LiveTable(StudyProgress(trials, study.config.objectives), lambda: _statuses(keeper), show)
+        with held, shown as table:
+            keeping = Keeping(study.store, table, forecast)
+            if forecast:
+                listed = study.config.space.precisions() if study.config.search.algorithm == "grid" else ()
+                refuse_what_never_fits(study.config.name, study.search, listed, forecast, keeping.append)
+                keeping.raise_any()
             for phase in phases:
-                _run_phase(study, phase, table)
+                _run_phase(study, phase, table, keeping)
+                if forecast:
+                    keep_lessons(keeping.kept, forecast)
                 seconds = ray.get(keeper.host_seconds.remote(), timeout=60)
                 write_whole(study.directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
                 ray.get(keeper.end_hosts.remote(), timeout=60)
@@ -89,20 +110,37 @@ def cluster_nodes() -> tuple[Node, ...]:
     return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources)
 
 
-def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
+def _forecast(study: StudyRun) -> Forecast | None:
+    """What the memory model says of the study's trials; None where model or cards are not known."""
+    workload = workload_of(study.config, study.found) if study.found else None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    kinds = {name.removeprefix(CARD_KIND) for node in nodes for name in node if name.startswith(CARD_KIND)}
+    gpus, local = [node.get("GPU", 0.0) for node in nodes], ray_address() == LOCAL
+    target = target_of_cluster(study.config.trial.hardware, gpus, kinds, use_gpu(study.config), local)
+    return Forecast(workload, target) if workload and target else None
+
+
+def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keeping) -> None:
+    phase, forecast = own.phase, keeping.forecast
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(phase.places)  # trial actors start side by side
-    unfinished = [one for one in study.search.unfinished() if one.config.precision == phase.precision]
+    search: StudySearch | Admission = study.search
+    unfinished = [one for one in study.search.unfinished() if own.holds(one.config)]
+    if forecast:
+        search = Admission(study.config.name, study.search, forecast, keeping.append, own.holds)
+        unfinished = search.admitted(unfinished)
     searcher = TuneSearcher(
-        study.search,
+        search,
         precision=phase.precision,
         objectives=study.config.objectives,
         places=phase.places,
         first=unfinished,
-        extra={"keeper": KEEPER_NAME, "resources": dict(phase.resources)},
+        extra={"keeper": KEEPER_NAME},
+        resources_of=lambda proposal: phase.resources_for(
+            forecast.fit(proposal.config).adapter_bytes if forecast else None
+        ),
         resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
     )
 
-    keeping = Keeping(study.store, table)
     tuner = tune.Tuner(
         LoraTrial,
         tune_config=tune.TuneConfig(
@@ -124,25 +162,36 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         ),
     )
     tuner.fit()
-    if keeping.error:
-        raise keeping.error
+    keeping.raise_any()
 
 
 class Keeping:
     """Appends records to the store; where that fails, for example on a full disk, the study must stop."""
 
-    def __init__(self, store: ResultsStore, table: LiveTable) -> None:
+    def __init__(self, store: ResultsStore, table: LiveTable, forecast: Forecast | None = None) -> None:
         self._store = store
         self._table = table
+        self.forecast = forecast
+        self.kept: list[TrialRecord] = []
         self.error: StoreError | None = None
 
     def append(self, record: TrialRecord) -> None:
-        """Keeps and shows a record. Tune swallows what its callbacks raise, so an error is noted here."""
+        """Keeps and shows a record, with what was predicted. Tune swallows what its callbacks raise, so an error is
+        noted here."""
+        if self.forecast:
+            record = replace(record, predictions=self.forecast.predictions(record.config))
+            self.forecast.note(record)
         try:
             if self._store.append(record):
+                self.kept.append(record)
                 self._table.note_record(record)
         except StoreError as error:
             self.error = error
+
+    def raise_any(self) -> None:
+        """Raises StoreError where a record could not be kept."""
+        if self.error:
+            raise self.error
 
 
 class StopWhen(tune.Stopper):  # type: ignore[misc]
@@ -171,14 +220,18 @@ def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
     return str(newest.parent) if newest else None
 
 
-def _start_keeper(study: StudyRun) -> Any:
+def _start_keeper(study: StudyRun, most_on_a_device: int) -> Any:
+    """The keeper; its hosts take packs as large as the plan's, also where they pay beyond the usual bound."""
+    trial, hardware = study.config.trial, study.config.trial.hardware
+    if hardware.max_adapters_per_gpu is None and most_on_a_device > DEFAULT_ADAPTERS_PER_GPU:
+        trial = replace(trial, hardware=replace(hardware, max_adapters_per_gpu=most_on_a_device))
     keep_adapters = study.config.adapters != "none"
     threads = int(min(node.cpus for node in cluster_nodes()) or 1)
     options = {"name": KEEPER_NAME, "num_cpus": 0, "max_concurrency": 1}
     here = ray.get_runtime_context().get_node_id()  # adapters are written where the study directory is
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
     keeper = ray.remote(HostKeeper).options(**options, scheduling_strategy=strategy)
-    return keeper.remote(study.config.trial, str(study.directory), keep_adapters, threads)
+    return keeper.remote(trial, str(study.directory), keep_adapters, threads)
 
 
 def _statuses(keeper: Any) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Valu
 from search_spaces.trial_config import TrialConfig
 
 Algorithm = Literal["grid", "random", "tpe", "nsga2"]
+FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
 REDRAWS = 32  # how often a configuration that was asked before is drawn again
 LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
 MAX_STARTUP_TRIALS = 10  # of TPE, Optuna's own default
@@ -54,7 +55,7 @@ class Sampling:
     def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         copy = optuna.create_study(directions=self.directions, sampler=by)
-        copy.add_trials(history)
+        copy.add_trials(constrained(history, len(self.directions)))
         return copy
 
     def _draw(self, copy: optuna.Study, fixed: Mapping[str, Value]) -> TrialConfig:
@@ -72,6 +73,33 @@ class Sampling:
         config = random.Random(seed_of(self.seed, number)).choice(rest)
         self._draw(copy, self.space.grid_parameters(config))
         return copy.trials[-1], config
+
+
+def constrained(history: Sequence[FrozenTrial], objectives: int) -> Sequence[FrozenTrial]:
+    """The trials as samplers take them: one that did not fit violates a constraint, so that they keep away from it.
+
+    Samplers leave failed trials out, so it stands among the complete ones, with values that no sampler looks at.
+    """
+    if not any(map(_did_not_fit, history)):
+        return history
+    return [_with_constraint(trial, objectives) for trial in history]
+
+
+def _did_not_fit(trial: FrozenTrial) -> bool:
+    return bool(trial.state.is_finished() and trial.user_attrs.get("status") == "infeasible")
+
+
+def _with_constraint(trial: FrozenTrial, objectives: int) -> FrozenTrial:
+    violated = _did_not_fit(trial)
+    if not violated and trial.state != TrialState.COMPLETE:
+        return trial
+    return optuna.trial.create_trial(
+        values=[0.0] * objectives if violated else trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs={**trial.system_attrs, FITS: float(violated)},
+    )
 
 
 def fixed_trial(space: SearchSpace, config: TrialConfig) -> FrozenTrial:

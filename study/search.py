@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,15 @@ class StudySearch:
         """How many trials of that precision the search consists of, those asked for already included."""
         return len(self._planned[precision])
 
-    def ask(self, precision: str) -> Proposal | None:
-        """The next configuration of that precision; None where all have been asked for."""
+    def ask(self, precision: str, wanted: Callable[[TrialConfig], bool] = lambda config: True) -> Proposal | None:
+        """The next configuration of that precision; None where all have been asked for.
+
+        Of a grid's, which are known from the start, only those that are `wanted`.
+        """
         history = self._database.trials()
         asked = {trial.user_attrs.get("trial_id") for trial in history}
-        planned = next((one for one in self._planned[precision] if one.trial_id not in asked), None)
+        left = (one for one in self._planned[precision] if one.trial_id not in asked)
+        planned = next((one for one in left if one.config is None or wanted(one.config)), None)
         if planned is None:
             return None
         drawn = self._draw(precision, planned, history)

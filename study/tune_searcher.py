@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from study.admission import Admission
 from study.objectives import Objective, objective_values
 from study.search import Proposal, StudySearch
 
@@ -18,20 +19,21 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
     """Gives Tune the trials of one precision, with `num_samples=-1`: it says itself when there are no more.
 
     At most `places` suggestions are out at a time, so that each is proposed with all results there are. `first` goes
-    out before anything new is asked for. A suggestion is a LoraTrial's config: the proposal, `extra`, and what
-    `resume_from` answers for the proposal where that is not None. All that must outlive the driver is in the search's
-    database.
+    out before anything new is asked for. A suggestion is a LoraTrial's config: the proposal, `extra`, what it asks Ray
+    for by `resources_of`, and what `resume_from` answers for the proposal where that is not None. All that must outlive
+    the driver is in the search's database.
     """
 
     def __init__(
         self,
-        search: StudySearch,
+        search: StudySearch | Admission,
         *,
         precision: str,
         objectives: Sequence[Objective],
         places: int,
         first: Sequence[Proposal] = (),
         extra: Mapping[str, Any] | None = None,
+        resources_of: Callable[[Proposal], Mapping[str, float]] | None = None,
         resume_from: Callable[[Proposal], str | None] = lambda proposal: None,
     ) -> None:
         super().__init__()
@@ -41,6 +43,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         self._places = places
         self._first = deque(first)
         self._extra = dict(extra or {})
+        self._resources_of = resources_of
         self._resume_from = resume_from
         self._live: dict[str, str] = {}  # our trials' names, by Tune's
 
@@ -53,6 +56,8 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
             return str(Searcher.FINISHED)
         self._live[trial_id] = proposal.trial_id
         config = {"trial_id": proposal.trial_id, "config": proposal.config.to_dict(), **self._extra}
+        if self._resources_of:
+            config["resources"] = dict(self._resources_of(proposal))
         checkpoint = self._resume_from(proposal)
         return config if checkpoint is None else {**config, "resume_from": checkpoint}
 

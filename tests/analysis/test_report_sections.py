@@ -119,6 +119,17 @@ def test_provenance_names_model_device_data_and_seeds(study: Study) -> None:
         assert text in markup
 
 
+def test_provenance_says_what_the_cards_cost(study: Study) -> None:
+    cost = {
+        "seconds": 5400, "cards": 4, "card": "NVIDIA T4", "gpu_hours": 6.0, "price_per_hour": 0.526, "price_usd": 3.156,
+        "price_source": "AWS, 2025-06",
+    }  # fmt: skip
+    words = "1 h 30 min on 4 x NVIDIA T4: 6.00 GPU-hours, 3.16 USD at 0.526 USD an hour and card (AWS, 2025-06)"
+    assert words in provenance(replace(study, cost=cost))
+    assert words.split(",")[0] + "</dd>" in provenance(replace(study, cost={**cost, "price_usd": None}))
+    assert "<dt>time and price</dt><dd>–</dd>" in provenance(replace(study, cost={**cost, "cards": "many"}))
+
+
 def test_little_provenance_is_no_fault(study: Study, record: MakeRecord) -> None:
     nothing: dict[str, Any] = {"device": {}, "dataset": {}, "base_model": {}}
     bare = replace(study, records=(record(0, **nothing),), provenance={}, settings={"name": HOSTILE})

@@ -66,6 +66,34 @@ def ended(trial: FrozenTrial, config: TrialConfig) -> FrozenTrial:
     )
 
 
+def infeasible(trial: FrozenTrial, tell: bool) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        state=TrialState.FAIL,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={"status": "infeasible" if tell else "failed"},
+        system_attrs=trial.system_attrs,
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
+def test_searchers_keep_away_from_what_did_not_fit(algorithm: str) -> None:
+    """Ranks over 24 of 64 do not fit; the more a rank, the better its trial would be."""
+    space = parse_space({**WIDE.to_mapping(), "rank": {"int": [2, 64]}})
+    searcher = sampling(space, algorithm, trials=60)
+    counts = []
+    for tell in (True, False):
+        history: list[FrozenTrial] = []
+        for number in range(60):
+            proposed = searcher.propose("nf4", number, history, ())
+            assert proposed is not None
+            trial, config = proposed
+            history.append(infeasible(trial, tell) if config.rank > 24 else ended(trial, config))
+        counts.append(sum(trial.state == TrialState.FAIL for trial in history[30:]))
+    assert counts[0] < counts[1]
+    assert counts[0] < 30 * 40 / 63  # chance's share
+
+
 def by_exhaustive_answers(space: SearchSpace, seed: int) -> list[TrialConfig]:
     """Oracle: every configuration that `sample` can come to, by giving it every answer there is."""
     found: dict[TrialConfig, None] = {}

@@ -101,6 +101,15 @@ def test_a_suggestion_is_a_trial_s_config() -> None:
     }  # fmt: skip
 
 
+def test_each_trial_asks_for_its_own_share() -> None:
+    one, other = proposals(2)
+    shares = {"t000": {"CPU": 0.0, "GPU": 0.125}, "t001": {"CPU": 0.0, "GPU": 1.0}}
+    search = StandInSearch([one, other])
+    tuned = searcher(search, extra={"resources": {"GPU": 0.5}}, resources_of=lambda each: shares[each.trial_id])
+    assert tuned.suggest("a")["resources"] == shares["t000"]
+    assert tuned.suggest("b")["resources"] == shares["t001"]
+
+
 MEASURED = {"perplexity": 7.5, "peak_memory_bytes": 2**30}
 ENDS: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
     ({"result": last_result(**MEASURED)}, ("complete", (7.5, 2.0**30), None)),

@@ -1,0 +1,67 @@
+"""What a study teaches the models: footprints measured on a card correct the constants of the next plan for it. (no
+torch, no ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from study.calibration import MeasuredFootprint, add_footprints
+from study.fitting import Fit
+from study.forecast import Forecast
+from study.gpu_catalogue import is_of_kind
+from study.records import TrialRecord
+from study.study_plan import footprint
+from study.study_time import seconds_per_epoch
+from study.targets import CPU
+from trainables.protocol import ENGINE_VERSION
+
+COMPUTE_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+def keep_lessons(records: Iterable[TrialRecord], forecast: Forecast) -> int:
+    """Keeps the records' footprints beside the quantized weights, for plans for such a card; answers how many.
+
+    Records of this engine alone: those of a study that runs now.
+    """
+    card = forecast.target.card
+    found = measured_footprints(records, forecast)
+    if found:
+        add_footprints(CPU if card is None else card.key, found)
+    return len(found)
+
+
+def measured_footprints(records: Iterable[TrialRecord], forecast: Forecast) -> list[MeasuredFootprint]:
+    """One measurement of each distinct footprint, of trials that were measured on the hardware of the forecast."""
+    found = {footprint(record.config): record for record in records if _comparable(record, forecast)}
+    return [_measured(record, forecast) for record in found.values()]
+
+
+def _comparable(record: TrialRecord, forecast: Forecast) -> bool:
+    """Whether the record's peak was measured, on such a card, in the type that was predicted."""
+    name, card = str(record.device.get("name") or ""), forecast.target.card
+    there = name.startswith("CPU") if card is None else is_of_kind(name, card)
+    compute = COMPUTE_NAMES.get(str(record.device.get("compute_dtype")))
+    one = forecast.fit(record.config)
+    return bool(record.measurements["peak_memory_bytes"]) and there and compute == one.setting.compute_precision
+
+
+def _measured(record: TrialRecord, forecast: Forecast) -> MeasuredFootprint:
+    one, known = forecast.fit(record.config), record.measurements
+    return MeasuredFootprint(
+        shape=forecast.workload.shape,
+        setting=one.setting,
+        load=one.load,
+        engine=ENGINE_VERSION,
+        peak_memory_bytes=int(known["peak_memory_bytes"]),
+        peak_reserved_bytes=known["peak_reserved_bytes"],
+        peak_device_bytes=known["peak_device_bytes"],
+        time_ratio=_time_ratio(known["seconds_per_epoch"], one, forecast),
+    )
+
+
+def _time_ratio(measured_seconds: float | None, one: Fit, forecast: Forecast) -> float | None:
+    """Measured over predicted, the prediction without what was learned of the card before."""
+    predicted = seconds_per_epoch(one, forecast.workload, forecast.target)
+    if measured_seconds is None or not predicted:
+        return None
+    return measured_seconds * forecast.target.calibration.time_factor / predicted
