@@ -96,7 +96,7 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     storage = absolute(study.get("storage", _storage(), DEFAULT_STORAGE), folder)
     study.end()
     faults.raise_any()
-    trial = TrialSettings(base_model, dataset, training, generation, hardware)
+    trial = TrialSettings(base_model, dataset, training, generation, hardware, early_stopping.for_trials())
     assert space is not None  # else a fault was raised
     return StudyConfig(file, name, trial, space, search, seeds, early_stopping, objectives, adapters, storage)
 
@@ -169,7 +169,7 @@ def to_yaml_text(config: StudyConfig) -> str:
         "search": asdict(config.search),
         "seeds": list(config.seeds),
         "training": asdict(trial.training),
-        "early_stopping": asdict(config.early_stopping),
+        "early_stopping": {**asdict(config.early_stopping), "rungs": list(config.early_stopping.rungs)},
         "objectives": [_objective_values(objective) for objective in config.objectives],
         "hardware": _hardware_values(trial.hardware),
         "adapters": config.adapters,

@@ -11,18 +11,26 @@ from search_spaces.parameters import SearchSpace
 from study.config_paths import file_path, hub_or_path
 from study.config_reader import REQUIRED, Faults, Section
 from study.config_rules import Rule, flag, list_of, nullable, number, one_of, size, text, whole
+from study.faults import shown
 from study.gpu_catalogue import UnknownGpuError, catalogue, find_gpu
+from study.pareto_halving import (
+    DEFAULT_KEEP_FRACTION,
+    DEFAULT_RUNGS,
+    DEFAULT_STRATA,
+    DEFAULT_STRATUM_FRACTION,
+)
 from trainables.settings import (
     BaseModelSettings,
     DatasetSettings,
     GenerationSettings,
     HardwareSettings,
+    RungSettings,
     Schedule,
     TrainingSettings,
 )
 
 Algorithm = Literal["grid", "random", "tpe", "nsga2"]
-EARLY_STOPPING = ("none",)
+STOPPING_ALGORITHMS = ("none", "pareto_halving", "asha")
 NAMED_DATASETS = ("pubmedqa", "stackoverflow")
 HIGHEST_SEED = 2**31 - 1
 HIGHEST_COUNT = 10**9
@@ -64,6 +72,13 @@ HARDWARE = {
     "memory_limit": nullable(size()),
     "max_adapters_per_gpu": nullable(whole(1, 1024)),
 }
+EARLY_STOPPING = {
+    "algorithm": one_of(STOPPING_ALGORITHMS),
+    "keep_fraction": number(0, 1, above=True),
+    "grace_steps": whole(0, 10**7),
+    "strata": whole(1, 100),
+    "stratum_fraction": number(0, 1, above=True),
+}
 
 
 @dataclass(frozen=True)
@@ -77,9 +92,18 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class EarlyStoppingSettings:
-    """Which trials end before their time."""
+    """Which trials end before their time; see ParetoHalving and PerplexityHalving for what the values do."""
 
     algorithm: str = "none"
+    rungs: tuple[float, ...] = DEFAULT_RUNGS  # of the training budget
+    keep_fraction: float = DEFAULT_KEEP_FRACTION
+    grace_steps: int = 0  # before which nothing is stopped
+    strata: int = DEFAULT_STRATA  # by memory, of pareto_halving
+    stratum_fraction: float = DEFAULT_STRATUM_FRACTION
+
+    def for_trials(self) -> RungSettings:
+        """The rungs as trials need them; none where nothing is stopped."""
+        return RungSettings() if self.algorithm == "none" else RungSettings(self.rungs, self.grace_steps)
 
 
 def base_model(section: Section, folder: Path) -> BaseModelSettings:
@@ -199,9 +223,16 @@ def _grid_size(faults: Faults, space: SearchSpace, trials: int | None, seed_coun
 
 def early_stopping(section: Section) -> EarlyStoppingSettings:
     """Which trials end before their time."""
-    algorithm = section.get("algorithm", one_of(EARLY_STOPPING), "none")
+    defaults = EarlyStoppingSettings()
+    example = shown(list(DEFAULT_RUNGS))
+    part = number(0, 1, above=True, below=True, example=example)
+    rungs = section.items("rungs", list_of(1, 20, "numbers", example), part, DEFAULT_RUNGS)
+    if list(rungs) != sorted(rungs):
+        rule = "must go upward: they are parts of the training budget, one after another"
+        section.faults.add(section.path("rungs"), list(rungs), rule, f"Write `rungs: {shown(sorted(rungs))}`.")
+    values = {name: section.get(name, rule, getattr(defaults, name)) for name, rule in EARLY_STOPPING.items()}
     section.end()
-    return EarlyStoppingSettings(algorithm)
+    return EarlyStoppingSettings(rungs=rungs, **values)
 
 
 def _values(section: Section, rules: dict[str, Rule], defaults: Any) -> dict[str, Any]:

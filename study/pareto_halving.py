@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from study.front_ranking import Candidate, best_candidates, extremes
+from trainables.settings import RungSettings
 
 Verdict = Literal["continue", "stop"]
 DEFAULT_RUNGS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # of the training budget
@@ -197,8 +198,7 @@ def rung_steps(total_steps: int, rungs: Sequence[float], grace_steps: int) -> tu
         raise ValueError(f"{rule}; they are {list(rungs)!r}. Give for example {[0.125, 0.25, 0.5]}.")
     if grace_steps < 0:
         raise ValueError(f"grace_steps must be at least 0; it is {grace_steps!r}. Give 0 for none.")
-    steps = {max(1, math.ceil(rung * total_steps), grace_steps) for rung in rungs}
-    return tuple(sorted(step for step in steps if step < total_steps))
+    return RungSettings(tuple(rungs), grace_steps).steps(total_steps)
 
 
 def highest_rung(rungs: Sequence[int], step: int) -> int | None:

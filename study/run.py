@@ -17,6 +17,7 @@ import ray
 from ray import tune
 
 from study.config import StudyConfig
+from study.early_stopping import early_stopping
 from study.files import write_whole
 from study.planner import Node, Phase, plan_phases
 from study.progress import LiveTable, StudyProgress
@@ -92,6 +93,7 @@ def cluster_nodes() -> tuple[Node, ...]:
 def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(phase.places)  # trial actors start side by side
     unfinished = [one for one in study.search.unfinished() if one.config.precision == phase.precision]
+    scheduler = early_stopping(study.config.early_stopping, study.store.records())
     searcher = TuneSearcher(
         study.search,
         precision=phase.precision,
@@ -100,6 +102,7 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         first=unfinished,
         extra={"keeper": KEEPER_NAME, "resources": dict(phase.resources)},
         resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
+        stop_reason=scheduler.reason,
     )
 
     keeping = Keeping(study.store, table)
@@ -107,6 +110,7 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         LoraTrial,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["trial_id"],
@@ -115,7 +119,7 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         run_config=tune.RunConfig(
             name=f"{phase.precision}-{time.time_ns()}",
             storage_path=str(study.directory / TUNE_FOLDER),
-            callbacks=[Recorder(study.config.name, keeping.append, table.note_started)],
+            callbacks=[Recorder(study.config.name, keeping.append, table.note_started, scheduler.reason)],
             stop=StopWhen(lambda: keeping.error is not None),
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
             # Not at the end: the last result is what counts, and a save after it could only lose it.

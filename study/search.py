@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -78,12 +79,20 @@ class StudySearch:
         self._add(drawn[0], planned.trial_id, drawn[1])
         return Proposal(planned.trial_id, drawn[1])
 
-    def tell(self, trial_id: str, status: str, values: Sequence[float] | None, reason: str | None = None) -> None:
-        """How a trial ended: its record's status, and for a complete one its objective values in their own directions.
+    def tell(
+        self,
+        trial_id: str,
+        status: str,
+        values: Sequence[float] | None,
+        reason: str | None = None,
+        train_steps: int | None = None,
+    ) -> None:
+        """How a trial ended: its record's status, and what is known of its objective values in their own directions.
 
         Only complete trials with all values finite count as complete for Optuna; `stopped` ones are pruned, all others
-        failed, with status and reason as attributes. Does nothing for a trial that was told before. Raises ValueError
-        for a trial that was not asked for and for an unknown status.
+        failed, with status and reason as attributes. A pruned one's values are those after `train_steps` optimizer
+        steps, its fidelity; they are attributes too, since no sampler may take them for final ones. Does nothing for a
+        trial that was told before. Raises ValueError for a trial that was not asked for and for an unknown status.
         """
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}; it is {status!r}")
@@ -96,7 +105,10 @@ class StudySearch:
             metrics = ", ".join(objective.metric for objective in self._objectives)
             state, reason = TrialState.FAIL, reason or f"not every objective ({metrics}) has a finite value"
         told = values if state == TrialState.COMPLETE else None
-        self._database.finish(trial, state, told, {"status": status, "reason": reason})
+        attributes: dict[str, Any] = {"status": status, "reason": reason}
+        if state == TrialState.PRUNED:
+            attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
+        self._database.finish(trial, state, told, attributes)
 
     def unfinished(self) -> list[Proposal]:
         """What was asked for and has not ended, in the order of the trials' names: it goes first after a kill."""
@@ -123,7 +135,7 @@ class StudySearch:
             if record.trial_id not in asked:
                 self._add(fixed_trial(self._sampling.space, record.config), record.trial_id, record.config)
             values = objective_values(record.measurements, self._objectives)
-            self.tell(record.trial_id, record.status, values, record.reason)
+            self.tell(record.trial_id, record.status, values, record.reason, record.measurements["train_steps"])
 
     def _usable(self, values: Sequence[float] | None) -> bool:
         return values is not None and len(values) == len(self._objectives) and all(map(math.isfinite, values))

@@ -57,6 +57,17 @@ def complete_outcome(
     )  # fmt: skip
 
 
+def stopped_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
+    """The outcome of a trial that is stopped after its last evaluation; why, those say who stop it."""
+    assert resident.evaluation is not None
+    measurements = {
+        **_progress(bench, resident),
+        **_quality(resident.evaluation, None),
+        **_cost(bench, resident, footprint),
+    }
+    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident))
+
+
 def ended_outcome(
     bench: Bench,
     resident: Resident,

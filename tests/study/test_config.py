@@ -28,6 +28,7 @@ from trainables.settings import (
     DatasetSettings,
     GenerationSettings,
     HardwareSettings,
+    RungSettings,
     Schedule,
     TrainingSettings,
     TrialSettings,
@@ -155,6 +156,20 @@ def test_every_setting_can_be_written() -> None:
         field.name.replace("memory_limit_bytes", "memory_limit") for field in dataclasses.fields(HardwareSettings)
     }
     assert {"gpu", *config_sections.HARDWARE} == hardware
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    values = {
+        "algorithm": "asha", "rungs": [0.25, 0.5], "keep_fraction": 1, "grace_steps": 3, "strata": 2,
+        "stratum_fraction": 0.5,
+    }  # fmt: skip
+    config = _load(tmp_path, early_stopping=values)
+    assert config.early_stopping == EarlyStoppingSettings("asha", (0.25, 0.5), 1.0, 3, 2, 0.5)
+    assert set(values) == {field.name for field in dataclasses.fields(EarlyStoppingSettings)}
+    assert config.trial.rungs == RungSettings((0.25, 0.5), 3)
+    assert config.trial.rungs.steps(10) == (3, 5)
+    assert _again(config, tmp_path) == config
+    assert _load(tmp_path, early_stopping={**values, "algorithm": "none"}).trial.rungs == RungSettings()
 
 
 def test_adapters_and_objectives(tmp_path: Path) -> None:

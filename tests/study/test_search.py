@@ -131,6 +131,19 @@ def test_every_end_is_told_and_the_search_goes_on(tmp_path: Path) -> None:
     assert search.ask("nf4") is not None
 
 
+def test_a_stopped_trial_is_pruned_with_its_fidelity_also_from_its_record(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    told, recorded = ask_all(search, "bf16")[:2]
+    search.tell(told.trial_id, "stopped", (7.5, 100.0), "dominated", train_steps=6)
+    measured = {"perplexity": 8.5, "train_tokens_per_second": 90.0, "train_steps": 3}
+    search.reconcile([TrialRecord("s", recorded.trial_id, "stopped", recorded.config, measurements=measured)])
+    found = [
+        (trial.state, trial.values, trial.user_attrs["train_steps"], trial.user_attrs["values_so_far"])
+        for trial in optuna_study(tmp_path).trials[:2]
+    ]
+    assert found == [(TrialState.PRUNED, None, 6, [7.5, 100.0]), (TrialState.PRUNED, None, 3, [8.5, 90.0])]
+
+
 def test_telling_again_changes_nothing(tmp_path: Path) -> None:
     search = search_in(tmp_path)
     proposal = ask_all(search, "bf16")[0]
