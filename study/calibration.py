@@ -39,7 +39,7 @@ SPREAD = 1.2  # the largest activations over the smallest from which a factor ca
 class MeasuredFootprint:
     """One configuration trained alone: what the models take, and what was measured; None where it was not.
 
-    `engine` numbers the training engine (`trainables.outcomes.ENGINE_VERSION`). `time_ratio` is measured over predicted
+    `engine` numbers the training engine (`trainables.protocol.ENGINE_VERSION`). `time_ratio` is measured over predicted
     seconds of a pass.
     """
 

@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_study_commands(commands)
     _add_directory_commands(commands)
+    _add_confirm_command(commands)
     text = "say what is missing on this machine, and how to get it"
     commands.add_parser("doctor", help=text, description=f"{text.capitalize()}.").set_defaults(command=_doctor)
     return parser
@@ -115,6 +116,15 @@ def _add_study_commands(commands: Any) -> None:
         if function is _run:
             text = "the study's directory, new or empty (default: NAME-date-time in the study's storage folder)"
             command.add_argument("--out", type=Path, metavar="DIR", help=text)
+
+
+def _add_confirm_command(commands: Any) -> None:
+    text = "train a study's front and its near rivals again with other seeds, and measure them on the test split"
+    command = commands.add_parser("confirm", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument("directory", type=Path, metavar="DIR", help="the directory that `run` made")
+    alone = "train each by itself, and time its epochs whole"
+    command.add_argument("--alone", action="store_true", help=alone)
+    command.set_defaults(command=_confirm)
 
 
 def _add_directory_commands(commands: Any) -> None:
@@ -147,6 +157,13 @@ def _resume(options: argparse.Namespace) -> int:
     from study.lifecycle import finish, reopen
 
     return finish(reopen(options.directory))
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from study.confirm import confirm
+
+    command = shlex.join(["python", "-m", "study", *sys.argv[1:]])
+    return confirm(options.directory.absolute(), options.alone, command, datetime.now().astimezone())
 
 
 def _report(options: argparse.Namespace) -> int:

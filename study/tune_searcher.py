@@ -73,7 +73,8 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
             return
         measured = outcome["measurements"]
         values = objective_values(measured, self._objectives)
-        self._search.tell(name, outcome["status"], values, outcome["reason"], measured.get("train_steps"))
+        ended = result if result and "outcome" in result else {"record_status": "stopped", **outcome}
+        self._search.tell(name, ended["record_status"], values, ended.get("reason"), measured.get("train_steps"))
 
     def save(self, checkpoint_path: str) -> None:
         """Writes which of Tune's trials are which of ours; everything else is in the database."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from search_spaces.trial_config import TrialConfig
 
 Phase = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]
+ENGINE_VERSION = 1  # counts changes of the training engine after which costs do not compare
 REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every rung is reported
 
 
@@ -52,6 +53,7 @@ class Outcome:
     curve: tuple[Mapping[str, Any], ...] = ()
     samples: tuple[Mapping[str, str], ...] = ()
     eval_rows: Mapping[str, Any] | None = None
+    test_rows: Mapping[str, Any] | None = None
     base_model: Mapping[str, Any] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)

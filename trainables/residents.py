@@ -25,6 +25,7 @@ class History:
     loss_steps: int = 0
     last_report_step: int = 0
     wall_seconds: float = 0.0
+    train_seconds: float = 0.0  # of its training steps, company included
 
 
 class Resident:
@@ -90,6 +91,7 @@ class Resident:
 
     def note_speed(self, step_seconds: float) -> None:
         """Takes in how long its last step took, company included."""
+        self.history.train_seconds += step_seconds
         self.tokens_per_second = self._step_tokens / step_seconds
 
     def note_evaluation(self, evaluation: Evaluation, so_far: Callable[[], Outcome | None] = lambda: None) -> None:

@@ -191,7 +191,8 @@ def main() -> None:
     if options.compare:
         print(compare(json.loads(options.compare.read_text())))
         return
-    from trainables.outcomes import ENGINE_VERSION, device_name
+    from trainables.outcomes import device_name
+    from trainables.protocol import ENGINE_VERSION
 
     device, begun, rows = torch.device(options.device), time.perf_counter(), []
     for row in measured_rows(device, options.tiny):
