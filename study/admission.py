@@ -45,9 +45,16 @@ class Admission:
                 return proposal
         return None
 
-    def tell(self, trial_id: str, status: str, values: Sequence[float] | None, reason: str | None = None) -> None:
+    def tell(
+        self,
+        trial_id: str,
+        status: str,
+        values: Sequence[float] | None,
+        reason: str | None = None,
+        train_steps: int | None = None,
+    ) -> None:
         """Passes on how a trial ended."""
-        self._search.tell(trial_id, status, values, reason)
+        self._search.tell(trial_id, status, values, reason, train_steps)
 
     def admitted(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Of trials that were asked for before, those of this phase that fit."""

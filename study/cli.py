@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_study_commands(commands)
     _add_directory_commands(commands)
+    _add_confirm_command(commands)
     text = "say what is missing on this machine, and how to get it"
     commands.add_parser("doctor", help=text, description=f"{text.capitalize()}.").set_defaults(command=_doctor)
     return parser
@@ -130,6 +131,15 @@ def _add_hardware_options(command: Any) -> None:
     command.add_argument(
         "--gpus", metavar="N", help="plan for so many cards, in one machine, in place of hardware.gpus"
     )
+
+
+def _add_confirm_command(commands: Any) -> None:
+    text = "train a study's front and its near rivals again with other seeds, and measure them on the test split"
+    command = commands.add_parser("confirm", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument("directory", type=Path, metavar="DIR", help="the directory that `run` made")
+    alone = "train each by itself, and time its epochs whole"
+    command.add_argument("--alone", action="store_true", help=alone)
+    command.set_defaults(command=_confirm)
 
 
 def _add_directory_commands(commands: Any) -> None:
@@ -168,6 +178,13 @@ def _resume(options: argparse.Namespace) -> int:
     from study.lifecycle import finish, reopen
 
     return finish(reopen(options.directory))
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    from study.confirm import confirm
+
+    command = shlex.join(["python", "-m", "study", *sys.argv[1:]])
+    return confirm(options.directory.absolute(), options.alone, command, datetime.now().astimezone())
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from study.config_overrides import apply_overrides
 from study.config_paths import absolute, find, starts
 from study.config_reader import REQUIRED, Faults, Section
 from study.config_rules import Rule, one_of, text
-from study.config_sections import EarlyStoppingSettings, SearchSettings
+from study.config_sections import ConfirmSettings, EarlyStoppingSettings, SearchSettings
 from study.faults import Absent, ConfigError, ConfigFault
 from study.objectives import METRICS, Objective
 from study.strict_yaml import read_yaml, strict_text
@@ -50,6 +50,7 @@ class StudyConfig:
     objectives: tuple[Objective, ...]
     adapters: str  # which are kept: front, complete, none
     storage: Path  # where study directories go
+    confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -85,7 +86,7 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     dataset = sections.dataset(study.section("dataset", "{name: pubmedqa, source: sample}"), folder)
     space = _space(study, folder)
     seeds = sections.seeds(study)
-    search = sections.search(study.section("search"), space, seeds)
+    search = sections.search(study.section("search"), space, seeds, folder)
     training = sections.training(study.section("training"))
     early_stopping = sections.early_stopping(study.section("early_stopping"))
     objectives = read_objectives(study)
@@ -94,11 +95,12 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     adapters = study.get("adapters", one_of(ADAPTERS), "front")
     generation = sections.generation(study.section("generation"))
     storage = absolute(study.get("storage", _storage(), DEFAULT_STORAGE), folder)
+    confirm = sections.confirm(study.section("confirm"), seeds, search.algorithm)
     study.end()
     faults.raise_any()
-    trial = TrialSettings(base_model, dataset, training, generation, hardware)
+    trial = TrialSettings(base_model, dataset, training, generation, hardware, early_stopping.for_trials())
     assert space is not None  # else a fault was raised
-    return StudyConfig(file, name, trial, space, search, seeds, early_stopping, objectives, adapters, storage)
+    return StudyConfig(file, name, trial, space, search, seeds, early_stopping, objectives, adapters, storage, confirm)
 
 
 def _name() -> Rule:
@@ -166,15 +168,16 @@ def to_yaml_text(config: StudyConfig) -> str:
         "base_model": asdict(trial.base_model),
         "dataset": asdict(trial.dataset),
         "space": config.space.to_mapping(),
-        "search": asdict(config.search),
+        "search": config.search.to_mapping(),
         "seeds": list(config.seeds),
         "training": asdict(trial.training),
-        "early_stopping": asdict(config.early_stopping),
+        "early_stopping": {**asdict(config.early_stopping), "rungs": list(config.early_stopping.rungs)},
         "objectives": [_objective_values(objective) for objective in config.objectives],
         "hardware": _hardware_values(trial.hardware),
         "adapters": config.adapters,
         "generation": {"prompts": list(trial.generation.prompts), "max_new_tokens": trial.generation.max_new_tokens},
         "storage": str(config.storage),
+        "confirm": {"seeds": list(config.confirm.seeds)},
     }
     return strict_text(values)
 

@@ -18,6 +18,7 @@ from study.preflight import Preflight, check
 from study.progress_view import short_name
 from study.search_database import DATABASE_FILE
 from trainables.dataset_batches import planned_steps
+from trainables.optimization import evaluation_steps
 
 LISTED_CONFIGURATIONS = 24
 SPLIT_FACTS = {
@@ -37,6 +38,7 @@ def describe(config: StudyConfig) -> str:
         "each trial": _training(config, found),
         "data": _data(config),
         "measured": _measured(config, found),
+        "stopping": _early_stopping(config, found),
         "objectives": ", ".join(map(_objective, config.objectives)),
         "hardware": _hardware(config),
         "kept": f"adapters: {config.adapters}; results in {config.storage}",
@@ -84,11 +86,22 @@ def _data(config: StudyConfig) -> str:
 
 def _measured(config: StudyConfig, found: Preflight) -> str:
     steps = planned_steps(found.statistics["train"]["rows"], config.trial.training)
-    times = _count(min(config.trial.training.evaluations, steps), "time")
+    rungs = config.trial.rungs.steps(steps)
+    times = _count(len(evaluation_steps(steps, config.trial.training.evaluations, rungs)), "time")
     prompts = len(config.trial.generation.prompts)
     answers = f"; {_count(prompts, 'prompt')} answered by base and tuned model" if prompts else ""
     test = ", the test split once" if found.statistics["test"]["rows"] else ", no test split"
     return f"the evaluation split {times}{test}{answers}"
+
+
+def _early_stopping(config: StudyConfig, found: Preflight) -> str:
+    steps = planned_steps(found.statistics["train"]["rows"], config.trial.training)
+    rungs, algorithm = config.trial.rungs.steps(steps), config.early_stopping.algorithm
+    if algorithm == "none":
+        return "none"
+    if not rungs:
+        return f"{algorithm}, with no step between grace and end to stop at"
+    return f"{algorithm} after step {', '.join(map(str, rungs))} of {steps}"
 
 
 def _objective(objective: Objective) -> str:

@@ -17,6 +17,7 @@ from study.config import StudyConfig, load_study, to_yaml_text
 from study.ending import ending_text, resume_command
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
+from study.known_memory import known_memory
 from study.output import say
 from study.planner import PlanError
 from study.preflight import Preflight, check
@@ -24,6 +25,7 @@ from study.records import TrialRecord
 from study.search import StudySearch
 from study.search_database import DATABASE_FILE
 from study.store import RESULTS_FILE, ResultsStore, StoreError
+from study.warm_start import WarmStart, read_warm_starts
 
 if TYPE_CHECKING:
     from study.run import StudyRun
@@ -46,11 +48,14 @@ def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) ->
     if out is not None:
         _check_free(out)
     found = check(config)
+    warm_starts = read_warm_starts(config)
     facts = provenance.collect(command, now)
     directory = _make_directory(config, out, now)
     provenance.write(directory, facts)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
-    return _open(config, directory, found)
+    study = _open(config, directory, found)
+    _tell_warm_starts(study, warm_starts)
+    return study
 
 
 def reopen(directory: Path) -> StudyRun:
@@ -63,7 +68,9 @@ def reopen(directory: Path) -> StudyRun:
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(remaining(study).values()):
-            return replace(study, found=check(study.config))
+            study = replace(study, found=check(study.config))
+        if not study.search.proposals():  # it died before it had begun
+            _tell_warm_starts(study, read_warm_starts(study.config))
     except BaseException:
         study.store.close()
         raise
@@ -163,6 +170,12 @@ def _open(config: StudyConfig, directory: Path, found: Preflight | None = None) 
     return StudyRun(config, directory, search, store, found)
 
 
+def _tell_warm_starts(study: StudyRun, warm_starts: Sequence[WarmStart]) -> None:
+    for one in warm_starts:
+        study.search.know(one.taken)
+        say(str(one))
+
+
 def open_search(config: StudyConfig, database: Path) -> StudySearch:
     """The study's search in that database."""
     settings = config.search
@@ -175,6 +188,9 @@ def open_search(config: StudyConfig, database: Path) -> StudySearch:
         seeds=config.seeds,
         objectives=config.objectives,
         name=config.name,
+        try_first=settings.try_first,
+        memory_of=known_memory(config) if settings.algorithm == "gp" else None,
+        memory_limit=config.trial.hardware.memory_limit_bytes,
     )
 
 

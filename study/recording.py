@@ -14,6 +14,7 @@ from study.records import TrialRecord
 
 Append = Callable[[TrialRecord], Any]
 Start = Callable[[str, TrialConfig], Any]
+StopReason = Callable[[str], str | None]  # why a scheduler has stopped a trial; None where it has not
 
 
 def record_of(study: str, trial_id: str, config: TrialConfig, outcome: dict[str, Any]) -> TrialRecord:
@@ -24,6 +25,19 @@ def record_of(study: str, trial_id: str, config: TrialConfig, outcome: dict[str,
     known["measurements"] = _finite(known["measurements"])
     adapter = f"adapters/{trial_id}" if has_adapter else None
     return TrialRecord(study=study, trial_id=trial_id, config=config, adapter=adapter, **known)
+
+
+def outcome_of(result: Mapping[str, Any], stop_reason: str | None) -> dict[str, Any] | None:
+    """The outcome's values of a trial that is over, from its last result; None where it left none.
+
+    With the scheduler's reason for having stopped it, that is what it came to so far.
+    """
+    if "outcome" in result:
+        outcome: dict[str, Any] = json.loads(result["outcome"])
+        return outcome
+    if stop_reason is None or not result.get("so_far"):
+        return None
+    return {**json.loads(result["so_far"]), "reason": stop_reason}
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,12 +53,22 @@ def failed_record(study: str, trial_id: str, config: TrialConfig, error: str) ->
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]
-    """Appends a record when Tune says that a trial is over; `start` is told when one begins."""
+    """Appends a record when Tune says that a trial is over; `start` is told when one begins.
 
-    def __init__(self, study: str, append: Append, start: Start = lambda trial_id, config: None) -> None:
+    `stop_reason` is asked why a trial that gave no outcome of its own was stopped.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        append: Append,
+        start: Start = lambda trial_id, config: None,
+        stop_reason: StopReason = lambda trial_id: None,
+    ) -> None:
         self._study = study
         self._append = append
         self._start = start
+        self._stop_reason = stop_reason
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing to go on with: Tune keeps copies of its callbacks, and a resumed study makes its own."""
@@ -57,9 +81,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
         """A trial has given its last result, or a scheduler has stopped it."""
         trial_id, config = _identity(trial)
-        result = trial.last_result or {}
-        if "outcome" in result:
-            self._append(record_of(self._study, trial_id, config, json.loads(result["outcome"])))
+        outcome = outcome_of(trial.last_result or {}, self._stop_reason(trial_id))
+        if outcome is not None:
+            self._append(record_of(self._study, trial_id, config, outcome))
         else:
             self._append(failed_record(self._study, trial_id, config, "the trial ended without an outcome"))
 

@@ -18,7 +18,7 @@ MEASUREMENTS: tuple[str, ...] = (
     "test_perplexity", "test_accuracy", "peak_memory_bytes", "peak_reserved_bytes", "peak_device_bytes",
     "pack_peak_memory_bytes", "mean_pack_size", "train_tokens_per_second", "seconds_per_epoch",
     "generated_tokens_per_second", "base_generated_tokens_per_second", "energy_joules", "trainable_parameters",
-    "train_steps", "train_tokens", "wall_seconds", "restarts",
+    "train_steps", "train_tokens", "train_seconds", "wall_seconds", "restarts",
 )  # fmt: skip
 
 
@@ -36,6 +36,7 @@ class TrialRecord:
     curve: tuple[Mapping[str, Any], ...] = ()  # step, train_loss, perplexity, learning_rate
     samples: tuple[Mapping[str, Any], ...] = ()  # prompt, base, tuned
     eval_rows: Mapping[str, Any] | None = None  # nats and tokens of each evaluation row, for bootstraps
+    test_rows: Mapping[str, Any] | None = None  # of each row of the test split
     infeasible: Mapping[str, Any] | None = None  # phase, requested_bytes, available_bytes, source
     error: str | None = None
     adapter: str | None = None  # folder, relative to the study directory

@@ -19,6 +19,7 @@ from ray import tune
 from study.admission import Admission, refuse_what_never_fits
 from study.config import StudyConfig
 from study.cost import counted
+from study.early_stopping import early_stopping
 from study.files import write_whole
 from study.forecast import Forecast, workload_of
 from study.lessons import keep_lessons
@@ -128,6 +129,7 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
     if forecast:
         search = Admission(study.config.name, study.search, forecast, keeping.append, own.holds)
         unfinished = search.admitted(unfinished)
+    scheduler = early_stopping(study.config.early_stopping, study.store.records())
     searcher = TuneSearcher(
         search,
         precision=phase.precision,
@@ -139,12 +141,14 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
             forecast.fit(proposal.config).adapter_bytes if forecast else None
         ),
         resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
+        stop_reason=scheduler.reason,
     )
 
     tuner = tune.Tuner(
         LoraTrial,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["trial_id"],
@@ -153,7 +157,7 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
         run_config=tune.RunConfig(
             name=f"{phase.precision}-{time.time_ns()}",
             storage_path=str(study.directory / TUNE_FOLDER),
-            callbacks=[Recorder(study.config.name, keeping.append, table.note_started)],
+            callbacks=[Recorder(study.config.name, keeping.append, table.note_started, scheduler.reason)],
             stop=StopWhen(lambda: keeping.error is not None),
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
             # Not at the end: the last result is what counts, and a save after it could only lose it.

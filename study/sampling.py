@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import random
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
 from search_spaces.trial_config import TrialConfig
+from study import known_cost
+from study.known_cost import KnownCost
 
-Algorithm = Literal["grid", "random", "tpe", "nsga2"]
+Algorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
 FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
 REDRAWS = 32  # how often a configuration that was asked before is drawn again
 LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
@@ -33,6 +37,7 @@ class Sampling:
     seed: int
     trial_seed: int
     directions: tuple[str, ...]
+    known: KnownCost | None = None  # where only quality needs trials, `gp` makes use of it
 
     def propose(
         self, precision: str, number: int, history: Sequence[FrozenTrial], taken: Collection[TrialConfig]
@@ -43,6 +48,10 @@ class Sampling:
         on a copy of the history in memory. What is in `taken` is not proposed again: it is drawn anew up to `REDRAWS`
         times, then by chance among what is left. None if nothing is left.
         """
+        if self.algorithm == "gp" and self.known is not None:
+            rest = (self.trials, seed_of(self.seed, number), history, taken, self.trial_seed)
+            config = known_cost.propose(self.space, precision, self.known, *rest)
+            return None if config is None else (fixed_trial(self.space, config), config)
         copy = self._copy(history, sampler(self.algorithm, seed_of(self.seed, number), self.trials))
         fixed = {"precision": precision} if isinstance(self.space["precision"].kind, Choice) else {}
         for _ in range(REDRAWS):
@@ -128,7 +137,8 @@ def sampler(algorithm: Algorithm, seed: int, trials: int) -> optuna.samplers.Bas
     usual 10. It takes trials that still run for bad ones (the "constant liar"), so that trials side by side differ.
     NSGA-II (Deb et al. 2002, doi.org/10.1109/4235.996017) draws its first generation by chance and breeds from the
     second on: with a third of the trials in each generation, at most its usual 50, two generations or more are bred;
-    under 4 there would be hardly any parents to choose from.
+    under 4 there would be hardly any parents to choose from. The Gaussian process is Optuna's, over all objectives, for
+    studies in which not just quality has to be learned.
     """
     if algorithm == "tpe":
         startup = max(1, min(MAX_STARTUP_TRIALS, trials // 3))
@@ -136,9 +146,14 @@ def sampler(algorithm: Algorithm, seed: int, trials: int) -> optuna.samplers.Bas
     if algorithm == "nsga2":
         population = max(MIN_POPULATION, min(MAX_POPULATION, trials // 3))
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+    if algorithm == "gp":
+        startup = max(2, min(known_cost.MOST_STARTUP_TRIALS, trials // 3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     if algorithm == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    raise ValueError(f"algorithm must be random, tpe or nsga2; it is {algorithm!r}")
+    raise ValueError(f"algorithm must be random, tpe, nsga2 or gp; it is {algorithm!r}")
 
 
 def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | None:
@@ -152,16 +167,17 @@ def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | Non
     return SearchSpace(tuple(map(_listed, space.parameters))).grid([seed])
 
 
-def shares(trials: int, room: Sequence[int | None]) -> list[int]:
-    """So many trials dealt out evenly, the first getting what is over, and none more than its room (None: no bound)."""
-    dealt = [0] * len(room)
-    while trials > 0:
+def shares(trials: int, room: Sequence[int | None], least: Sequence[int] = ()) -> list[int]:
+    """So many trials dealt out evenly, the first getting what is over, and none more than its room (None: no bound).
+
+    `least` have been dealt already, and are among the trials.
+    """
+    dealt = list(least) or [0] * len(room)
+    for _ in range(trials - sum(dealt)):
         open_ = [place for place, most in enumerate(room) if most is None or dealt[place] < most]
         if not open_:
             break
-        for place in open_[:trials]:
-            dealt[place] += 1
-        trials -= len(open_)
+        dealt[min(open_, key=dealt.__getitem__)] += 1
     return dealt
 
 

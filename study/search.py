@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
+from study.known_cost import KnownCost, MemoryOf
 from study.objectives import Objective, objective_values
 from study.records import STATUSES, TrialRecord
 from study.sampling import Algorithm, Sampling, all_configurations, fixed_trial, shares
@@ -25,6 +28,14 @@ class Proposal:
 
     trial_id: str
     config: TrialConfig
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A trial of an earlier study, as a search is told of it."""
+
+    source: str  # study directory and trial
+    record: TrialRecord
 
 
 class StudySearch:
@@ -49,16 +60,33 @@ class StudySearch:
         seeds: Sequence[int],
         objectives: Sequence[Objective],
         name: str = "study",
+        try_first: Sequence[TrialConfig] = (),
+        memory_of: MemoryOf | None = None,
+        memory_limit: float | None = None,
     ) -> None:
+        """`try_first` are the first configurations of their precisions, and count among the trials of a search.
+
+        `memory_of` predicts a configuration's peak memory in bytes, for an algorithm that makes use of it; what comes
+        to `memory_limit` is not proposed by it while anything else is left.
+        """
         if algorithm != "grid" and trials is None:
             raise ValueError(f"trials must say how many configurations {algorithm} tries; it is None")
         self._objectives = tuple(objectives)
         directions = tuple(objective.direction for objective in objectives)
-        self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions)
-        self._planned = _planned(self._sampling, seeds)
+        known = known_cost_of(objectives, memory_of, memory_limit) if memory_of else None
+        self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions, known)
+        self._planned = _planned(self._sampling, seeds, try_first)
         self._unrecorded: set[str] = set()
         metrics = [objective.metric for objective in objectives]
-        plan = {"space": space.to_mapping(), "algorithm": algorithm, "trials": trials, "seed": seed, "seeds": [*seeds]}
+        plan: dict[str, Any] = {
+            "space": space.to_mapping(),
+            "algorithm": algorithm,
+            "trials": trials,
+            "seed": seed,
+            "seeds": [*seeds],
+        }
+        if try_first:
+            plan["try_first"] = [config.to_dict() for config in try_first]
         self._database = SearchDatabase(database, name, directions, metrics, plan)
 
     def count(self, precision: str) -> int:
@@ -82,12 +110,20 @@ class StudySearch:
         self._add(drawn[0], planned.trial_id, drawn[1])
         return Proposal(planned.trial_id, drawn[1])
 
-    def tell(self, trial_id: str, status: str, values: Sequence[float] | None, reason: str | None = None) -> None:
-        """How a trial ended: its record's status, and for a complete one its objective values in their own directions.
+    def tell(
+        self,
+        trial_id: str,
+        status: str,
+        values: Sequence[float] | None,
+        reason: str | None = None,
+        train_steps: int | None = None,
+    ) -> None:
+        """How a trial ended: its record's status, and what is known of its objective values in their own directions.
 
         Only complete trials with all values finite count as complete for Optuna; `stopped` ones are pruned, all others
-        failed, with status and reason as attributes. Does nothing for a trial that was told before. Raises ValueError
-        for a trial that was not asked for and for an unknown status.
+        failed, with status and reason as attributes. A pruned one's values are those after `train_steps` optimizer
+        steps, its fidelity; they are attributes too, since no sampler may take them for final ones. Does nothing for a
+        trial that was told before. Raises ValueError for a trial that was not asked for and for an unknown status.
         """
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}; it is {status!r}")
@@ -100,7 +136,7 @@ class StudySearch:
             metrics = ", ".join(objective.metric for objective in self._objectives)
             state, reason = TrialState.FAIL, reason or f"not every objective ({metrics}) has a finite value"
         told = values if state == TrialState.COMPLETE else None
-        self._database.finish(trial, state, told, {"status": status, "reason": reason})
+        self._database.finish(trial, state, told, _ending(status, reason, train_steps, values))
 
     def unfinished(self) -> list[Proposal]:
         """What was asked for and has not ended, in the order of the trials' names: it goes first after a kill."""
@@ -127,7 +163,34 @@ class StudySearch:
             if record.trial_id not in asked:
                 self._add(fixed_trial(self._sampling.space, record.config), record.trial_id, record.config)
             values = objective_values(record.measurements, self._objectives)
-            self.tell(record.trial_id, record.status, values, record.reason)
+            self.tell(record.trial_id, record.status, values, record.reason, record.measurements["train_steps"])
+
+    def know(self, earlier: Iterable[Earlier]) -> None:
+        """Takes in what earlier studies know: as ended trials without a name, whose configurations are not asked for
+        again. What is known already changes nothing.
+        """
+        known = {trial.user_attrs.get("earlier") for trial in self._database.trials()}
+        for one in earlier:
+            if one.source not in known:
+                self._database.add(self._earlier_trial(one))
+
+    def _earlier_trial(self, earlier: Earlier) -> FrozenTrial:
+        record = earlier.record
+        config = replace(record.config, seed=self._sampling.trial_seed)
+        values = objective_values(record.measurements, self._objectives)
+        state = STATES.get(record.status, TrialState.FAIL)
+        parameters = fixed_trial(self._sampling.space, config)
+        attributes: dict[str, Any] = {"earlier": earlier.source, "config": config.to_dict()}
+        return optuna.trial.create_trial(
+            state=state,
+            values=values if state == TrialState.COMPLETE else None,
+            params=parameters.params,
+            distributions=parameters.distributions,
+            user_attrs={
+                **attributes,
+                **_ending(record.status, record.reason, record.measurements["train_steps"], values),
+            },
+        )
 
     def _usable(self, values: Sequence[float] | None) -> bool:
         return values is not None and len(values) == len(self._objectives) and all(map(math.isfinite, values))
@@ -163,7 +226,25 @@ class _Planned:
     config: TrialConfig | None = None
 
 
-def _planned(sampling: Sampling, seeds: Sequence[int]) -> dict[str, list[_Planned]]:
+def known_cost_of(objectives: Sequence[Objective], memory_of: MemoryOf, memory_limit: float | None) -> KnownCost | None:
+    """What of a study's objectives is known before a trial; None where they are not perplexity and peak memory."""
+    sought = {one.metric: place for place, one in enumerate(objectives) if one.direction == "minimize"}
+    if set(sought) != {"perplexity", "peak_memory_bytes"} or len(objectives) != 2:
+        return None
+    quality, cost = sought["perplexity"], sought["peak_memory_bytes"]
+    reference = (objectives[quality].reference, objectives[cost].reference)
+    return KnownCost(quality, cost, reference, True, memory_of, math.inf if memory_limit is None else memory_limit)
+
+
+def _ending(status: str, reason: str | None, train_steps: int | None, values: Sequence[float] | None) -> dict[str, Any]:
+    """How a trial ended, as attributes; a stopped one's values with the steps that they were reached in."""
+    attributes: dict[str, Any] = {"status": status, "reason": reason}
+    if status == "stopped":
+        attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
+    return attributes
+
+
+def _planned(sampling: Sampling, seeds: Sequence[int], try_first: Sequence[TrialConfig]) -> dict[str, list[_Planned]]:
     precisions = sampling.space.precisions()
     trials: list[tuple[str, TrialConfig | None]]
     if sampling.algorithm == "grid":
@@ -171,8 +252,13 @@ def _planned(sampling: Sampling, seeds: Sequence[int]) -> dict[str, list[_Planne
     else:
         spaces = [sampling.space.with_precision(precision) for precision in precisions]
         listed = [all_configurations(space, sampling.trial_seed) for space in spaces]
-        dealt = shares(sampling.trials, [None if every is None else len(every) for every in listed])
-        trials = [(precision, None) for precision, share in zip(precisions, dealt, strict=True) for _ in range(share)]
+        first = {one: [config for config in try_first if config.precision == one] for one in precisions}
+        room = [None if every is None else len(every) for every in listed]
+        dealt = shares(sampling.trials, room, [len(first[precision]) for precision in precisions])
+        trials = []
+        for precision, share in zip(precisions, dealt, strict=True):
+            open_: list[TrialConfig | None] = [None] * (share - len(first[precision]))
+            trials += [(precision, config) for config in [*first[precision], *open_]]
     digits = max(3, len(str(len(trials) - 1)))
     planned: dict[str, list[_Planned]] = {precision: [] for precision in precisions}
     for number, (precision, config) in enumerate(trials):

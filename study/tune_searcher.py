@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from study.admission import Admission
 from study.objectives import Objective, objective_values
+from study.recording import StopReason, outcome_of
 from study.search import Proposal, StudySearch
 
 
@@ -20,8 +21,8 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
 
     At most `places` suggestions are out at a time, so that each is proposed with all results there are. `first` goes
     out before anything new is asked for. A suggestion is a LoraTrial's config: the proposal, `extra`, what it asks Ray
-    for by `resources_of`, and what `resume_from` answers for the proposal where that is not None. All that must outlive
-    the driver is in the search's database.
+    for by `resources_of`, and what `resume_from` answers for the proposal where that is not None; `stop_reason` says
+    why a scheduler has stopped a trial. All that must outlive the driver is in the search's database.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         extra: Mapping[str, Any] | None = None,
         resources_of: Callable[[Proposal], Mapping[str, float]] | None = None,
         resume_from: Callable[[Proposal], str | None] = lambda proposal: None,
+        stop_reason: StopReason = lambda trial_id: None,
     ) -> None:
         super().__init__()
         self._search = search
@@ -45,6 +47,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         self._extra = dict(extra or {})
         self._resources_of = resources_of
         self._resume_from = resume_from
+        self._stop_reason = stop_reason
         self._live: dict[str, str] = {}  # our trials' names, by Tune's
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -62,12 +65,21 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         return config if checkpoint is None else {**config, "resume_from": checkpoint}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the search how a trial ended: as its last result says, or else that it failed."""
+        """Tells the search how a trial ended: as its last result says, stopped, or else that it failed."""
         name = self._live.pop(trial_id, None)
         if name is None:
             return  # it has been told
-        status, values, reason = self._ending(result or {}, error)
-        self._search.tell(name, status, values, reason)
+        if error:
+            self._search.tell(name, "failed", None, "the trial's process failed for good")
+            return
+        outcome = outcome_of(result or {}, self._stop_reason(name))
+        if outcome is None:
+            self._search.tell(name, "failed", None, "the trial ended without an outcome")
+            return
+        measured = outcome["measurements"]
+        values = objective_values(measured, self._objectives)
+        ended = result if result and "outcome" in result else {"record_status": "stopped", **outcome}
+        self._search.tell(name, ended["record_status"], values, ended.get("reason"), measured.get("train_steps"))
 
     def save(self, checkpoint_path: str) -> None:
         """Writes which of Tune's trials are which of ours; everything else is in the database."""
@@ -77,11 +89,3 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         """Reads what `save` has written: those trials are out, and none of them is given out again."""
         self._live = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))["live"]
         self._first = deque(proposal for proposal in self._first if proposal.trial_id not in self._live.values())
-
-    def _ending(self, result: Mapping[str, Any], error: bool) -> tuple[str, tuple[float, ...] | None, str | None]:
-        if error:
-            return "failed", None, "the trial's process failed for good"
-        if "record_status" not in result:
-            return "failed", None, "the trial ended without an outcome"
-        measurements = json.loads(result["outcome"])["measurements"]
-        return result["record_status"], objective_values(measurements, self._objectives), result.get("reason")

@@ -155,6 +155,33 @@ def test_a_killed_host_and_a_killed_trial_cost_no_trial(tmp_path: Path, undistur
     assert perplexities(out) == pytest.approx(expected, rel=SAME)
 
 
+def test_early_stopping_ends_trials_at_a_rung_and_their_records_say_so(tmp_path: Path, model: Path) -> None:
+    """One trial after another; of each two of one footprint, the later learns nothing, and is dominated."""
+    rates = {"choice": [3.0e-3, 1.0e-9]}
+    stopping = {"algorithm": "pareto_halving", "rungs": [0.5], "keep_fraction": 0.01, "strata": 1}
+    changes = {"space": {**SPACE, "learning_rate": rates}, "early_stopping": {**stopping, "stratum_fraction": 0.01}}
+    hardware = {"gpu": "cpu", "max_adapters_per_gpu": 1}
+    file = study_file(tmp_path, model, max_steps=16, hardware=hardware, adapters="complete", **changes)
+    output = run("run", str(file), "--out", str(tmp_path / "out"))
+    found = records(tmp_path / "out")
+    stopped = {name for name, record in found.items() if record["status"] == "stopped"}
+    assert {record["status"] for record in found.values()} == {"complete", "stopped"}
+    assert {found[name]["config"]["learning_rate"] for name in stopped} == {1.0e-9}
+    assert len(stopped) == 2
+    for name in stopped:
+        record = found[name]
+        assert (record["reason"], record["adapter"]) == ("dominated at step 8 of 16", None)
+        assert [point["step"] for point in record["curve"]] == [4, 8]
+        assert record["measurements"]["train_steps"] == 8
+        assert record["measurements"]["perplexity"] == record["curve"][-1]["perplexity"]
+        assert record["measurements"]["peak_memory_bytes"] > 0
+    front = {one["trial_id"] for one in json.loads((tmp_path / "out/pareto.json").read_text(encoding="utf-8"))["front"]}
+    assert front
+    assert not front & stopped
+    assert {folder.name for folder in (tmp_path / "out/adapters").iterdir()} == set(found) - stopped
+    assert "stopped" in output
+
+
 def trains_now(driver: subprocess.Popen[str]) -> bool:
     """Whether the study's trial has been waiting for its host's news for a while: it trains."""
     return bool(processes_of(driver, "LoraTrial.train")) and bool(processes_of(driver, "BaseModelHost.advance"))

@@ -19,10 +19,10 @@ from trainables.dataset import PreparedDataset, batch_plan
 from trainables.device_memory import PassBudget
 from trainables.footprints import FootprintBook
 from trainables.host_clock import HostClock
-from trainables.outcomes import Bench, complete_outcome, ended_outcome
+from trainables.outcomes import Bench, complete_outcome, ended_outcome, stopped_outcome
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import Plan, TrainingMember, accumulate_gradients, apply_gradients
-from trainables.protocol import JoinRequest, NotResidentError, ResidentStatus
+from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
 from trainables.quality import QualityBench
 from trainables.residents import Resident
 from trainables.settings import TrialSettings
@@ -80,7 +80,9 @@ class Engine:
             message = f"{request.trial_id}: incarnation {request.incarnation} is stale, {newest} has been here"
             raise NotResidentError(message)
         plan = batch_plan(len(self.dataset.train.rows), self.settings.training, request.config.seed)
-        resident = Resident(request.trial_id, request.incarnation, self.new_member(request.config, plan))
+        member = self.new_member(request.config, plan)
+        rungs = self.settings.rungs.steps(member.total_steps)
+        resident = Resident(request.trial_id, request.incarnation, member, rungs)
         resident.suspect = request.suspect
         if request.state is not None:
             resident.restore(request.state)
@@ -189,10 +191,13 @@ class Engine:
     def _evaluate(self, chosen: Sequence[Resident]) -> None:
         for resident, evaluation in zip(chosen, self._quality.evaluate(chosen), strict=True):
             if evaluation.finite:
-                resident.note_evaluation(evaluation)
+                resident.note_evaluation(evaluation, partial(self._so_far, resident))
             else:
                 reason = f"the perplexity was not finite at step {resident.member.step}"
                 resident.end(ended_outcome(self._bench, resident, "diverged", reason))
+
+    def _so_far(self, resident: Resident) -> Outcome:
+        return stopped_outcome(self._bench, resident, self._footprints.known(resident.config))
 
     def _finish(self, chosen: Sequence[Resident]) -> None:
         untested = [resident for resident in chosen if resident.final is None]

@@ -29,8 +29,8 @@ class LoraTrial(tune.Trainable):
     """One trial. Its config holds `trial_id`, `config` (a TrialConfig's values), `keeper` (the actor's name),
     `resources` (what it asks Ray for, in one bundle), and optionally `resume_from`, an earlier checkpoint's folder.
 
-    Results carry `step`, and `perplexity` and `train_loss` where the evaluation split was measured; the last one is
-    `done` and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
+    Results carry `step`, and a Report's values where the evaluation split was measured, of which `so_far` is JSON; the
+    last one is `done` and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
     """
 
     @classmethod
@@ -145,7 +145,8 @@ class LoraTrial(tune.Trainable):
         result: dict[str, Any] = {"study_trial_id": self._trial_id, "step": news.step}
         if fresh:
             self._told_step = fresh[-1].step
-            result |= asdict(fresh[-1])
+            so_far = fresh[-1].so_far and json.dumps(asdict(fresh[-1].so_far))
+            result |= {**asdict(fresh[-1]), "so_far": so_far}
         if due:
             self._fetch_state()
             result["should_checkpoint"] = True

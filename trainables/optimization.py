@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from trainables.settings import TrainingSettings
@@ -55,7 +56,11 @@ class LossScaler:
         return LossScaler(min(2.0**24, self.scale * 2))
 
 
-def evaluation_steps(total_steps: int, evaluations: int) -> tuple[int, ...]:
-    """After which optimizer steps the evaluation split is measured: evenly spaced, the last at the end."""
+def evaluation_steps(total_steps: int, evaluations: int, rungs: Sequence[int] = ()) -> tuple[int, ...]:
+    """After which optimizer steps the evaluation split is measured: evenly spaced, the last at the end; and at rungs.
+
+    Rungs are optimizer steps before the end.
+    """
     count = min(evaluations, total_steps)
-    return tuple(sorted({round(total_steps * (k + 1) / count) for k in range(count)})) if count else (0,)
+    even = {round(total_steps * (k + 1) / count) for k in range(count)} if count else {0}
+    return tuple(sorted(even.union(rungs)))

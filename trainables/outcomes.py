@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,14 +10,13 @@ from typing import Any, Literal
 import torch
 
 from trainables.base_model import BaseModel
+from trainables.comparability import comparable_hashes, cpu_device_name
 from trainables.dataset import PreparedDataset
 from trainables.evaluation import Evaluation
-from trainables.protocol import ENGINE_VERSION, Outcome
+from trainables.protocol import Outcome
 from trainables.residents import Resident
 from trainables.resources import Footprint, memory_source
 from trainables.settings import TrialSettings
-
-MASK_POLICY = "completion and EOS"
 
 
 @dataclass
@@ -49,11 +45,28 @@ def complete_outcome(
         **_quality(final, test),
         **_cost(bench, resident, footprint),
     }
-    rows = {"nats": list(final.nats), "tokens": list(final.tokens)}
     return Outcome(
-        "complete", None, measurements=_known(measurements), samples=samples, eval_rows=rows, has_adapter=True,
-        **_identity(bench, resident),
+        "complete", None, measurements=_known(measurements), samples=samples, eval_rows=_rows(final),
+        test_rows=_rows(test), has_adapter=True, **_identity(bench, resident),
     )  # fmt: skip
+
+
+def _rows(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """Each row's nats and target tokens; None where they were not measured, or one of them is no number."""
+    if evaluation is None or not evaluation.finite:
+        return None
+    return {"nats": list(evaluation.nats), "tokens": list(evaluation.tokens)}
+
+
+def stopped_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
+    """The outcome of a trial that is stopped after its last evaluation; why, those say who stop it."""
+    assert resident.evaluation is not None
+    measurements = {
+        **_progress(bench, resident),
+        **_quality(resident.evaluation, None),
+        **_cost(bench, resident, footprint),
+    }
+    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident))
 
 
 def ended_outcome(
@@ -87,6 +100,7 @@ def _progress(bench: Bench, resident: Resident) -> dict[str, Any]:
         "trainable_parameters": resident.member.adapter.trainable_parameters,
         "train_steps": resident.member.step,
         "train_tokens": resident.member.train_tokens,
+        "train_seconds": resident.history.train_seconds,
         "wall_seconds": resident.wall_seconds,
         "restarts": resident.incarnation,
     }
@@ -138,28 +152,10 @@ def _identity(bench: Bench, resident: Resident) -> dict[str, Any]:
 
 def device_name(device: torch.device) -> str:
     """The card's name, or the processor's architecture."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_device_name()
 
 
 def comparable(bench: Bench) -> dict[str, str]:
     """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
-    quality = {
-        "base_model": bench.base.info.sha256,
-        "data": bench.dataset.fingerprint,  # of token ids: tokenizer, split and length are in it
-        "mask": MASK_POLICY,
-        "max_tokens": bench.settings.dataset.max_tokens,
-    }
-    training = bench.settings.training
-    cost = {
-        **quality,
-        "device": device_name(bench.base.device),
-        "micro_batch_size": training.micro_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "engine": ENGINE_VERSION,
-    }
-    return {"quality": _digest(quality), "cost": _digest(cost)}
-
-
-def _digest(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+    base = bench.base
+    return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device_name(base.device))

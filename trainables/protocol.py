@@ -10,7 +10,7 @@ from search_spaces.trial_config import TrialConfig
 
 Phase = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]
 ENGINE_VERSION = 1  # counts changes of the training engine after which costs do not compare
-REPORT_STEPS = 5  # optimizer steps between two reports, at least
+REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every rung is reported
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ class Report:
     perplexity: float
     learning_rate: float
     peak_memory_bytes: int | None = None  # of the configuration's footprint, measured alone
+    total_steps: int | None = None  # of the whole training
+    so_far: Outcome | None = None  # what the trial's record is made of, should it be stopped here
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a trial ended, and all that was measured: what its record is made of."""
 
-    status: Literal["complete", "infeasible", "diverged", "failed"]
+    status: Literal["complete", "stopped", "infeasible", "diverged", "failed"]
     reason: str | None = None
     error: str | None = None
     infeasible: Mapping[str, Any] | None = None
@@ -51,6 +53,7 @@ class Outcome:
     curve: tuple[Mapping[str, Any], ...] = ()
     samples: tuple[Mapping[str, str], ...] = ()
     eval_rows: Mapping[str, Any] | None = None
+    test_rows: Mapping[str, Any] | None = None
     base_model: Mapping[str, Any] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)

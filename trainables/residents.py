@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,12 +25,14 @@ class History:
     loss_steps: int = 0
     last_report_step: int = 0
     wall_seconds: float = 0.0
+    train_seconds: float = 0.0  # of its training steps, company included
 
 
 class Resident:
     """One trial on a host: its member, its history, and the mail that its trial has not fetched yet."""
 
-    def __init__(self, trial_id: str, incarnation: int, member: TrainingMember) -> None:
+    def __init__(self, trial_id: str, incarnation: int, member: TrainingMember, rungs: Sequence[int] = ()) -> None:
+        """`rungs` are the optimizer steps after which the trial may be stopped."""
         self.trial_id = trial_id
         self.incarnation = incarnation
         self.member = member
@@ -47,7 +50,8 @@ class Resident:
         self.tokens_per_second: float | None = None
         self._step_tokens = 0
         self._joined = time.monotonic()
-        self._evaluation_steps = evaluation_steps(member.total_steps, member.training.evaluations)
+        self._rungs = tuple(rungs)
+        self._evaluation_steps = evaluation_steps(member.total_steps, member.training.evaluations, rungs)
 
     @property
     def config(self) -> TrialConfig:
@@ -87,22 +91,30 @@ class Resident:
 
     def note_speed(self, step_seconds: float) -> None:
         """Takes in how long its last step took, company included."""
+        self.history.train_seconds += step_seconds
         self.tokens_per_second = self._step_tokens / step_seconds
 
-    def note_evaluation(self, evaluation: Evaluation) -> None:
-        """Takes an evaluation into the curve, and reports it where enough steps have passed."""
+    def note_evaluation(self, evaluation: Evaluation, so_far: Callable[[], Outcome | None] = lambda: None) -> None:
+        """Takes an evaluation into the curve, and reports it at a rung, or where enough steps have passed.
+
+        `so_far` answers what a report brings along: the outcome that the trial has if it is stopped here.
+        """
         self.evaluation = evaluation
-        history = self.history
+        history, member = self.history, self.member
         loss = history.loss_sum / history.loss_steps if history.loss_steps else None
-        rate = self.member.last_learning_rate
-        report = Report(self.member.step, loss, evaluation.perplexity, rate, self.peak_memory_bytes)
+        known = (member.last_learning_rate, self.peak_memory_bytes, member.total_steps)
+        report = Report(member.step, loss, evaluation.perplexity, *known)
         history.curve.append(_curve_point(report))
         history.loss_sum, history.loss_steps = 0.0, 0
-        if self.member.step - history.last_report_step >= REPORT_STEPS and self.member.step < self.member.total_steps:
-            history.last_report_step = self.member.step
-            self.reports.append(report)
+        if self._report_is_due():
+            history.last_report_step = member.step
+            self.reports.append(replace(report, so_far=so_far()))
             self.awaiting_since = time.monotonic()
         self.phase = self.next_phase()
+
+    def _report_is_due(self) -> bool:
+        step, apart = self.member.step, self.member.step - self.history.last_report_step
+        return step < self.member.total_steps and (step in self._rungs or apart >= REPORT_STEPS)
 
     def news(self, seen: int) -> News:
         """Reports from number `seen` on; asking says that the trial goes on."""
@@ -136,4 +148,4 @@ class Resident:
 
 
 def _curve_point(report: Report) -> dict[str, Any]:
-    return {name: value for name, value in asdict(report).items() if name != "peak_memory_bytes"}
+    return {name: getattr(report, name) for name in ("step", "train_loss", "perplexity", "learning_rate")}

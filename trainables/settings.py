@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -70,6 +71,19 @@ class HardwareSettings:
 
 
 @dataclass(frozen=True)
+class RungSettings:
+    """After which parts of its training budget a trial may be stopped; the evaluation split is measured there too."""
+
+    fractions: tuple[float, ...] = ()  # above 0, under 1, upward
+    grace_steps: int = 0  # optimizer steps before which no trial is stopped
+
+    def steps(self, total_steps: int) -> tuple[int, ...]:
+        """The rungs as optimizer steps, upward; those under the grace are moved to its end, and the end is none."""
+        steps = {max(1, math.ceil(part * total_steps), self.grace_steps) for part in self.fractions}
+        return tuple(sorted(step for step in steps if step < total_steps))
+
+
+@dataclass(frozen=True)
 class TrialSettings:
     """Everything of a study that a host needs to run its trials."""
 
@@ -78,3 +92,4 @@ class TrialSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
+    rungs: RungSettings = field(default_factory=RungSettings)

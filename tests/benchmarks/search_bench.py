@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import optuna
 
 from search_spaces.parameters import SearchSpace, parse_space
 from search_spaces.trial_config import TrialConfig
+from study.known_cost import KnownCost
 from study.sampling import Algorithm, Sampling, distribution, shares
 from tests.benchmarks.replay import Curve, Table, load_table
 
@@ -47,7 +48,8 @@ def space_of(table: Table) -> SearchSpace:
 def search(table: Table, algorithm: Algorithm, trials: int, seed: int) -> list[str]:
     """The recorded trials that a searcher comes to, precision after precision, as a study deals them out."""
     space = space_of(table)
-    sampling = Sampling(space, algorithm, trials, seed, 0, ("minimize", "minimize"))
+    known = KnownCost(0, 1, table.reference, True, memory_of(table))
+    sampling = Sampling(space, algorithm, trials, seed, 0, ("minimize", "minimize"), known)
     history: list[optuna.trial.FrozenTrial] = []
     found: list[Curve] = []
     room = [sum(curve.config["precision"] == precision for curve in table.curves) for precision in space.precisions()]
@@ -62,6 +64,17 @@ def search(table: Table, algorithm: Algorithm, trials: int, seed: int) -> list[s
     return [curve.trial_id for curve in found]
 
 
+def memory_of(table: Table) -> Callable[[TrialConfig], float]:
+    """The memory of a configuration, from the recorded ones of its footprint: the Bayesian search knows it before."""
+    known = {_footprint(TrialConfig.from_dict(curve.config)): curve.memory for curve in table.curves}
+    most = max(known.values())
+    return lambda config: known.get(_footprint(config), most)
+
+
+def _footprint(config: TrialConfig) -> tuple[str, int, str]:
+    return config.precision, config.rank, config.target_set
+
+
 def nearest(config: TrialConfig, curves: Sequence[Curve]) -> Curve:
     """The recorded configuration of the same precision that is nearest, the first of equals."""
     return min(
@@ -73,7 +86,8 @@ def told(space: SearchSpace, curve: Curve) -> optuna.trial.FrozenTrial:
     """A recorded trial as Optuna keeps it; one that did not come to its end has failed."""
     parameters = space.grid_parameters(TrialConfig.from_dict(curve.config))
     kinds = {name: distribution(space[name]) for name in parameters}
-    ended: dict[str, Any] = {"params": parameters, "distributions": kinds}
+    attributes = {"config": curve.config, "status": "complete" if curve.complete else "diverged"}
+    ended: dict[str, Any] = {"params": parameters, "distributions": kinds, "user_attrs": attributes}
     if curve.complete:
         return optuna.trial.create_trial(values=curve.final, **ended)
     return optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL, **ended)
@@ -107,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+", metavar="CURVES.json")
-    parser.add_argument("--algorithms", nargs="+", default=("random", "tpe", "nsga2"))
+    parser.add_argument("--algorithms", nargs="+", default=("random", "tpe", "nsga2", "gp"))
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path)

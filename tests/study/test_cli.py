@@ -37,7 +37,7 @@ def no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- help and usage ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "resume", "report", "doctor"])
+@pytest.mark.parametrize("command", ["run", "plan", "resume", "confirm", "report", "doctor"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
@@ -95,7 +95,7 @@ def test_report_is_written_anew(
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
 
 
-@pytest.mark.parametrize("command", ["report", "resume"])
+@pytest.mark.parametrize("command", ["report", "resume", "confirm"])
 def test_a_directory_that_is_no_study(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, str(tmp_path)]) == 2
     rule = "must be a study's directory, which holds a study.yaml. Name one that `python -m study run` made."

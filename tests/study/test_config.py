@@ -28,6 +28,7 @@ from trainables.settings import (
     DatasetSettings,
     GenerationSettings,
     HardwareSettings,
+    RungSettings,
     Schedule,
     TrainingSettings,
     TrialSettings,
@@ -155,6 +156,40 @@ def test_every_setting_can_be_written() -> None:
         field.name.replace("memory_limit_bytes", "memory_limit") for field in dataclasses.fields(HardwareSettings)
     }
     assert {"gpu", *config_sections.HARDWARE} == hardware
+
+
+def test_what_a_search_begins_with(tmp_path: Path) -> None:
+    point = {"precision": "nf4", "rank": 8, "target_modules": ["v_proj", "q_proj"]}
+    search = {"algorithm": "tpe", "trials": 4, "seed": 0, "try_first": [point], "warm_start": ["earlier", "/a/b"]}
+    config = _load(tmp_path, search=search, seeds=[5])
+    (first,) = config.search.try_first
+    assert (first.precision, first.rank, first.lora_alpha, first.target_set, first.seed) == ("nf4", 8, 16, "q_v", 5)
+    assert config.search.warm_start == (str(tmp_path / "earlier"), "/a/b")
+    assert _again(config, tmp_path) == config
+
+
+def test_confirm_trains_with_seeds_that_are_new(tmp_path: Path) -> None:
+    search = {"algorithm": "tpe", "trials": 4}
+    assert _load(tmp_path).confirm.seeds == (101, 102, 103)
+    assert _load(tmp_path, seeds=[0, 1]).confirm.seeds == (101, 102, 103)  # a grid has trained with both
+    config = _load(tmp_path, seeds=[0, 1, 2], search=search)
+    assert config.confirm.seeds == (1, 2)  # a search with the first
+    assert _again(config, tmp_path) == config
+    assert _load(tmp_path, confirm={"seeds": [5]}).confirm.seeds == (5,)
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    values = {
+        "algorithm": "asha", "rungs": [0.25, 0.5], "keep_fraction": 1, "grace_steps": 3, "strata": 2,
+        "stratum_fraction": 0.5,
+    }  # fmt: skip
+    config = _load(tmp_path, early_stopping=values)
+    assert config.early_stopping == EarlyStoppingSettings("asha", (0.25, 0.5), 1.0, 3, 2, 0.5)
+    assert set(values) == {field.name for field in dataclasses.fields(EarlyStoppingSettings)}
+    assert config.trial.rungs == RungSettings((0.25, 0.5), 3)
+    assert config.trial.rungs.steps(10) == (3, 5)
+    assert _again(config, tmp_path) == config
+    assert _load(tmp_path, early_stopping={**values, "algorithm": "none"}).trial.rungs == RungSettings()
 
 
 def test_adapters_and_objectives(tmp_path: Path) -> None:

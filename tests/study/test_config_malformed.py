@@ -26,6 +26,9 @@ DROPOUTS = {"choice": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
 BOMB = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10) if n else 1}]" for n in range(9))
 OWN = {"name": "mine", "train_file": "a.jsonl"}
 ACCURACY = {"metric": "accuracy", "direction": "maximize", "reference": 0}
+SEARCH = {"algorithm": "tpe", "trials": 4}
+Q_V = {"target_modules": "q_v"}
+POINT, OTHER = {"precision": "nf4", "rank": 8, **Q_V}, {"precision": "fp16", "rank": 8, **Q_V}
 SPEED = {"metric": "train_tokens_per_second", "direction": "maximize", "reference": 0}
 
 # Each: what is changed in a good study, the key blamed, words of the rule, words of the remedy.
@@ -92,7 +95,7 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     # search
     ({"search": []}, "search", "keys and values", "below `search`"),
     ({"search": None}, "search", "keys and values", "leave it out"),
-    ({"search.algorithm": "bayes"}, "search.algorithm", "one of grid, random, tpe, nsga2", "`algorithm: grid`"),
+    ({"search.algorithm": "bayes"}, "search.algorithm", "one of grid, random, tpe, nsga2, gp", "`algorithm: grid`"),
     ({"search.algorithm": "TPE", "search.trials": 9}, "search.algorithm", "one of grid", "Did you mean `tpe`?"),
     ({"search.algorithm": "nsga-ii"}, "search.algorithm", "one of grid", "Did you mean `nsga2`?"),
     ({"search.algorithm": "tpe"}, "search.trials", "must be given", "`trials: 24`"),
@@ -144,8 +147,44 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ),
     ({"training.evaluations": 0}, "training.evaluations", "from 1 to 1,000", "`evaluations: 4`"),
     ({"training.learning_rate": 1}, "training.learning_rate", "no key of training", "Known are epochs"),
+    # what a search begins with
+    ({"search": {**SEARCH, "try_first": 3}}, "search.try_first", "list of 0 to 100 configurations", "rank: 16"),
+    (
+        {"search": {**SEARCH, "try_first": [{**POINT, "rank": 9}]}},
+        "search.try_first.0.rank",
+        "8, 64",
+        "widen the space",
+    ),
+    (
+        {"search": {**SEARCH, "try_first": [{"rank": 8, **Q_V}]}},
+        "search.try_first.0.precision",
+        "must be given",
+        ": fp16",
+    ),
+    ({"search": {**SEARCH, "try_first": [POINT, POINT]}}, "search.try_first.1", "must differ", "Leave it out"),
+    ({"search": {**SEARCH, "try_first": [POINT], "trials": 0}}, "search.trials", "from 1 to", "trials: 24"),
+    ({"search": {**SEARCH, "warm_start": "runs/a"}}, "search.warm_start", "list of 0 to 100 study", "[runs/earlier]"),
+    ({"search": {**SEARCH, "warm_start": [""]}}, "search.warm_start.0", "text of 1 to", ""),
+    ({"search": {"warm_start": ["a"]}}, "search.warm_start", "is for a search; a grid", "`algorithm: tpe`"),
+    ({"search": {"try_first": [POINT]}}, "search.try_first", "is for a search; a grid", "`algorithm: tpe`"),
+    ({"search": {**SEARCH, "trials": 1, "try_first": [POINT, OTHER]}}, "search.trials", "at least 2", "Raise it"),
+    # confirm
+    ({"confirm": {"seeds": []}}, "confirm.seeds", "list of 1 to 100 whole", "[101, 102, 103]"),
+    ({"confirm": {"seeds": [5, 0]}}, "confirm.seeds.1", "must differ from the study's seeds", "not trained with"),
+    ({"confirm": {"alone": True}}, "confirm.alone", "no key of confirm", "Known are seeds"),
     # early stopping
-    ({"early_stopping.algorithm": "median"}, "early_stopping.algorithm", "one of none", "`algorithm: none`"),
+    ({"early_stopping.algorithm": "median"}, "early_stopping.algorithm", "one of none, pareto", "`algorithm: none`"),
+    ({"early_stopping.algorithm": "pareto"}, "early_stopping.algorithm", "asha", "Did you mean `pareto_halving`?"),
+    ({"early_stopping.rungs": 0.5}, "early_stopping.rungs", "list of 1 to 20 numbers", "`rungs: ["),
+    ({"early_stopping.rungs": []}, "early_stopping.rungs", "list of 1 to 20 numbers", "`rungs: ["),
+    ({"early_stopping.rungs": [0.1, 1]}, "early_stopping.rungs.1", "above 0, under 1", "`rungs: ["),
+    ({"early_stopping.rungs": [0.1, 0.1]}, "early_stopping.rungs.1", "must differ", "Leave it out"),
+    ({"early_stopping.rungs": [0.5, 0.25]}, "early_stopping.rungs", "must go upward", "`rungs: [0.25, 0.5]`"),
+    ({"early_stopping.keep_fraction": 0}, "early_stopping.keep_fraction", "above 0, at most 1", "`keep_fraction: 0."),
+    ({"early_stopping.grace_steps": -1}, "early_stopping.grace_steps", "from 0 to", "`grace_steps: 0`"),
+    ({"early_stopping.strata": 0}, "early_stopping.strata", "from 1 to 100", "`strata: 3`"),
+    ({"early_stopping.stratum_fraction": 1.5}, "early_stopping.stratum_fraction", "at most 1", "`stratum_fraction: 0."),
+    ({"early_stopping.grace": 1}, "early_stopping.grace", "no key of early_stopping", "Did you mean"),
     ({"early_stopping.algorithm": None}, "early_stopping.algorithm", "one of none", "Did you mean `none`?"),
     # objectives
     ({"objectives": ABSENT}, "objectives", "must be given", "metric: perplexity"),

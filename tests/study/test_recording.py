@@ -87,6 +87,20 @@ def test_no_outcome_is_a_failure(last: dict[str, Any] | None) -> None:
     assert (record.status, record.reason) == ("failed", "the trial ended without an outcome")
 
 
+def test_a_stopped_trial_keeps_what_it_came_to_and_why_it_was_stopped() -> None:
+    so_far = json.dumps({**OUTCOME, "status": "stopped", "has_adapter": False, "samples": [], "eval_rows": None})
+    trial = StandInTrial(last_result={"step": 5, "perplexity": 8.0, "so_far": so_far})
+    appended: list[TrialRecord] = []
+    reasons = {"t003": "dominated at step 5 of 9"}
+    Recorder("s", appended.append, stop_reason=reasons.get).on_trial_complete(1, [trial], trial)
+    (record,) = appended
+    assert (record.status, record.reason, record.adapter) == ("stopped", "dominated at step 5 of 9", None)
+    assert record.curve == tuple(OUTCOME["curve"])
+    assert record.measurements["perplexity"] == 7.5
+    # What ends for another reason, as all do when the store cannot be written, is not said to be stopped.
+    assert ended("on_trial_complete", trial).status == "failed"
+
+
 def test_an_error_of_the_trial_s_process_is_kept_and_its_last_line_is_the_reason() -> None:
     trial = StandInTrial(last_result=result(), error=RuntimeError("Traceback\n  in step\nValueError: odd\n"))
     record = ended("on_trial_error", trial)

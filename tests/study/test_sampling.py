@@ -142,6 +142,12 @@ def test_shares_by_hand() -> None:
     assert shares(9, [3, 2]) == [3, 2]
 
 
+def test_shares_count_what_has_been_dealt_already() -> None:
+    assert shares(5, [None, None], [0, 3]) == [2, 3]
+    assert shares(3, [None, None], [0, 3]) == [0, 3]
+    assert shares(9, [2, None], [1, 1]) == [2, 7]
+
+
 def test_seeds_differ_between_trials_and_studies() -> None:
     seeds = [seed_of(seed, number) for seed in range(40) for number in range(40)]
     assert len(set(seeds)) == len(seeds)
@@ -244,5 +250,5 @@ def test_a_fixed_trial_is_its_configuration(config: TrialConfig) -> None:
 
 
 def test_an_unknown_algorithm_is_refused() -> None:
-    with pytest.raises(ValueError, match="algorithm must be random, tpe or nsga2; it is 'grid'"):
+    with pytest.raises(ValueError, match="algorithm must be random, tpe, nsga2 or gp; it is 'grid'"):
         sampler("grid", 0, 8)

@@ -89,6 +89,17 @@ def test_more_trials_than_configurations_end_early_without_repeating(tmp_path: P
     assert len(asked) == 12
 
 
+def test_what_is_to_be_tried_first_comes_first_in_its_precision(tmp_path: Path) -> None:
+    first = [config for config in SPACE.grid([3]) if config.precision == "nf4" and config.rank == 16][:3]
+    search = search_in(tmp_path, "tpe", trials=5, try_first=first)
+    assert (search.count("bf16"), search.count("nf4")) == (2, 3)  # as many as were to be tried, the others the rest
+    asked = ask_all(search, "bf16", "nf4")
+    assert [one.trial_id for one in asked] == _names(5)
+    assert [one.config for one in asked][2:] == first
+    assert len({one.config for one in asked}) == 5
+    assert ask_all(search_in(tmp_path, "tpe", trials=5, try_first=first), "nf4") == []
+
+
 def test_names_have_a_digit_for_every_trial(tmp_path: Path) -> None:
     search = search_in(tmp_path, "random", trials=2000)
     assert (search.ask("nf4") or Proposal("", SPACE.grid([3])[0])).trial_id == "t1000"
@@ -129,6 +140,19 @@ def test_every_end_is_told_and_the_search_goes_on(tmp_path: Path) -> None:
         assert trial.user_attrs["status"] == status
         assert trial.user_attrs["reason"] == said or said in trial.user_attrs["reason"]
     assert search.ask("nf4") is not None
+
+
+def test_a_stopped_trial_is_pruned_with_its_fidelity_also_from_its_record(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    told, recorded = ask_all(search, "bf16")[:2]
+    search.tell(told.trial_id, "stopped", (7.5, 100.0), "dominated", train_steps=6)
+    measured = {"perplexity": 8.5, "train_tokens_per_second": 90.0, "train_steps": 3}
+    search.reconcile([TrialRecord("s", recorded.trial_id, "stopped", recorded.config, measurements=measured)])
+    found = [
+        (trial.state, trial.values, trial.user_attrs["train_steps"], trial.user_attrs["values_so_far"])
+        for trial in optuna_study(tmp_path).trials[:2]
+    ]
+    assert found == [(TrialState.PRUNED, None, 6, [7.5, 100.0]), (TrialState.PRUNED, None, 3, [8.5, 90.0])]
 
 
 def test_telling_again_changes_nothing(tmp_path: Path) -> None:
@@ -198,11 +222,20 @@ def test_optuna_stays_quiet(tmp_path: Path, optuna_log: pytest.LogCaptureFixture
 # -- kills ------------------------------------------------------------------------------------------------------------
 
 
+def search_again(folder: Path, algorithm: str) -> StudySearch:
+    """A search of eight trials; the Bayesian one over perplexity and memory, which is known."""
+    if algorithm != "gp":
+        return search_in(folder, algorithm, trials=8)
+    memory = Objective("peak_memory_bytes", "minimize", 1000.0)
+    known = {"objectives": (OBJECTIVES[0], memory), "memory_of": lambda config: 10.0 * config.rank}
+    return search_in(folder, algorithm, trials=8, **known)
+
+
 def told_run(
     folder: Path, algorithm: str, pending: int, at_each_step: Callable[[StudySearch], StudySearch]
 ) -> list[Proposal]:
     """A search that is told in the order of asking, with so many pending; `at_each_step` may replace it by another."""
-    search = search_in(folder, algorithm, trials=8)
+    search = search_again(folder, algorithm)
     waiting: list[Proposal] = []
     for precision in ("nf4", "bf16"):
         while True:
@@ -213,13 +246,14 @@ def told_run(
             elif waiting:
                 search = at_each_step(search)
                 ended = waiting.pop(0)
-                search.tell(ended.trial_id, "complete", values_of(ended.config))
+                status = "stopped" if ended.trial_id.endswith("2") else "complete"
+                search.tell(ended.trial_id, status, values_of(ended.config), train_steps=4)
             else:
                 break
     return search.proposals()
 
 
-@pytest.mark.parametrize(("algorithm", "pending"), [("tpe", 2), ("nsga2", 1)])
+@pytest.mark.parametrize(("algorithm", "pending"), [("tpe", 2), ("nsga2", 1), ("gp", 2)])
 def test_a_search_killed_on_its_way_proposes_what_it_would_have(tmp_path: Path, algorithm: str, pending: int) -> None:
     """At every third step it goes on with a copy of the database as the kill left it."""
     folders = [tmp_path / str(number) for number in range(12)]
@@ -233,7 +267,7 @@ def test_a_search_killed_on_its_way_proposes_what_it_would_have(tmp_path: Path, 
             return search
         copy = next(kills)
         shutil.copytree(folders[copy - 1], folders[copy])
-        again = search_in(folders[copy], algorithm, trials=8)
+        again = search_again(folders[copy], algorithm)
         assert again.unfinished() == search.unfinished()
         assert again.proposals() == search.proposals()
         return again
@@ -294,6 +328,7 @@ def test_any_folder_will_do(tmp_path: Path, name: str) -> None:
         ({"space": parse_space({**SPACE.to_mapping(), "rank": 8})}, "space"),
         ({"objectives": OBJECTIVES[::-1]}, "metrics, directions"),
         ({"algorithm": "random", "trials": 4}, "algorithm, trials"),
+        ({"try_first": SPACE.grid([3])[:1]}, "try_first"),
     ],
 )
 def test_another_search_than_the_one_begun_is_refused(tmp_path: Path, changed: dict[str, Any], named: str) -> None:

@@ -132,7 +132,17 @@ def test_every_end_is_told_once(end: dict[str, Any], told: tuple[Any, ...]) -> N
     tuned.on_trial_complete("a", **end)
     tuned.on_trial_complete("a", **end)
     tuned.on_trial_complete("unknown", **end)
-    assert search.told == [("t000", *told)]
+    assert [one[:4] for one in search.told] == [("t000", *told)]
+
+
+def test_a_stopped_trial_is_told_with_its_fidelity() -> None:
+    search, asked = StandInSearch(proposals(1)), []
+    tuned = searcher(search, stop_reason=lambda name: asked.append(name) or "dominated at step 5 of 9")
+    tuned.suggest("a")
+    outcome = {"status": "stopped", "reason": None, "measurements": {**MEASURED, "train_steps": 5}}
+    tuned.on_trial_complete("a", {"step": 5, "perplexity": 7.5, "so_far": json.dumps(outcome)})
+    assert asked == ["t000"]
+    assert search.told == [("t000", "stopped", (7.5, 2.0**30), "dominated at step 5 of 9", 5)]
 
 
 def test_a_saved_searcher_knows_who_is_out(tmp_path: Path) -> None:
@@ -144,7 +154,7 @@ def test_a_saved_searcher_knows_who_is_out(tmp_path: Path) -> None:
     again.restore_from_dir(str(tmp_path))
     assert names([again.suggest(name) for name in "bc"]) == ["t001", None]
     again.on_trial_complete("a", last_result(**MEASURED))
-    assert search.told == [("t000", "complete", (7.5, 2.0**30), None)]
+    assert search.told == [("t000", "complete", (7.5, 2.0**30), None, None)]
 
 
 # -- in a real run ----------------------------------------------------------------------------------------------------

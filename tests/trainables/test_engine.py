@@ -24,6 +24,7 @@ from trainables.settings import (
     BaseModelSettings,
     DatasetSettings,
     HardwareSettings,
+    RungSettings,
     TrainingSettings,
     TrialSettings,
 )
@@ -49,9 +50,10 @@ def rows(count: int, seed: int) -> Split:
     return Split("train", tuple(made), 0, 0)
 
 
-def make_engine(most: int | None = None, **hooks) -> Engine:
+def make_engine(most: int | None = None, rungs: RungSettings = RungSettings(), **hooks) -> Engine:  # noqa: B008
+    hardware = HardwareSettings("cpu", None, None, most)
     settings = TrialSettings(
-        BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, hardware=HardwareSettings("cpu", None, None, most)
+        BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, hardware=hardware, rungs=rungs
     )
     base = BaseModel(tiny_llama(), None, INFO, "fp32", torch.float32, torch.device("cpu"))
     dataset = PreparedDataset(rows(20, 1), rows(6, 2), rows(5, 3), "print", (), (), {})
@@ -107,6 +109,26 @@ def test_a_pack_learns_what_each_learns_alone(alone):
     assert all(outcome.measurements["mean_pack_size"] == 4 for outcome in outcomes.values())
     assert perplexities(outcomes) == pytest.approx(alone, rel=SAME)
     assert min(alone.values()) < 0.9 * outcomes["a"].measurements["base_perplexity"]  # it has learned something
+
+
+def test_a_report_at_a_rung_brings_what_a_stopped_trial_s_record_is_made_of(alone):
+    engine = make_engine(rungs=RungSettings((0.25, 0.4)))
+    join(engine, {name: MIXED[name] for name in "ab"})
+    outcomes = run(engine)
+    assert perplexities(outcomes) == pytest.approx(
+        {name: alone[name] for name in "ab"}, rel=SAME
+    )  # measured, not moved
+    for name in "ab":
+        reports = engine.residents[name].reports
+        assert [report.step for report in reports] == [3, 5]
+        so_far, complete = reports[1].so_far, outcomes[name].measurements
+        assert (so_far.status, so_far.reason, so_far.has_adapter) == ("stopped", None, False)
+        assert [point["step"] for point in so_far.curve] == [3, 5]
+        assert so_far.measurements["perplexity"] == so_far.curve[-1]["perplexity"]
+        assert so_far.measurements["train_steps"] == 5
+        assert so_far.measurements["test_perplexity"] is None
+        assert so_far.measurements["peak_memory_bytes"] == complete["peak_memory_bytes"]
+        assert so_far.comparable == outcomes[name].comparable
 
 
 def test_one_adapter_a_step_where_the_study_says_so(alone):

@@ -75,12 +75,14 @@ def test_a_complete_trials_measurements_in_closed_form(resident: Resident) -> No
         "pack_peak_memory_bytes": None, "mean_pack_size": 2.5, "train_tokens_per_second": epoch_tokens / epoch_seconds,
         "seconds_per_epoch": pytest.approx(epoch_seconds), "generated_tokens_per_second": 20.0,
         "base_generated_tokens_per_second": 30.0, "energy_joules": 50.0,
-        "trainable_parameters": 2 * (32 + 32 + 32 + 16), "train_steps": 4, "train_tokens": 200, "restarts": 2,
+        "trainable_parameters": 2 * (32 + 32 + 32 + 16), "train_steps": 4, "train_tokens": 200, "train_seconds": 0.0,
+        "restarts": 2,
     }  # fmt: skip
     assert record.status == "complete"
     assert record.adapter == "adapters/t1"
     assert record.samples == SAMPLES
     assert record.eval_rows == {"nats": [2.0, 4.0], "tokens": [1, 2]}
+    assert record.test_rows == {"nats": [6.0], "tokens": [4]}
     assert record.curve == ({"step": 4, "train_loss": 1.0, "perplexity": 5.0, "learning_rate": 0.1},)
     assert record.base_model == {"path": "some/model", "revision": "abc", "sha256": "0123"}
     assert (record.device["compute_dtype"], record.device["memory_source"]) == ("bfloat16", "process resident peak")
@@ -124,7 +126,8 @@ def test_a_trial_that_ended_early_keeps_what_is_known(status: str, resident: Res
     assert record.adapter is None
     assert record.eval_rows is None
     known = {name for name in MEASUREMENTS if record.measurements[name] is not None}
-    assert known == {"trainable_parameters", "train_steps", "train_tokens", "wall_seconds", "restarts"}
+    progress = {"train_steps", "train_tokens", "train_seconds", "wall_seconds", "restarts"}
+    assert known == {"trainable_parameters", *progress}
     assert len(record.curve) == 1
 
 

@@ -92,6 +92,22 @@ def test_reports_are_apart_and_the_last_is_the_outcome(
     assert all(later - earlier >= REPORT_STEPS for earlier, later in zip([0, *reported], reported, strict=False))
 
 
+def test_every_rung_is_measured_and_reported_with_what_the_trial_came_to(model: PackedModel) -> None:
+    training = {"epochs": 99, "max_steps": 24, "evaluations": 2}
+    resident = Resident("t1", 0, new_member(model, lora_config(), ROWS, **training), rungs=(2, 5, 9))
+    resident.phase = resident.next_phase()
+    came_to = []
+    while resident.phase in ("training", "evaluating"):
+        if resident.phase == "training":
+            step(resident)
+        else:
+            resident.note_evaluation(evaluated(), lambda: came_to.append(len(resident.history.curve)))
+    assert [point["step"] for point in resident.history.curve] == [2, 5, 9, 12, 24]
+    assert [report.step for report in resident.reports] == [2, 5, 9]  # 12 is too near, 24 is the end
+    assert {report.total_steps for report in resident.reports} == {24}
+    assert came_to == [1, 2, 3]  # asked once a report, its own point included
+
+
 def test_who_has_reported_waits_for_its_trial(model: PackedModel) -> None:
     resident = joined(model, steps=24, evaluations=4)
     while not resident.reports:

@@ -1,0 +1,52 @@
+"""The peak memory of a study's configurations as it is known before any trial, for the search. (no torch at import)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import psutil
+
+from search_spaces.trial_config import TrialConfig
+from study.config import StudyConfig
+from study.fitting import Target, Workload, fit
+from study.gpu_catalogue import find_gpu
+from study.hardware import find_cards
+from study.targets import cpu_target, gpu_target, smallest_here
+from trainables.model_shape import ModelShape
+from trainables.protocol import ENGINE_VERSION
+
+
+def known_memory(config: StudyConfig) -> Callable[[TrialConfig], float]:
+    """A function that predicts a configuration's peak in bytes; model and data are looked at when it is first asked."""
+
+    @cache
+    def study_facts() -> tuple[Workload, Target]:
+        return _workload(config), _target(config.trial.hardware.gpu)
+
+    @cache
+    def of_footprint(trial: TrialConfig) -> float:
+        return float(fit(trial, *study_facts()).largest.peak_memory_bytes)
+
+    return of_footprint
+
+
+def _workload(config: StudyConfig) -> Workload:
+    # Here and not above: these import transformers, which other searches do not need.
+    from trainables.dataset import prepare_dataset
+    from trainables.model_files import inspect, load_tokenizer
+
+    trial = config.trial
+    shape = ModelShape.from_info(inspect(trial.base_model))
+    statistics = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).statistics
+    return Workload.of(shape, trial.training, statistics, trial.base_model.double_quantization)
+
+
+def _target(gpu: str) -> Target:
+    """One such card, or the smallest of this machine, or its processor."""
+    if gpu not in ("auto", "cpu"):
+        return gpu_target(find_gpu(gpu), 1, ENGINE_VERSION)
+    here = smallest_here(find_cards().cards) if gpu == "auto" else None
+    if here is not None:
+        return gpu_target(here[0], 1, ENGINE_VERSION)
+    return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION)

@@ -1,0 +1,47 @@
+"""What must agree where two trials' quality, and where their cost, are compared: hashes of it. (no torch)"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from trainables.protocol import ENGINE_VERSION
+from trainables.settings import TrialSettings
+
+MASK_POLICY = "completion and EOS"
+
+
+def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, device: str) -> dict[str, str]:
+    """Hashes that are equal where two trials' quality, and where their cost, may be compared.
+
+    `sha256` is of the base model's weights, `fingerprint` of the data's token ids: tokenizer, split and length are in
+    it. `device` is the card's name, or `cpu_device_name`.
+    """
+    quality = {
+        "base_model": sha256,
+        "data": fingerprint,
+        "mask": MASK_POLICY,
+        "max_tokens": settings.dataset.max_tokens,
+    }
+    training = settings.training
+    cost = {
+        **quality,
+        "device": device,
+        "micro_batch_size": training.micro_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "engine": ENGINE_VERSION,
+    }
+    return {"quality": _digest(quality), "cost": _digest(cost)}
+
+
+def cpu_device_name() -> str:
+    """What records call this machine's processor."""
+    return f"CPU ({platform.machine()})"
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
