@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from study.cluster_cli import add_cluster_commands
 from study.faults import ConfigError
 from study.output import flush_output, say, tolerate_encodings
 from study.shadowing import shadowing
@@ -56,6 +57,8 @@ def _failed(error: Exception) -> int:
         return _complain("\n".join(map(str, error.faults)), WRONG_INPUT)
     if isinstance(error, (_loaded("study.store", "StoreError"), _loaded("analysis.load", "StudyDirectoryError"))):
         return _complain(str(error), WRONG_INPUT)
+    if isinstance(error, _loaded("study.jobs", "JobError")):
+        return _complain(str(error), FAILED)
     if isinstance(error, _loaded("study.lifecycle", "StudyError")):
         return _complain(f"{error}\n{_traceback_hint()}", FAILED)
     if isinstance(error, ModuleNotFoundError):
@@ -92,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_study_commands(commands)
     _add_directory_commands(commands)
+    add_cluster_commands(commands, _add_study)
     text = "say what is missing on this machine, and how to get it"
     commands.add_parser("doctor", help=text, description=f"{text.capitalize()}.").set_defaults(command=_doctor)
     return parser
@@ -102,19 +106,24 @@ def _add_study_commands(commands: Any) -> None:
     description = "check a study's file, model and data, and say what it would run"
     for name, function, text in (("run", _run, run_text), ("plan", _plan, description)):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file")
-        command.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY.PATH=VALUE",
-            dest="overrides",
-            help="take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated",
-        )
+        _add_study(command)
         command.set_defaults(command=function)
         if function is _run:
             text = "the study's directory, new or empty (default: NAME-date-time in the study's storage folder)"
             command.add_argument("--out", type=Path, metavar="DIR", help=text)
+
+
+def _add_study(command: Any, may_lack: bool = False) -> None:
+    nargs = {"nargs": "?"} if may_lack else {}
+    command.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file", **nargs)
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        dest="overrides",
+        help="take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated",
+    )
 
 
 def _add_directory_commands(commands: Any) -> None:
