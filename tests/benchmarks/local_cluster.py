@@ -1,7 +1,7 @@
 """Studies as jobs of a real Ray cluster on this machine, with token authentication: what each way of use comes to.
 
-`python -m tests.benchmarks.local_cluster [--only STEP …] [--json OUT]` starts a head of its own (on loopback, with its own
-token), submits tiny studies, and ends what it started. Exit code 1 where a step does not come to what it must.
+`python -m tests.benchmarks.local_cluster [--only STEP …] [--json OUT]` starts a head on loopback with a token of its own,
+submits tiny studies, and ends what it started. Exit code 1 where a step does not come to what it must.
 """
 
 from __future__ import annotations
@@ -60,13 +60,15 @@ class Cluster:
         """Starts the head, and waits until its job port answers."""
         self._start(
             "--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}",
-            f"--ray-client-server-port={_free_port()}", f"--temp-dir={self.folder / 'ray'}", "--num-cpus=2", "--num-gpus=0",
+            f"--ray-client-server-port={_free_port()}", f"--temp-dir={self.folder / 'ray'}",
+            "--num-cpus=2", "--num-gpus=0",
             "--object-store-memory=100000000",
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while self.status_code(self.token) != 200:
             if time.monotonic() > deadline or self.nodes[0].poll() is not None:
-                raise RuntimeError(f"the head did not answer within {START_SECONDS:.0f} s; see {self.folder}/ray")
+                said = (self.folder / "node0.log").read_text(encoding="utf-8")
+                raise RuntimeError(f"the head did not answer within {START_SECONDS:.0f} s: {_tail(said)}")
             time.sleep(1.0)
 
     def status_code(self, token: str | None) -> int | None:
