@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from study.cluster_cli import add_cluster_commands
 from study.faults import ConfigError
 from study.output import flush_output, say, tolerate_encodings
 from study.shadowing import shadowing
@@ -61,6 +62,8 @@ def _failed(error: Exception) -> int:
         return _complain("\n".join(map(str, error.faults)), WRONG_INPUT)
     if isinstance(error, tuple(_loaded(*where) for where in WRONG_INPUT_ERRORS)):
         return _complain(str(error), WRONG_INPUT)
+    if isinstance(error, _loaded("study.jobs", "JobError")):
+        return _complain(str(error), FAILED)
     if isinstance(error, _loaded("study.lifecycle", "StudyError")):
         return _complain(f"{error}\n{_traceback_hint()}", FAILED)
     if isinstance(error, ModuleNotFoundError):
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study_commands(commands)
     _add_directory_commands(commands)
     _add_confirm_command(commands)
+    add_cluster_commands(commands, _add_study)
     text = "say what is missing on this machine, and how to get it"
     commands.add_parser("doctor", help=text, description=f"{text.capitalize()}.").set_defaults(command=_doctor)
     return parser
@@ -108,15 +112,7 @@ def _add_study_commands(commands: Any) -> None:
     description = "check a study's file, model and data, and say what it would run, what fits, and what it would cost"
     for name, function, text in (("run", _run, run_text), ("plan", _plan, description)):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file")
-        command.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY.PATH=VALUE",
-            dest="overrides",
-            help="take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated",
-        )
+        _add_study(command)
         command.set_defaults(command=function)
         if function is _plan:
             _add_hardware_options(command)
@@ -140,6 +136,19 @@ def _add_confirm_command(commands: Any) -> None:
     alone = "train each by itself, and time its epochs whole"
     command.add_argument("--alone", action="store_true", help=alone)
     command.set_defaults(command=_confirm)
+
+
+def _add_study(command: Any, may_lack: bool = False) -> None:
+    nargs = {"nargs": "?"} if may_lack else {}
+    command.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file", **nargs)
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        dest="overrides",
+        help="take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated",
+    )
 
 
 def _add_directory_commands(commands: Any) -> None:

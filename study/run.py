@@ -17,6 +17,8 @@ import ray
 from ray import tune
 
 from study.admission import Admission, refuse_what_never_fits
+from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
+from study.cluster import check_shared, cluster_nodes, runtime_env
 from study.config import StudyConfig
 from study.cost import counted
 from study.early_stopping import early_stopping
@@ -24,7 +26,7 @@ from study.files import write_whole
 from study.forecast import Forecast, workload_of
 from study.lessons import keep_lessons
 from study.phases import StudyPhase, study_phases
-from study.planner import DEFAULT_ADAPTERS_PER_GPU, Node
+from study.planner import DEFAULT_ADAPTERS_PER_GPU
 from study.preflight import Preflight
 from study.progress import LiveTable, StudyProgress
 from study.ray_address import LOCAL, ray_address
@@ -39,11 +41,12 @@ from trainables.lora_trial import LoraTrial
 
 MAX_TRIAL_RESTARTS = 3
 RAY_ATTEMPTS = 3
-TUNE_FOLDER = "tune"
 CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
+STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
 HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's ends one phase and lets the next begin
     "TUNE_GLOBAL_CHECKPOINT_S": "10",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -68,6 +71,7 @@ class StudyRun:
 def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
     with _ray(), _terminated_as_interrupt():
+        check_shared(study.directory)
         gpu, forecast = use_gpu(study.config), _forecast(study)
         ended = [record.config for record in study.store.records()]
         phases = study_phases(study.config, remaining(study), ended, forecast, cluster_nodes(), gpu)
@@ -76,7 +80,7 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
         price = study.config.trial.hardware.price_per_hour
         held = counted(study.directory, forecast.target if forecast else None, price)
         shown = LiveTable(StudyProgress(trials, study.config.objectives), lambda: _statuses(keeper), show)
-        with held, shown as table:
+        with held, _saved_when_stopped(study, keeper), shown as table:
             keeping = Keeping(study.store, table, forecast)
             if forecast:
                 listed = study.config.space.precisions() if study.config.search.algorithm == "grid" else ()
@@ -103,12 +107,6 @@ def use_gpu(config: StudyConfig) -> bool:
     if config.trial.hardware.gpu == "auto":
         return bool(ray.cluster_resources().get("GPU", 0))
     return config.trial.hardware.gpu != "cpu"
-
-
-def cluster_nodes() -> tuple[Node, ...]:
-    """The machines of the cluster that live."""
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources)
 
 
 def _forecast(study: StudyRun) -> Forecast | None:
@@ -217,25 +215,33 @@ class StopWhen(tune.Stopper):  # type: ignore[misc]
         return self._holds()
 
 
-def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
-    """The newest whole checkpoint of a trial in any of the study's earlier Tune folders."""
-    found = (directory / TUNE_FOLDER).glob(f"*/{trial_id}/checkpoint_*/training.safetensors")
-    newest = max(found, key=lambda file: file.stat().st_mtime, default=None)
-    return str(newest.parent) if newest else None
-
-
 def _start_keeper(study: StudyRun, most_on_a_device: int) -> Any:
     """The keeper; its hosts take packs as large as the plan's, also where they pay beyond the usual bound."""
     trial, hardware = study.config.trial, study.config.trial.hardware
     if hardware.max_adapters_per_gpu is None and most_on_a_device > DEFAULT_ADAPTERS_PER_GPU:
         trial = replace(trial, hardware=replace(hardware, max_adapters_per_gpu=most_on_a_device))
     keep_adapters = study.config.adapters != "none"
-    threads = int(min(node.cpus for node in cluster_nodes()) or 1)
+    threads = int(min((node.cpus for node in cluster_nodes() if node.cpus), default=1.0))
     options = {"name": KEEPER_NAME, "num_cpus": 0, "max_concurrency": 1}
     here = ray.get_runtime_context().get_node_id()  # adapters are written where the study directory is
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
     keeper = ray.remote(HostKeeper).options(**options, scheduling_strategy=strategy)
     return keeper.remote(trial, str(study.directory), keep_adapters, threads)
+
+
+@contextmanager
+def _saved_when_stopped(study: StudyRun, keeper: Any) -> Iterator[None]:
+    """Where the study is asked to stop, keeps the state of every trial at work, for `resume` to go on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
+        for answer in [host.states.remote() for host in hosts]:
+            try:
+                write_states(study.directory, ray.get(answer, timeout=STATE_SECONDS))
+            except (ray.exceptions.RayError, OSError) as error:  # `resume` then goes on from an earlier checkpoint
+                logging.getLogger(__name__).warning("The states of a host's trials could not be kept: %s", error)
+        raise
 
 
 def _statuses(keeper: Any) -> Mapping[str, Any]:
@@ -259,7 +265,15 @@ def _ray() -> Iterator[None]:
 def _connect(namespace: str) -> None:
     for attempts_left in reversed(range(RAY_ATTEMPTS)):
         try:
-            ray.init(address=ray_address(), log_to_driver=False, logging_level="ERROR", namespace=namespace)
+            address = ray_address()
+            code = runtime_env(address, os.environ)
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                namespace=namespace,
+                runtime_env=code or None,
+            )
             return
         except Exception as error:  # Ray raises plain Exception
             # A busy machine needs longer than the 30 s that Ray itself waits.
@@ -270,13 +284,14 @@ def _connect(namespace: str) -> None:
 
 @contextmanager
 def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does (set after `ray.init`, which replaces an earlier handler)."""
+    """SIGTERM ends a study as Ctrl-C does, and both at once (set after `ray.init`, which replaces earlier handlers)."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

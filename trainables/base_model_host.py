@@ -81,6 +81,10 @@ class BaseModelHost:
         """The adapter's checkpoint, taken between two steps. Raises NotResidentError."""
         return self._on_training_thread(lambda: self._resident(trial_id, incarnation).state())
 
+    def states(self) -> dict[str, bytes]:
+        """The checkpoints of all residents that have not ended, by trial id; where a study is stopped."""
+        return self._on_training_thread(self._states) if self._engine else {}
+
     def leave(self, trial_id: str, incarnation: int) -> None:
         """Lets the trial's adapter go."""
         self._on_training_thread(lambda: self._evict(trial_id, incarnation))
@@ -95,6 +99,10 @@ class BaseModelHost:
         if self._engine is None:
             raise NotResidentError(f"{trial_id} has not joined this host")
         return self._engine.resident(trial_id, incarnation)
+
+    def _states(self) -> dict[str, bytes]:
+        at_work = [resident for resident in self._engine.residents.values() if resident.outcome is None]
+        return {resident.trial_id: resident.state() for resident in at_work}
 
     def _on_training_thread(self, function: Callable[[], Any]) -> Any:
         answer: Future = Future()

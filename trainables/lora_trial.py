@@ -67,6 +67,11 @@ class LoraTrial(tune.Trainable):
             try:
                 self._join()
                 news = self._ask()
+            except ValueError:
+                if self._state is None:
+                    raise
+                self._state = None  # it cannot be read, or is another model's: the trial begins again
+                continue
             except HostLoadError as error:
                 return self._ending(Outcome("failed", f"the base model could not be loaded: {error}"))
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, NotResidentError) as error:
