@@ -16,6 +16,7 @@ from typing import Any
 from study.cluster_cli import add_cluster_commands
 from study.faults import ConfigError
 from study.output import flush_output, say, tolerate_encodings
+from study.result_commands import add_result_commands
 from study.shadowing import shadowing
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_directory_commands(commands)
     _add_confirm_command(commands)
     add_cluster_commands(commands, _add_study)
+    add_result_commands(commands)
     text = "say what is missing on this machine, and how to get it"
     commands.add_parser("doctor", help=text, description=f"{text.capitalize()}.").set_defaults(command=_doctor)
     return parser

@@ -73,6 +73,12 @@ def read_gguf_tokenizer(path: Path) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(str(path.parent), gguf_file=path.name)
 
 
+def read_gguf_licence(path: Path) -> str | None:
+    """The licence that the file's metadata name; None where they name none."""
+    licence = _value(_open(path), "general.license", None)
+    return str(licence) if licence else None
+
+
 def _open(path: Path) -> Any:
     try:
         return _skimming_reader()(str(path))

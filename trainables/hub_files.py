@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 # Safetensors only: pickled weights can run code. Mistral's `consolidated` files hold the same weights once more.
-_SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 _WEIGHTS = ["*.safetensors"]
 _LEFT_OUT = ["*/*", "consolidated*"]
 
@@ -22,7 +22,7 @@ def hub_snapshot(repo_id: str, revision: str, weights: bool) -> Path:
         folder = snapshot_download(
             repo_id,
             revision=revision,
-            allow_patterns=_SMALL_FILES + (_WEIGHTS if weights else []),
+            allow_patterns=SMALL_FILES + (_WEIGHTS if weights else []),
             ignore_patterns=_LEFT_OUT,
         )
     except Exception as error:

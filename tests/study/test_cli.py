@@ -37,7 +37,7 @@ def no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- help and usage ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "resume", "confirm", "report", "doctor"])
+@pytest.mark.parametrize("command", ["run", "plan", "resume", "confirm", "report", "export", "doctor"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
