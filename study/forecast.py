@@ -41,6 +41,12 @@ class Forecast:
             self._fits[key] = fit(config, self.workload, self.target)
         return self._fits[key]
 
+    def largest_bytes(self, precision: str) -> int:
+        """The most that a configuration of that precision takes, of those that have been looked at."""
+        return max(
+            (one.largest.needed_bytes for one in self._fits.values() if one.config.precision == precision), default=0
+        )
+
     def note(self, record: TrialRecord) -> None:
         """A trial has ended: where it ran out of memory alone, those of its footprint would too."""
         if record.status == "infeasible" and (record.infeasible or {}).get("source") == "observed":

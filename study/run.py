@@ -24,6 +24,7 @@ from study.cost import counted
 from study.early_stopping import early_stopping
 from study.files import write_whole
 from study.forecast import Forecast, workload_of
+from study.hosts_ahead import prepare_hosts
 from study.lessons import keep_lessons
 from study.phases import StudyPhase, study_phases
 from study.planner import DEFAULT_ADAPTERS_PER_GPU
@@ -86,7 +87,8 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
                 listed = study.config.space.precisions() if study.config.search.algorithm == "grid" else ()
                 refuse_what_never_fits(study.config.name, study.search, listed, forecast, keeping.append)
                 keeping.raise_any()
-            for phase in phases:
+            for number, phase in enumerate(phases):
+                prepare_hosts(keeper, phases, number, forecast)
                 _run_phase(study, phase, table, keeping)
                 if forecast:
                     keep_lessons(keeping.kept, forecast)

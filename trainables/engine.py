@@ -204,12 +204,15 @@ class Engine:
         if untested:
             self._quality.finish(untested)
             return
+        unsampled = [resident for resident in chosen if resident.samples is None]
+        if unsampled:
+            self._quality.sample(unsampled)
+            return
         resident = chosen[0]
-        samples = self._quality.samples(resident)
         files = peft_files(resident.member.adapter, self.base.info.path, self.settings.base_model.revision)
         self._keep_adapter(resident.trial_id, files)
         footprint = self._footprints.known(resident.config)
-        resident.end(complete_outcome(self._bench, resident, footprint, samples))
+        resident.end(complete_outcome(self._bench, resident, footprint))
 
 
 def _suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:

@@ -15,7 +15,7 @@ from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember
 from trainables.resources import Footprint, FootprintKey, footprint_key, footprint_plan, measure_footprint
 
-SPEED_TOKENS = {"cpu": 8, "cuda": 16}  # generated to take the decoding speed
+SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]

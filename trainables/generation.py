@@ -21,29 +21,51 @@ def generate(
     exact: bool = False,
     ends: Collection[int] = (),
 ) -> list[int]:
-    """Greedy continuation of a prompt's tokens, up to and with the first token that ends a text, at most `new_tokens`.
+    """One adapter's continuation of a prompt, or the base model's (None): `generate_together` without company."""
+    (written,) = generate_together(model, [adapter], tokens, new_tokens, exact, ends)
+    return written
+
+
+def generate_together(
+    model: PackedModel,
+    adapters: Sequence[LoraAdapter | None],
+    tokens: Sequence[int],
+    new_tokens: int,
+    exact: bool = False,
+    ends: Collection[int] = (),
+) -> list[list[int]]:
+    """Each adapter's greedy continuation of a prompt (None: the base model's), up to and with the first token that
+    ends a text, at most `new_tokens`; the base runs once for all of them.
 
     The model's own end tokens end it, and `ends`; with `exact` none does. What else the model's generation settings ask
     for (sampling, penalties) is left out: the likeliest token follows, whatever came before.
     """
-    packed = [PackedRows(adapter, slice(0, 1))] if adapter else []
+    packed = [PackedRows(adapter, slice(row, row + 1)) for row, adapter in enumerate(adapters) if adapter]
     stops = set() if exact else {*_end_tokens(model.model), *ends}
     was_training = model.model.training
     model.model.eval()  # checkpointing and the key-value cache exclude each other
     try:
         with model.rows_of(packed) as causal, torch.no_grad():
-            return _greedy(causal, torch.tensor([list(tokens)], device=model.device), new_tokens, stops)
+            ids = torch.tensor([list(tokens)] * len(adapters), device=model.device)
+            return _greedy(causal, ids, new_tokens, stops)
     finally:
         model.model.train(was_training)
 
 
-def _greedy(causal: Any, ids: torch.Tensor, new_tokens: int, stops: Collection[int]) -> list[int]:
-    written: list[int] = []
+def _greedy(causal: Any, ids: torch.Tensor, new_tokens: int, stops: Collection[int]) -> list[list[int]]:
+    """Row by row; one that has ended is carried along until all have."""
+    written: list[list[int]] = [[] for _ in range(len(ids))]
+    writing = set(range(len(ids)))
     cache = {_cache_argument(causal): DynamicCache(config=causal.config)}  # filled in place
-    while len(written) < new_tokens and not (written and written[-1] in stops):
+    for _ in range(new_tokens):
         logits = causal(input_ids=ids, use_cache=True, logits_to_keep=1, **cache).logits
         ids = logits[:, -1].argmax(dim=-1, keepdim=True)
-        written.append(int(ids))
+        for row, token in enumerate(ids[:, 0].tolist()):
+            if row in writing:
+                written[row].append(token)
+        writing = {row for row in writing if written[row][-1] not in stops}
+        if not writing:
+            break
     return written
 
 
@@ -57,12 +79,15 @@ def _end_tokens(causal: Any) -> list[int]:
     return end if isinstance(end, list) else [] if end is None else [end]
 
 
-def answer_text(model: PackedModel, adapter: LoraAdapter | None, tokenizer: Any, prompt: str, new_tokens: int) -> str:
-    """The continuation of a prompt as text, without special tokens."""
+def prompt_tokens(tokenizer: Any, prompt: str) -> list[int]:
+    """A text as the beginning of a row: BOS where the tokenizer has one, then the text."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]  # what training taught it to end with
-    tokens = bos + tokenizer.encode(prompt, add_special_tokens=False)
-    return tokenizer.decode(generate(model, adapter, tokens, new_tokens, ends=ends), skip_special_tokens=True).strip()
+    return bos + list(tokenizer.encode(prompt, add_special_tokens=False))
+
+
+def text_ends(tokenizer: Any) -> list[int]:
+    """What training has taught an adapter to end a text with."""
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 def generated_tokens_per_second(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -14,7 +16,18 @@ from trainables.protocol import ResidentStatus
 from trainables.settings import TrialSettings
 
 KEEPER_NAME = "lora-frontier-keeper"
+MEMORY_MARGIN = 1.5  # times what a phase takes must be free for its host to be made ahead
 HOST_THREADS = 128  # messages a host can hold at once: each resident's `advance` waits in one
+
+
+@dataclass(frozen=True)
+class NextHost:
+    """The CPU host of the phase to come, and what must hold before it is made."""
+
+    node_id: str
+    precision: str
+    after_trials: int
+    needed_bytes: int
 
 
 class HostKeeper:
@@ -27,6 +40,8 @@ class HostKeeper:
         self._cpu_threads = cpu_threads
         self._hosts: dict[tuple[str, tuple[str, ...]], tuple[str, Any]] = {}  # device -> precision, handle
         self._hosts_made = 0
+        self._prepared: dict[tuple[str, str], Any] = {}  # node and precision -> handle, for a phase that has not begun
+        self._next: NextHost | None = None
         self._incarnations: dict[str, int] = {}
         self._statuses: dict[str, ResidentStatus] = {}
         self._seconds: dict[str, dict[str, float]] = {}  # by host
@@ -41,9 +56,17 @@ class HostKeeper:
             ray.kill(host)
             host = None
         if host is None:
-            host = self._make_host(node_id, gpu_ids, precision)
+            host = None if gpu_ids else self._prepared.pop((node_id, precision), None)
+            host = host or self._make_host(node_id, gpu_ids, precision)
             self._hosts[device] = (precision, host)
         return host
+
+    def prepare_next(self, node_id: str, precision: str, after_trials: int, needed_bytes: int) -> None:
+        """Has a CPU host made for the phase to come, once so many trials have joined and none is being measured.
+
+        Not where the machine's memory could not hold both bases: `needed_bytes` is what the phase to come takes.
+        """
+        self._next = NextHost(node_id, precision, after_trials, needed_bytes)
 
     def next_incarnation(self, trial_id: str) -> int:
         """The number of a trial's next life: higher than all before."""
@@ -65,6 +88,7 @@ class HostKeeper:
         """A host's word on its residents, and on where its time goes."""
         for status in statuses:
             self._statuses[status.trial_id] = status
+        self._make_next()
         self._seconds[host] = seconds
 
     def host_seconds(self) -> dict[str, dict[str, float]]:
@@ -95,6 +119,16 @@ class HostKeeper:
         for _, host in self._hosts.values():
             ray.kill(host)
         self._hosts.clear()
+
+    def _make_next(self) -> None:
+        """Costs are measured alone, so nothing loads while a trial is measured or still to come."""
+        following, phases = self._next, [status.phase for status in self._statuses.values()]
+        if following is None or len(phases) < following.after_trials or {"loading", "measuring"} & set(phases):
+            return
+        self._next = None
+        if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes:
+            host = self._make_host(following.node_id, (), following.precision)
+            self._prepared[following.node_id, following.precision] = host
 
     def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> Any:
         device = "cuda" if gpu_ids else "cpu"

@@ -28,15 +28,10 @@ class Bench:
     dataset: PreparedDataset
     evaluation: Evaluation | None = None
     generated_tokens_per_second: float | None = None
-    answers: dict[str, str] = field(default_factory=dict)
+    answers: dict[tuple[int, ...], str] = field(default_factory=dict)
 
 
-def complete_outcome(
-    bench: Bench,
-    resident: Resident,
-    footprint: Footprint,
-    samples: tuple[Mapping[str, str], ...],
-) -> Outcome:
+def complete_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
     """The outcome of a trial that trained to its end, and has its final evaluation."""
     final, test = resident.final, resident.test
     assert final is not None
@@ -46,7 +41,7 @@ def complete_outcome(
         **_cost(bench, resident, footprint),
     }
     return Outcome(
-        "complete", None, measurements=_known(measurements), samples=samples, eval_rows=_rows(final),
+        "complete", None, measurements=_known(measurements), samples=resident.samples or (), eval_rows=_rows(final),
         test_rows=_rows(test), has_adapter=True, **_identity(bench, resident),
     )  # fmt: skip
 

@@ -51,7 +51,7 @@ class Outcome:
     infeasible: Mapping[str, Any] | None = None
     measurements: Mapping[str, Any] = field(default_factory=dict)
     curve: tuple[Mapping[str, Any], ...] = ()
-    samples: tuple[Mapping[str, str], ...] = ()
+    samples: tuple[Mapping[str, Any], ...] = ()
     eval_rows: Mapping[str, Any] | None = None
     test_rows: Mapping[str, Any] | None = None
     base_model: Mapping[str, Any] = field(default_factory=dict)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from trainables.dataset import Row
 from trainables.device_memory import PassBudget
 from trainables.evaluation import Candidates, Evaluation, evaluate_together
-from trainables.generation import answer_text
+from trainables.generation import generate_together, prompt_tokens, text_ends
 from trainables.outcomes import Bench
 from trainables.packed_lora import LoraAdapter, PackedModel
 from trainables.residents import Resident
+
+LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
 
 
 class QualityBench:
@@ -37,9 +42,17 @@ class QualityBench:
         for resident, evaluation, test in zip(residents, final, tests, strict=True):
             resident.final, resident.test = evaluation, test
 
-    def samples(self, resident: Resident) -> tuple[dict[str, str], ...]:
-        """The base model's and the resident's answers to the study's prompts."""
-        return tuple(self._sample(resident, prompt) for prompt in self._bench.settings.generation.prompts)
+    def sample(self, residents: Sequence[Resident]) -> None:
+        """Gives each resident the base model's and its own answers: to the study's prompts, then to held-out questions.
+
+        Of these the reference answer stands beside, with its perplexity under each. The residents must be finished.
+        """
+        settings, encode = self._bench.settings.generation, self._bench.base.tokenizer
+        asked = [self._answers(residents, prompt, prompt_tokens(encode, prompt)) for prompt in settings.prompts]
+        for number, row in enumerate(self._bench.dataset.eval.rows[: settings.held_out]):
+            asked.append(self._held_out(residents, number, row))
+        for resident, *samples in zip(residents, *asked, strict=True):
+            resident.samples = tuple(samples)
 
     def _final(self, residents: Sequence[Resident]) -> list[Evaluation]:
         known = [resident.evaluation for resident in residents]
@@ -57,14 +70,38 @@ class QualityBench:
         rows, tokens = getattr(dataset, split).rows, self._budget.limits().max_tokens
         return evaluate_together(self._model, adapters, rows, candidates, tokens, self._between)
 
-    def _sample(self, resident: Resident, prompt: str) -> dict[str, str]:
-        answers = self._bench.answers
-        if prompt not in answers:
-            answers[prompt] = self._answer(None, prompt)
-        return {"prompt": prompt, "base": answers[prompt], "tuned": self._answer(resident.member.adapter, prompt)}
+    def _held_out(self, residents: Sequence[Resident], number: int, row: Row) -> list[dict[str, Any]]:
+        """A row of the evaluation split: asked with its own tokens, so as training saw it."""
+        base = self._bench.evaluation
+        assert base is not None  # `finish` came first
+        prompt = row.tokens[: row.target_start]
+        samples = self._answers(residents, self._text(prompt), prompt)
+        for resident, sample in zip(residents, samples, strict=True):
+            assert resident.final is not None
+            sample["reference"] = self._text(row.tokens[row.target_start :])
+            sample["base_perplexity"] = _row_perplexity(base, number)
+            sample["tuned_perplexity"] = _row_perplexity(resident.final, number)
+        return samples
 
-    def _answer(self, adapter: LoraAdapter | None, prompt: str) -> str:
-        new_tokens = self._bench.settings.generation.max_new_tokens
-        text = answer_text(self._model, adapter, self._bench.base.tokenizer, prompt, new_tokens)
+    def _answers(self, residents: Sequence[Resident], prompt: str, tokens: Sequence[int]) -> list[dict[str, Any]]:
+        """A sample for each resident; the base model's answer is written with the first of them, and kept."""
+        adapters: list[LoraAdapter | None] = [resident.member.adapter for resident in residents]
+        new_tokens, ends = self._bench.settings.generation.max_new_tokens, text_ends(self._bench.base.tokenizer)
+        known = self._bench.answers.get(tuple(tokens))
+        asked = adapters if known is not None else [None, *adapters]
+        texts = [self._text(one) for one in generate_together(self._model, asked, tokens, new_tokens, ends=ends)]
         self._between()
-        return text
+        if known is None:
+            known, *texts = texts
+            self._bench.answers[tuple(tokens)] = known
+        return [{"prompt": prompt, "base": known, "tuned": text} for text in texts]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._bench.base.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+
+def _row_perplexity(evaluation: Evaluation, number: int) -> float | None:
+    """The perplexity of one row's target; None where it is not finite."""
+    mean = evaluation.nats[number] / evaluation.tokens[number]
+    return math.exp(mean) if mean < LARGEST_EXPONENT else None

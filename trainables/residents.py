@@ -42,6 +42,7 @@ class Resident:
         self.evaluation: Evaluation | None = None  # the last one of the evaluation split
         self.final: Evaluation | None = None  # the one at the end, with accuracy
         self.test: Evaluation | None = None
+        self.samples: tuple[dict[str, Any], ...] | None = None  # None: not written yet
         self.phase: Phase = "measuring"
         self.awaiting_since: float | None = None  # reported; its trial has not said yet that it goes on
         self.suspect = False  # it was on a host that died: it works alone until it has taken a step

@@ -56,6 +56,7 @@ class GenerationSettings:
 
     prompts: tuple[str, ...] = ()
     max_new_tokens: int = 128
+    held_out: int = 0  # so many questions of the evaluation split too, beside their reference answers
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
+WHOLE_NUMBERS = 2**21  # a weight with more is cast in blocks of so many, which stay in the heap
+
 
 class UpcastLinear(nn.Linear):
     """A frozen linear layer whose product is taken in the type of its input."""
@@ -36,7 +38,11 @@ class _UpcastProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return nn.functional.linear(x, weight.to(x.dtype))
+        if weight.numel() <= WHOLE_NUMBERS:
+            return nn.functional.linear(x, weight.to(x.dtype))
+        # A large weight's copy would be new memory each time, mapped page by page: that takes longer than the product.
+        blocks = weight.split(max(1, WHOLE_NUMBERS // weight.shape[1]))
+        return torch.cat([nn.functional.linear(x, block.to(x.dtype)) for block in blocks], dim=-1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:

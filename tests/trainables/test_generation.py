@@ -10,7 +10,7 @@ import torch
 from tests.lora_cases import lora_config, peft_model, random_rows, trained_adapter
 from tests.small_models import shared, tiny_llama
 from trainables.base_model import load_base_model
-from trainables.generation import answer_text, generate, generated_tokens_per_second
+from trainables.generation import generate, generate_together, generated_tokens_per_second, prompt_tokens, text_ends
 from trainables.packed_lora import LoraAdapter, PackedModel
 from trainables.settings import BaseModelSettings
 
@@ -122,12 +122,24 @@ def test_what_a_models_own_settings_ask_for_does_not_change_greedy() -> None:
 
 def test_a_model_that_has_learned_tells_a_story() -> None:
     base = load_base_model(BaseModelSettings(str(shared("models/stories260K"))), "fp32", "cpu")
-    model = PackedModel(base.model)
+    model, tokenizer = PackedModel(base.model), base.tokenizer
     fresh = model.new_adapter(lora_config())
-    text = answer_text(model, None, base.tokenizer, "Once upon a time, there was a little", 24)
-    assert text.startswith("girl named")
-    assert text == answer_text(model, fresh, base.tokenizer, "Once upon a time, there was a little", 24)
-    assert "<" not in answer_text(model, None, base.tokenizer, "The end.", 40)
+    prompt = prompt_tokens(tokenizer, "Once upon a time, there was a little")
+    plain, tuned = generate_together(model, [None, fresh], prompt, 24, ends=text_ends(tokenizer))
+    assert tokenizer.decode(plain, skip_special_tokens=True).strip().startswith("girl named")
+    assert plain == tuned  # a fresh adapter changes nothing
+
+
+def test_together_each_writes_what_it_writes_alone(model: PackedModel) -> None:
+    """Of several lengths, since each row ends for itself."""
+    adapters = [None, *(trained_adapter(model, lora_config(), random_rows(seed)) for seed in (1, 2, 3))]
+    alone = [generate(model, one, [5, 9], 12, exact=True) for one in adapters]
+    assert len({tuple(one) for one in alone}) > 1
+    assert generate_together(model, adapters, [5, 9], 12, exact=True) == alone
+    end = alone[1][3]
+    ended = [generate(model, one, [5, 9], 12, ends=[end]) for one in adapters]
+    assert len({len(one) for one in ended}) > 1
+    assert generate_together(model, adapters, [5, 9], 12, ends=[end]) == ended
 
 
 def test_the_speed_is_that_of_so_many_tokens(

@@ -51,7 +51,7 @@ def resident() -> Resident:
     resident = Resident("t1", 2, member)
     resident.member.step, resident.member.train_tokens, resident.history.pack_size_sum = 4, 200, 10
     resident.history.curve.append({"step": 4, "train_loss": 1.0, "perplexity": 5.0, "learning_rate": 0.1})
-    resident.final, resident.test = FINAL, TEST
+    resident.final, resident.test, resident.samples = FINAL, TEST, SAMPLES
     return resident
 
 
@@ -63,7 +63,7 @@ def recorded(outcome: Outcome) -> TrialRecord:
 
 def test_a_complete_trials_measurements_in_closed_form(resident: Resident) -> None:
     bench = a_bench(evaluation=Evaluation((9.0,), (3,), (False,)), generated_tokens_per_second=30.0)
-    record = recorded(complete_outcome(bench, resident, FOOTPRINT, SAMPLES))
+    record = recorded(complete_outcome(bench, resident, FOOTPRINT))
     epoch_tokens = sum(len(row.tokens) for row in ROWS)
     epoch_seconds = epoch_tokens * 0.01 + 3 * 0.5  # ten rows are three steps of four
     assert 0 <= record.measurements["wall_seconds"] < 60
@@ -93,7 +93,7 @@ def test_a_number_that_is_none_becomes_null(bad: float, resident: Resident) -> N
     """The base's and the test split's perplexity may overflow where the trial's own does not."""
     broken = Evaluation((bad,), (1,), None)
     resident.test = broken
-    record = recorded(complete_outcome(a_bench(evaluation=broken), resident, FOOTPRINT, ()))
+    record = recorded(complete_outcome(a_bench(evaluation=broken), resident, FOOTPRINT))
     assert record.measurements["test_perplexity"] is None
     assert record.measurements["base_perplexity"] is None
     assert record.measurements["perplexity"] == pytest.approx(math.exp(2))
@@ -105,7 +105,7 @@ def test_what_was_not_measured_is_null(resident: Resident) -> None:
     resident.test = None
     resident.final = replace(FINAL, correct=None)
     footprint = replace(FOOTPRINT, joules_per_token=None, generated_tokens_per_second=None)
-    measured = recorded(complete_outcome(a_bench(), resident, footprint, ())).measurements
+    measured = recorded(complete_outcome(a_bench(), resident, footprint)).measurements
     for name in (
         "accuracy", "base_perplexity", "base_accuracy", "test_perplexity", "test_accuracy", "energy_joules",
         "generated_tokens_per_second", "base_generated_tokens_per_second", "pack_peak_memory_bytes",

@@ -1,0 +1,70 @@
+"""Which hosts the keeper makes and when, with hosts that are names and a machine of known memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import trainables.host_keeper as keeping
+from trainables.host_keeper import HostKeeper
+
+GIB = 2**30
+
+
+@pytest.fixture
+def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
+    made: list[str] = []
+
+    def make(node_id: str, gpu_ids: tuple[str, ...], precision: str) -> str:
+        made.append(f"{precision} {len(made)}")
+        return made[-1]
+
+    one = HostKeeper(SimpleNamespace(), "nowhere", False, 2)  # type: ignore[arg-type]
+    killed: list[str] = []
+    monkeypatch.setattr(one, "_make_host", make)
+    monkeypatch.setattr(keeping.ray, "kill", killed.append)
+    monkeypatch.setattr(keeping.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
+    return SimpleNamespace(made=made, killed=killed, keeper=one)
+
+
+def note(keeper: HostKeeper, **phases: str) -> None:
+    keeper.note_statuses([SimpleNamespace(trial_id=name, phase=phase) for name, phase in phases.items()], "h", {})  # type: ignore[misc]
+
+
+def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keeper: Any) -> None:
+    first = keeper.keeper.host_for("n", (), "bf16")
+    keeper.keeper.prepare_next("n", "nf4", 2, GIB)
+    for phases in ({"a": "measuring"}, {"a": "training"}, {"a": "training", "b": "loading"}, {"b": "measuring"}):
+        note(keeper.keeper, **phases)
+        assert keeper.made == [first]
+    note(keeper.keeper, b="training")
+    note(keeper.keeper, b="training")
+    assert keeper.made == [first, "nf4 1"]
+    keeper.keeper.end_hosts()
+    assert keeper.killed == [first]
+    assert keeper.keeper.host_for("n", (), "nf4") == "nf4 1"
+    assert keeper.keeper.host_for("n", (), "nf4") == "nf4 1"
+    assert keeper.keeper.host_for("n", (), "nf4", dead="nf4 1") == "nf4 2"
+
+
+def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> None:
+    keeper.keeper.host_for("n", (), "bf16")
+    keeper.keeper.prepare_next("n", "fp32", 1, 3 * GIB)  # 1.5 times that is more than is free
+    note(keeper.keeper, a="training")
+    note(keeper.keeper, a="finishing")
+    assert keeper.made == ["bf16 0"]
+    keeper.keeper.end_hosts()
+    assert keeper.keeper.host_for("n", (), "fp32") == "fp32 1"
+
+
+def test_another_precision_on_a_device_ends_the_host_there(keeper: Any) -> None:
+    first = keeper.keeper.host_for("n", ("0",), "fp16")
+    assert keeper.keeper.host_for("n", ("0",), "fp16") == first
+    assert keeper.keeper.host_for("n", ("0",), "nf4") != first
+    assert keeper.killed == [first]
+
+
+def test_incarnations_rise_by_trial(keeper: Any) -> None:
+    assert [keeper.keeper.next_incarnation(name) for name in "aabab"] == [0, 1, 0, 2, 1]
