@@ -13,7 +13,14 @@ from trainables.generation import generated_tokens_per_second
 from trainables.outcomes import Bench
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember
-from trainables.resources import Footprint, FootprintKey, footprint_key, footprint_plan, measure_footprint
+from trainables.resources import (
+    TYPICAL_MICRO_BATCHES,
+    Footprint,
+    FootprintKey,
+    footprint_key,
+    footprint_plan,
+    measure_footprint,
+)
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
@@ -48,7 +55,8 @@ class FootprintBook:
         prompt, new_tokens = self._median_prompt(), SPEED_TOKENS[bench.base.device.type]
         if bench.generated_tokens_per_second is None:
             bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, new_tokens)
-        plan = footprint_plan(rows, bench.settings.training.micro_batch_size)
+        typical = TYPICAL_MICRO_BATCHES[bench.base.device.type]
+        plan = footprint_plan(rows, bench.settings.training.micro_batch_size, typical)
         base_bytes = torch.cuda.memory_allocated(bench.base.device) if bench.base.device.type == "cuda" else None
         scratch = self._new_member(config, plan)
         footprint = measure_footprint(model, scratch, rows, prompt, new_tokens)

@@ -14,10 +14,10 @@ from trainables.dataset import Row
 from trainables.generation import generated_tokens_per_second, synchronize
 from trainables.gpu import device_energy_joules, device_used_bytes
 from trainables.packed_lora import PackedModel
-from trainables.packed_training import TrainingMember, apply_gradients, micro_step
+from trainables.packed_training import Plan, TrainingMember, apply_gradients, micro_step
 from trainables.resident_memory import resident_peak
 
-TIMED_MICRO_BATCHES = 2
+TYPICAL_MICRO_BATCHES = {"cpu": 1, "cuda": 2}  # that speed is taken on
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def measure_footprint(
     _warm_up(model, member, rows)
     seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
     with peak_memory(model.device) as peak:
-        micro_step(model, [member], rows, TIMED_MICRO_BATCHES)  # the longest batch, with gradients there: the peak
+        micro_step(model, [member], rows, len(member.plan[0]))  # the longest batch, with gradients there: the peak
         start = time.perf_counter()
         apply_gradients(member, rows, 0.0)
         synchronize(model.device)
@@ -76,15 +76,14 @@ def measure_footprint(
     )
 
 
-def footprint_plan(rows: Sequence[Row], micro_batch_size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """A step of typical micro-batches to warm up on, then one of the same that ends with the longest one."""
+def footprint_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2) -> Plan:
+    """A step of so many typical micro-batches to warm up on, then one of the same that ends with the longest one."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
     longest = tuple(order[-micro_batch_size:])
-    spread = [order[len(order) * (2 * k + 1) // (2 * TIMED_MICRO_BATCHES * micro_batch_size)] for k in range(
-        TIMED_MICRO_BATCHES * micro_batch_size
-    )]  # fmt: skip
-    typical = tuple(tuple(spread[k::TIMED_MICRO_BATCHES]) for k in range(TIMED_MICRO_BATCHES))
-    return (typical, (*typical, longest))
+    count = typical * micro_batch_size
+    spread = [order[len(order) * (2 * k + 1) // (2 * count)] for k in range(count)]
+    micro_batches = tuple(tuple(spread[k::typical]) for k in range(typical))
+    return (micro_batches, (*micro_batches, longest))
 
 
 def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
@@ -100,13 +99,12 @@ def _timed_micro_steps(
     """Seconds, joules (None without a counter) and tokens of the typical micro-batches."""
     synchronize(model.device)
     start, energy = time.perf_counter(), device_energy_joules(model.device)
-    for micro in range(TIMED_MICRO_BATCHES):
+    typical = member.plan[0]
+    for micro in range(len(typical)):
         micro_step(model, [member], rows, micro)
     synchronize(model.device)
     seconds, after = time.perf_counter() - start, device_energy_joules(model.device)
-    tokens = sum(
-        len(rows[number].tokens) for micro in member.plan[member.step][:TIMED_MICRO_BATCHES] for number in micro
-    )
+    tokens = sum(len(rows[number].tokens) for micro in typical for number in micro)
     return seconds, None if energy is None or after is None else after - energy, tokens
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from tests.lora_cases import lora_config, new_member, random_rows
 from tests.small_models import tiny_llama
-from trainables import resources
 from trainables.dataset import Row
 from trainables.gpu import device_energy_joules, device_used_bytes
 from trainables.packed_lora import PackedModel
@@ -34,9 +33,9 @@ def rows_of_lengths(lengths: list[int]) -> list[Row]:
     return [Row(tuple(range(length)), 1, None, str(number)) for number, length in enumerate(lengths)]
 
 
-@given(st.lists(st.integers(2, 60), min_size=1, max_size=50), st.integers(1, 6))
-def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_size: int) -> None:
-    plan = footprint_plan(rows_of_lengths(lengths), micro_batch_size)
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=50), st.integers(1, 6), st.integers(1, 3))
+def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_size: int, micro_batches: int) -> None:
+    plan = footprint_plan(rows_of_lengths(lengths), micro_batch_size, micro_batches)
     assert len(plan) == 2  # a step to warm up, and the step that is measured
     numbers = [number for step in plan for micro in step for number in micro]
     assert all(0 <= number < len(lengths) for number in numbers)
@@ -45,7 +44,7 @@ def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_siz
     assert sorted(lengths[number] for number in longest) == sorted(lengths)[-micro_batch_size:]
     assert len(set(longest)) == min(micro_batch_size, len(lengths))
     assert all(len(micro) == micro_batch_size for micro in typical)
-    assert len(typical) == resources.TIMED_MICRO_BATCHES
+    assert len(typical) == micro_batches
 
 
 @settings(max_examples=30)
@@ -55,7 +54,7 @@ def test_the_timed_rows_are_spread_over_the_lengths(lengths: list[int], micro_ba
     *typical, _ = footprint_plan(rows_of_lengths(lengths), micro_batch_size)[1]
     timed = sorted(lengths[number] for micro in typical for number in micro)
     parts = len(timed)
-    assert parts == resources.TIMED_MICRO_BATCHES * micro_batch_size
+    assert parts == 2 * micro_batch_size
     ordered = sorted(lengths)
     assert timed == [ordered[len(lengths) * (2 * k + 1) // (2 * parts)] for k in range(parts)]
 
