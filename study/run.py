@@ -20,18 +20,16 @@ from study.admission import Admission, refuse_what_never_fits
 from study.config import StudyConfig
 from study.cost import counted
 from study.files import write_whole
-from study.forecast import Forecast, workload_of
-from study.lessons import keep_lessons
+from study.forecast import forecast_on
+from study.keeping import Keeping
 from study.phases import StudyPhase, study_phases
 from study.planner import DEFAULT_ADAPTERS_PER_GPU, Node
 from study.preflight import Preflight
 from study.progress import LiveTable, StudyProgress
 from study.ray_address import LOCAL, ray_address
 from study.recording import Recorder
-from study.records import TrialRecord
 from study.search import StudySearch
-from study.store import ResultsStore, StoreError
-from study.targets import target_of_cluster
+from study.store import ResultsStore
 from study.tune_searcher import TuneSearcher
 from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
@@ -39,7 +37,6 @@ from trainables.lora_trial import LoraTrial
 MAX_TRIAL_RESTARTS = 3
 RAY_ATTEMPTS = 3
 TUNE_FOLDER = "tune"
-CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
@@ -67,24 +64,20 @@ class StudyRun:
 def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
     with _ray(), _terminated_as_interrupt():
-        gpu, forecast = use_gpu(study.config), _forecast(study)
+        config, left = study.config, remaining(study)
+        gpu, local = use_gpu(config), ray_address() == LOCAL
+        forecast = forecast_on(config, study.found, _node_resources(), gpu, local)
         ended = [record.config for record in study.store.records()]
-        phases = study_phases(study.config, remaining(study), ended, forecast, cluster_nodes(), gpu)
+        phases = study_phases(config, left, ended, forecast, cluster_nodes(), gpu)
         keeper = _start_keeper(study, max((one.phase.per_device for one in phases), default=1))
-        trials = {precision: count for precision, count in remaining(study).items() if count}
-        price = study.config.trial.hardware.price_per_hour
-        held = counted(study.directory, forecast.target if forecast else None, price)
-        shown = LiveTable(StudyProgress(trials, study.config.objectives), lambda: _statuses(keeper), show)
-        with held, shown as table:
+        progress = StudyProgress({precision: count for precision, count in left.items() if count}, config.objectives)
+        held = counted(study.directory, forecast.target if forecast else None, config.trial.hardware.price_per_hour)
+        with held, LiveTable(progress, lambda: _statuses(keeper), show) as table:
             keeping = Keeping(study.store, table, forecast)
-            if forecast:
-                listed = study.config.space.precisions() if study.config.search.algorithm == "grid" else ()
-                refuse_what_never_fits(study.config.name, study.search, listed, forecast, keeping.append)
-                keeping.raise_any()
+            _refuse(study, keeping)
             for phase in phases:
                 _run_phase(study, phase, table, keeping)
-                if forecast:
-                    keep_lessons(keeping.kept, forecast)
+                keeping.keep_lessons()
                 seconds = ray.get(keeper.host_seconds.remote(), timeout=60)
                 write_whole(study.directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
                 ray.get(keeper.end_hosts.remote(), timeout=60)
@@ -106,18 +99,20 @@ def use_gpu(config: StudyConfig) -> bool:
 
 def cluster_nodes() -> tuple[Node, ...]:
     """The machines of the cluster that live."""
-    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources)
+    return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in _node_resources())
 
 
-def _forecast(study: StudyRun) -> Forecast | None:
-    """What the memory model says of the study's trials; None where model or cards are not known."""
-    workload = workload_of(study.config, study.found) if study.found else None
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    kinds = {name.removeprefix(CARD_KIND) for node in nodes for name in node if name.startswith(CARD_KIND)}
-    gpus, local = [node.get("GPU", 0.0) for node in nodes], ray_address() == LOCAL
-    target = target_of_cluster(study.config.trial.hardware, gpus, kinds, use_gpu(study.config), local)
-    return Forecast(workload, target) if workload and target else None
+def _node_resources() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _refuse(study: StudyRun, keeping: Keeping) -> None:
+    """Ends what is predicted not to fit, as far as it is known before anything starts."""
+    if keeping.forecast:
+        config = study.config
+        listed = config.space.precisions() if config.search.algorithm == "grid" else ()
+        refuse_what_never_fits(config.name, study.search, listed, keeping.forecast, keeping.append)
+        keeping.raise_any()
 
 
 def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keeping) -> None:
@@ -163,35 +158,6 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
     )
     tuner.fit()
     keeping.raise_any()
-
-
-class Keeping:
-    """Appends records to the store; where that fails, for example on a full disk, the study must stop."""
-
-    def __init__(self, store: ResultsStore, table: LiveTable, forecast: Forecast | None = None) -> None:
-        self._store = store
-        self._table = table
-        self.forecast = forecast
-        self.kept: list[TrialRecord] = []
-        self.error: StoreError | None = None
-
-    def append(self, record: TrialRecord) -> None:
-        """Keeps and shows a record, with what was predicted. Tune swallows what its callbacks raise, so an error is
-        noted here."""
-        if self.forecast:
-            record = replace(record, predictions=self.forecast.predictions(record.config))
-            self.forecast.note(record)
-        try:
-            if self._store.append(record):
-                self.kept.append(record)
-                self._table.note_record(record)
-        except StoreError as error:
-            self.error = error
-
-    def raise_any(self) -> None:
-        """Raises StoreError where a record could not be kept."""
-        if self.error:
-            raise self.error
 
 
 class StopWhen(tune.Stopper):  # type: ignore[misc]
