@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis.budgets import BUDGETS, T4, BudgetCard, best_within, least_memory, memory_metric, quality_objective
 from analysis.load import Study
@@ -24,6 +25,7 @@ from study.records import STATUSES, TrialRecord
 
 ERROR_SHOWN = 4000  # characters of an error's end
 REASON_SHOWN = 400
+COMPONENT_SHARE = 0.02  # of what was asked for, from which a component is told
 MOST_ROWS = 500  # of a table: more would swell the report; the front's come first
 OTHERS_OPEN = 12  # more unhappy ends than these are folded
 
@@ -222,7 +224,18 @@ def _infeasible_words(record: TrialRecord) -> str:
     values = record.infeasible or {}
     asked = format_value("peak_memory_bytes", values.get("requested_bytes"))
     there = format_value("peak_memory_bytes", values.get("available_bytes"))
-    return f"{values.get('source') or 'found'} in phase {values.get('phase') or DASH}: needs {asked}, there are {there}"
+    where = f"{values.get('source') or 'found'} in phase {values.get('phase') or DASH}"
+    words = f"{where}: needs {asked}, there are {there}"
+    parts = values.get("components")
+    return f"{words} ({_component_words(parts)})" if isinstance(parts, dict) and parts else words
+
+
+def _component_words(parts: Mapping[str, Any]) -> str:
+    """The components that matter, the largest first: `base linears 13.00 GiB, embedding and head 1.96 GiB`."""
+    sizes = {name: float(size) for name, size in parts.items() if isinstance(size, int | float)}
+    least = COMPONENT_SHARE * sum(sizes.values())
+    shown = sorted(((size, name) for name, size in sizes.items() if size >= least), reverse=True)
+    return ", ".join(f"{name.replace('_', ' ')} {format_value('peak_memory_bytes', size)}" for size, name in shown)
 
 
 def _hypervolume(study: Study) -> str:

@@ -3,7 +3,7 @@ no ray)"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,9 @@ from study.preflight import TOKENIZER, WEIGHTS, Preflight
 from study.records import TrialRecord
 from study.sampling import Sampling
 from study.study_plan import footprint, make_plan
-from study.targets import target_here
+from study.targets import target_here, target_of_cluster
 
+CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 MOST_DRAWN = 12  # configurations of a precision that stand for a search's
 MISSING = {
     WEIGHTS: "The model's weights are not there yet: a run needs them.",
@@ -73,6 +74,24 @@ def workload_of(config: StudyConfig, found: Preflight) -> Workload | None:
         trial.base_model.double_quantization,
         trial.hardware.force_bf16,
     )
+
+
+def forecast_on(
+    config: StudyConfig,
+    found: Preflight | None,
+    node_resources: Sequence[Mapping[str, float]],
+    use_gpu: bool,
+    local: bool,
+) -> Forecast | None:
+    """The forecast for a Ray cluster (of this machine alone: `local`), by what its nodes offer.
+
+    None where model or cards are not known.
+    """
+    workload = workload_of(config, found) if found else None
+    kinds = {name.removeprefix(CARD_KIND) for node in node_resources for name in node if name.startswith(CARD_KIND)}
+    gpus = [node.get("GPU", 0.0) for node in node_resources]
+    target = target_of_cluster(config.trial.hardware, gpus, kinds, use_gpu, local)
+    return Forecast(workload, target) if workload and target else None
 
 
 def likely_configurations(config: StudyConfig, counts: Mapping[str, int]) -> list[TrialConfig]:

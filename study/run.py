@@ -23,26 +23,23 @@ from study.config import StudyConfig
 from study.cost import counted
 from study.early_stopping import early_stopping
 from study.files import write_whole
-from study.forecast import Forecast, workload_of
+from study.forecast import forecast_on
 from study.hosts_ahead import prepare_hosts
-from study.lessons import keep_lessons
+from study.keeping import Keeping
 from study.phases import StudyPhase, study_phases
 from study.planner import DEFAULT_ADAPTERS_PER_GPU
 from study.preflight import Preflight
 from study.progress import LiveTable, StudyProgress
 from study.ray_address import LOCAL, ray_address
 from study.recording import Recorder
-from study.records import TrialRecord
 from study.search import StudySearch
-from study.store import ResultsStore, StoreError
-from study.targets import target_of_cluster
+from study.store import ResultsStore
 from study.tune_searcher import TuneSearcher
 from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
 
 MAX_TRIAL_RESTARTS = 3
 RAY_ATTEMPTS = 3
-CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
 HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 TUNE_ENVIRONMENT = {
@@ -73,25 +70,22 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
     with _ray(), _terminated_as_interrupt():
         check_shared(study.directory)
-        gpu, forecast = use_gpu(study.config), _forecast(study)
+        config, left = study.config, remaining(study)
+        gpu, local = use_gpu(config), ray_address() == LOCAL
+        forecast = forecast_on(config, study.found, _node_resources(), gpu, local)
         ended = [record.config for record in study.store.records()]
-        phases = study_phases(study.config, remaining(study), ended, forecast, cluster_nodes(), gpu)
+        phases = study_phases(config, left, ended, forecast, cluster_nodes(), gpu)
         keeper = _start_keeper(study, max((one.phase.per_device for one in phases), default=1))
-        trials = {precision: count for precision, count in remaining(study).items() if count}
-        price = study.config.trial.hardware.price_per_hour
-        held = counted(study.directory, forecast.target if forecast else None, price)
-        shown = LiveTable(StudyProgress(trials, study.config.objectives), lambda: _statuses(keeper), show)
+        progress = StudyProgress({precision: count for precision, count in left.items() if count}, config.objectives)
+        held = counted(study.directory, forecast.target if forecast else None, config.trial.hardware.price_per_hour)
+        shown = LiveTable(progress, lambda: _statuses(keeper), show)
         with held, _saved_when_stopped(study, keeper), shown as table:
             keeping = Keeping(study.store, table, forecast)
-            if forecast:
-                listed = study.config.space.precisions() if study.config.search.algorithm == "grid" else ()
-                refuse_what_never_fits(study.config.name, study.search, listed, forecast, keeping.append)
-                keeping.raise_any()
+            _refuse(study, keeping)
             for number, phase in enumerate(phases):
                 prepare_hosts(keeper, phases, number, forecast)
                 _run_phase(study, phase, table, keeping)
-                if forecast:
-                    keep_lessons(keeping.kept, forecast)
+                keeping.keep_lessons()
                 seconds = ray.get(keeper.host_seconds.remote(), timeout=60)
                 write_whole(study.directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
                 ray.get(keeper.end_hosts.remote(), timeout=60)
@@ -111,14 +105,17 @@ def use_gpu(config: StudyConfig) -> bool:
     return config.trial.hardware.gpu != "cpu"
 
 
-def _forecast(study: StudyRun) -> Forecast | None:
-    """What the memory model says of the study's trials; None where model or cards are not known."""
-    workload = workload_of(study.config, study.found) if study.found else None
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    kinds = {name.removeprefix(CARD_KIND) for node in nodes for name in node if name.startswith(CARD_KIND)}
-    gpus, local = [node.get("GPU", 0.0) for node in nodes], ray_address() == LOCAL
-    target = target_of_cluster(study.config.trial.hardware, gpus, kinds, use_gpu(study.config), local)
-    return Forecast(workload, target) if workload and target else None
+def _node_resources() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _refuse(study: StudyRun, keeping: Keeping) -> None:
+    """Ends what is predicted not to fit, as far as it is known before anything starts."""
+    if keeping.forecast:
+        config = study.config
+        listed = config.space.precisions() if config.search.algorithm == "grid" else ()
+        refuse_what_never_fits(config.name, study.search, listed, keeping.forecast, keeping.append)
+        keeping.raise_any()
 
 
 def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keeping) -> None:
@@ -167,35 +164,6 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
     )
     tuner.fit()
     keeping.raise_any()
-
-
-class Keeping:
-    """Appends records to the store; where that fails, for example on a full disk, the study must stop."""
-
-    def __init__(self, store: ResultsStore, table: LiveTable, forecast: Forecast | None = None) -> None:
-        self._store = store
-        self._table = table
-        self.forecast = forecast
-        self.kept: list[TrialRecord] = []
-        self.error: StoreError | None = None
-
-    def append(self, record: TrialRecord) -> None:
-        """Keeps and shows a record, with what was predicted. Tune swallows what its callbacks raise, so an error is
-        noted here."""
-        if self.forecast:
-            record = replace(record, predictions=self.forecast.predictions(record.config))
-            self.forecast.note(record)
-        try:
-            if self._store.append(record):
-                self.kept.append(record)
-                self._table.note_record(record)
-        except StoreError as error:
-            self.error = error
-
-    def raise_any(self) -> None:
-        """Raises StoreError where a record could not be kept."""
-        if self.error:
-            raise self.error
 
 
 class StopWhen(tune.Stopper):  # type: ignore[misc]

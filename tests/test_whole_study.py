@@ -117,6 +117,8 @@ def test_the_quickstart_on_a_tiny_model(tmp_path: Path, model: Path) -> None:
         for name in MEASURED:
             assert measured[name] is not None, name
         assert measured["train_steps"] == 6
+        predicted = record["predictions"]["peak_memory_bytes"]
+        assert predicted == pytest.approx(measured["peak_memory_bytes"], rel=0.15)
         assert record["samples"][0]["prompt"].startswith("Diagnose a patient")
     front = {member["trial_id"] for member in json.loads((out / "pareto.json").read_text(encoding="utf-8"))["front"]}
     assert front <= set(found)

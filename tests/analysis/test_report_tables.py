@@ -111,6 +111,18 @@ def test_the_end_of_a_long_error_is_kept(study: Study, record: MakeRecord) -> No
         ({"reason": None, "error": "  \n"}, ""),
         ({"infeasible": {}}, ""),
         ({"infeasible": {"phase": None}}, "found in phase –: needs –, there are –"),
+        (
+            {
+                "infeasible": {
+                    "phase": "loss",
+                    "requested_bytes": 4 * 2**30,
+                    "available_bytes": 2**30,
+                    "source": "predicted",
+                    "components": {"norms": 1024, "libraries": 2**30, "base_linears": 3 * 2**30, "x": None},
+                }
+            },
+            "predicted in phase loss: needs 4.00 GiB, there are 1.00 GiB (base linears 3.00 GiB, libraries 1.00 GiB)",
+        ),
     ],
 )
 def test_little_known_ends(study: Study, record: MakeRecord, changes: dict[str, Any], text: str) -> None:
