@@ -16,10 +16,13 @@ from typing import Any
 import ray
 from ray import tune
 
+from analysis.pareto import front_document
 from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
 from study.cluster import check_shared, cluster_nodes, runtime_env
 from study.config import StudyConfig
 from study.files import write_whole
+from study.loggers import tune_loggers
+from study.object_store import stored_checkpoint
 from study.planner import Phase, plan_phases
 from study.progress import LiveTable, StudyProgress
 from study.ray_address import ray_address
@@ -28,8 +31,10 @@ from study.records import TrialRecord
 from study.search import StudySearch
 from study.store import ResultsStore, StoreError
 from study.tune_searcher import TuneSearcher
+from trainables.gauges import study_samples
 from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
+from trainables.ray_gauges import RayGauges
 
 MAX_TRIAL_RESTARTS = 3
 RAY_ATTEMPTS = 3
@@ -57,11 +62,22 @@ class StudyRun:
     search: StudySearch
     store: ResultsStore
 
+    @property
+    def url(self) -> str | None:
+        """Its place in an object store, where its storage is one."""
+        storage = self.config.storage
+        return f"{storage}/{self.directory.name}" if isinstance(storage, str) else None
+
+    def checkpoint(self, trial_id: str) -> str | None:
+        """The folder, or URL, of a trial's newest checkpoint."""
+        return stored_checkpoint(self.url, trial_id) if self.url else latest_checkpoint(self.directory, trial_id)
+
 
 def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
     with _ray(), _terminated_as_interrupt():
-        check_shared(study.directory)
+        if study.url is None:
+            check_shared(study.directory)
         phases = plan_phases(remaining(study), cluster_nodes(), study.config.trial.hardware, use_gpu(study.config))
         keeper = _start_keeper(study)
         progress = StudyProgress({phase.precision: phase.trials for phase in phases}, study.config.objectives)
@@ -83,7 +99,7 @@ def remaining(study: StudyRun) -> dict[str, int]:
 def use_gpu(config: StudyConfig) -> bool:
     """Whether the study runs on cards: as its file says, or where it says `auto`, if there are any."""
     if config.trial.hardware.gpu == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0))
+        return any(node.gpus for node in cluster_nodes())
     return config.trial.hardware.gpu != "cpu"
 
 
@@ -97,10 +113,10 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         places=phase.places,
         first=unfinished,
         extra={"keeper": KEEPER_NAME, "resources": dict(phase.resources)},
-        resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
+        resume_from=lambda proposal: study.checkpoint(proposal.trial_id),
     )
 
-    keeping = Keeping(study.store, table)
+    keeping = Keeping(study, table)
     tuner = tune.Tuner(
         LoraTrial,
         tune_config=tune.TuneConfig(
@@ -112,8 +128,11 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
         ),
         run_config=tune.RunConfig(
             name=f"{phase.precision}-{time.time_ns()}",
-            storage_path=str(study.directory / TUNE_FOLDER),
-            callbacks=[Recorder(study.config.name, keeping.append, table.note_started)],
+            storage_path=f"{study.url or study.directory}/{TUNE_FOLDER}",
+            callbacks=[
+                Recorder(study.config.name, keeping.append, table.note_started),
+                *tune_loggers(study.config.loggers, study.config.name, study.directory),
+            ],
             stop=StopWhen(lambda: keeping.error is not None),
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
             # Not at the end: the last result is what counts, and a save after it could only lose it.
@@ -129,9 +148,12 @@ def _run_phase(study: StudyRun, phase: Phase, table: LiveTable) -> None:
 class Keeping:
     """Appends records to the store; where that fails, for example on a full disk, the study must stop."""
 
-    def __init__(self, store: ResultsStore, table: LiveTable) -> None:
-        self._store = store
+    def __init__(self, study: StudyRun, table: LiveTable) -> None:
+        self._store = study.store
+        self._objectives = study.config.objectives
+        self._records = list(study.store.records())  # kept, since reading them anew at every end would take ever longer
         self._table = table
+        self._gauges = RayGauges(study.directory.name)
         self.error: StoreError | None = None
 
     def append(self, record: TrialRecord) -> None:
@@ -139,8 +161,14 @@ class Keeping:
         try:
             if self._store.append(record):
                 self._table.note_record(record)
+                self._records.append(record)
+                self._show_charts()
         except StoreError as error:
             self.error = error
+
+    def _show_charts(self) -> None:
+        covered = front_document(self._records, self._objectives)["hypervolume"]
+        self._gauges.set(study_samples([record.status for record in self._records], covered))
 
 
 class StopWhen(tune.Stopper):  # type: ignore[misc]
@@ -178,13 +206,17 @@ def _saved_when_stopped(study: StudyRun, keeper: Any) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        _save_states(study, keeper)
+        raise
+
+
+def _save_states(study: StudyRun, keeper: Any) -> None:
+    try:
         hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
         for answer in [host.states.remote() for host in hosts]:
-            try:
-                write_states(study.directory, ray.get(answer, timeout=STATE_SECONDS))
-            except (ray.exceptions.RayError, OSError) as error:  # `resume` then goes on from an earlier checkpoint
-                logging.getLogger(__name__).warning("The states of a host's trials could not be kept: %s", error)
-        raise
+            write_states(study.directory, ray.get(answer, timeout=STATE_SECONDS))
+    except (ray.exceptions.RayError, OSError) as error:  # `resume` then goes on from earlier checkpoints
+        logging.getLogger(__name__).warning("The states of the trials at work could not be kept: %s", error)
 
 
 def _statuses(keeper: Any) -> Mapping[str, Any]:
