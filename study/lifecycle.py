@@ -226,7 +226,7 @@ def _make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Pat
     except OSError as error:
         where = "--out" if out else "storage"
         reason = f"must be a place for a new directory: {error.strerror or error}"
-        raise _directory_error(out or config.storage, reason, "Name another.", where) from error
+        raise _directory_error(Path(out or config.storage), reason, "Name another.", where) from error
 
 
 def _first_free(wanted: Path) -> Path:

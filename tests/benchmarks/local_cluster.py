@@ -29,6 +29,7 @@ from tests.made_up_studies import save_tiny_model, write_study_file
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
+LONG_STEPS = 1500  # of the studies that something happens to in the middle
 MEMORY = "--object-store-memory=100000000"
 STEP_SECONDS = 300.0
 SPACE = {"precision": "fp32", "rank": {"choice": [2, 8]}, "target_modules": "q_v", "learning_rate": 1.0e-3}
@@ -89,6 +90,14 @@ class Cluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         return len(lost)
+
+    def trials_at_work(self) -> int:
+        """How many trials wait for their hosts' news, on all nodes together."""
+        found = 0
+        for process in [each for node in self.nodes for each in psutil.Process(node.pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                found += "LoraTrial.train" in " ".join(process.cmdline())
+        return found
 
     def status_code(self, token: str | None) -> int | None:
         """What the job port answers to that token; None where nothing answers yet."""
@@ -195,12 +204,12 @@ def takes_rays_own_submit(there: Cluster) -> tuple[bool, str]:
 
 def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
     """A stopped job's trials leave checkpoints; the job that resumes it ends as an undisturbed one does."""
-    undisturbed = there.study("submit", str(_study(there, "long", max_steps=240)), "--wait")
+    undisturbed = there.study("submit", str(_study(there, "long", max_steps=LONG_STEPS)), "--wait")
     expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
-    job_id = _job_id(there.study("submit", str(_study(there, "stopped", max_steps=240))).stdout)
+    job_id = _job_id(there.study("submit", str(_study(there, "stopped", max_steps=LONG_STEPS))).stdout)
     directory = _directory(there, job_id)
-    _wait(lambda: list((directory / "tune").glob("*/*/result.json")), "a trial that has begun")
-    time.sleep(3.0)
+    _wait(lambda: there.trials_at_work() > 0, "a trial at work")
+    time.sleep(4.0)
     stopped = there.study("stop", job_id)
     saved = list((directory / "tune").glob("stopped-*/*/checkpoint_*/training.safetensors"))
     resumed = there.study("submit", "--resume", str(directory), "--wait")
@@ -215,14 +224,14 @@ def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
 
 def outlives_a_node(there: Cluster) -> tuple[bool, str]:
     """Trials on a node that is lost in the middle go on elsewhere, to the same perplexity."""
-    undisturbed = there.study("submit", str(_study(there, "whole", max_steps=240)), "--wait")
+    undisturbed = there.study("submit", str(_study(there, "whole", max_steps=LONG_STEPS)), "--wait")
     expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
     there.start_worker()
     time.sleep(15.0)
-    job_id = _job_id(there.study("submit", str(_study(there, "torn", max_steps=240))).stdout)
+    job_id = _job_id(there.study("submit", str(_study(there, "torn", max_steps=LONG_STEPS))).stdout)
     directory = _directory(there, job_id)
-    _wait(lambda: len(list((directory / "tune").glob("*/*/result.json"))) > 1, "two trials that have begun")
-    time.sleep(6.0)
+    _wait(lambda: there.trials_at_work() > 1, "two trials at work")
+    time.sleep(4.0)
     lost = there.lose_worker()
     ended = there.study("logs", job_id, "--follow")
     found = _perplexities(directory)
@@ -288,6 +297,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = []
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # the cluster ends also where a time limit ends us
     with cluster() as there:
         save_tiny_model(there.folder / "model")
         for name in options.only:

@@ -210,6 +210,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=240, help="optimizer steps a trial")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="lora-frontier-soak-") as folder:
         outcome = soak(Path(folder), options.faults, options.seed, options.steps)
     values = {**asdict(outcome), "faults": dict(outcome.faults)}

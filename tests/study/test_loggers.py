@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -33,11 +33,22 @@ def test_a_missing_package_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPat
         check_loggers("study.yaml", ["tensorboard", "mlflow"])
 
 
+class MadeUpTrial:
+    """What the logger asks of one of Tune's trials."""
+
+    trial_id, local_path = "t1", ""
+    evaluated_params: ClassVar[dict[str, float]] = {}
+
+    def init_local_path(self) -> None:
+        """Its folder is there."""
+
+
 def test_tensorboard_gets_a_trials_numbers(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     assert tune_loggers([], "x", tmp_path) == []
     (logger,) = tune_loggers(["tensorboard"], "x", tmp_path)
-    trial = SimpleNamespace(trial_id="t1", local_path=str(tmp_path), evaluated_params={}, init_local_path=lambda: None)
+    trial = MadeUpTrial()
+    trial.local_path = str(tmp_path)
     logger.log_trial_result(1, trial, {"training_iteration": 1, "perplexity": 12.5, "timesteps_total": 5})
     logger.log_trial_end(trial)
     events = [file.read_bytes() for file in tmp_path.glob("events*")]
