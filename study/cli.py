@@ -158,7 +158,8 @@ def _add_directory_commands(commands: Any) -> None:
     report_text = "write a study's report.html and pareto.json anew, also while it runs"
     for name, function, text in (("resume", _resume, resume_text), ("report", _report, report_text)):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.add_argument("directory", type=Path, metavar="DIR", help="the directory that `run` made")
+        kind = str if function is _resume else Path  # a URL is no path
+        command.add_argument("directory", type=kind, metavar="DIR", help="the directory that `run` made, or its URL")
         if function is _report:
             text = "say which configuration to take with so much memory, such as 8GiB, and what it costs"
             command.add_argument("--budget", metavar="BYTES", help=text)
@@ -186,9 +187,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from study.lifecycle import finish, reopen
+    from study.lifecycle import finish, here, reopen
 
-    return finish(reopen(options.directory))
+    return finish(reopen(here(options.directory)))
 
 
 def _confirm(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The commands for studies on a cluster: submit, status, logs, stop. (standard library at import)"""
+"""The commands for studies on a cluster: submit, status, logs, stop, fetch. (standard library at import)"""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from study.config_paths import is_url
 from study.output import say
 
 DONE, FAILED = 0, 1
@@ -42,6 +44,10 @@ def add_cluster_commands(commands: Any, add_study: Callable[[Any, bool], None]) 
     command = _add(commands, "logs", _logs, "what a job has printed")
     command.add_argument("job", metavar="JOB")
     command.add_argument("--follow", action="store_true", help="go on until the job ends; exit with its code")
+    _add_address(command)
+    command = _add(commands, "fetch", _fetch, "copy a study's results from where the cluster keeps them")
+    command.add_argument("place", metavar="JOB|URL|DIR")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: runs/NAME)")
     _add_address(command)
     command = _add(commands, "stop", _stop, "end a job; its trials write checkpoints first, and `resume` goes on")
     command.add_argument("job", metavar="JOB")
@@ -103,10 +109,13 @@ def _print_manifest(options: argparse.Namespace, config: Any, request: Any) -> i
 
 
 def _status(options: argparse.Namespace) -> int:
-    if options.job and (Path(options.job) / STUDY_FILE).is_file():
+    if options.job and (options.job.startswith("/") or Path(options.job).is_dir()):
         from study.standing import standing_text
 
         say(standing_text(Path(options.job)))
+        return DONE
+    if options.job and is_url(options.job):
+        say(_stored_standing(options.job))
         return DONE
     from study import jobs
 
@@ -128,12 +137,48 @@ def _standing(client: Any, found: Any) -> str:
 
     if (Path(found.directory) / STUDY_FILE).is_file():
         return standing_text(Path(found.directory))
+    if is_url(found.directory):
+        return _stored_standing(found.directory)
     command = shlex.join(["python", "-m", "study", "status", found.directory])
     question = f"{found.job_id}-status-{os.getpid()}-{datetime.now():%H%M%S}"
     try:
         return jobs.ask(client, question, command, found, ASK_SECONDS)
     except jobs.JobError as error:
         return f"Of its results nothing can be said yet: {error}"
+
+
+def _stored_standing(url: str) -> str:
+    from study.object_store import fetch
+    from study.standing import standing_text
+
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(url, Path(folder))
+        return standing_text(Path(folder))
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from study import jobs
+    from study.object_store import fetch
+
+    place = options.place
+    if not is_url(place) and not place.startswith("/"):
+        place = jobs.job(jobs.connect(options.address), place).directory or place
+    target = options.out or Path("runs") / place.rstrip("/").rpartition("/")[2]
+    if not is_url(place):
+        fetchable(place)
+        place = Path(place).as_uri()
+    files = fetch(place, target)
+    say(f"{files} files in {target}. Look at them: python -m study report {shlex.quote(str(target))}")
+    return DONE
+
+
+def fetchable(folder: str) -> None:
+    """Raises JobError where a folder of the nodes is not to be seen from this machine."""
+    from study.jobs import JobError
+
+    if not (Path(folder) / STUDY_FILE).is_file():
+        rule = f"a folder must be seen from this machine to be fetched; {folder} is not"
+        raise JobError(f"{rule}. From a cluster of `ray up`: ray rsync-down cluster.yaml {shlex.quote(folder)} runs/")
 
 
 def job_line(found: Any) -> str:

@@ -12,11 +12,12 @@ from search_spaces.parameters import SearchSpace, SpaceError, parse_space
 from study import config_sections as sections
 from study.config_objectives import read_objectives, unmeasured_faults
 from study.config_overrides import apply_overrides
-from study.config_paths import absolute, find, starts
+from study.config_paths import absolute, find, is_url, starts
 from study.config_reader import REQUIRED, Faults, Section
-from study.config_rules import Rule, one_of, text
+from study.config_rules import Rule, list_of, one_of, text
 from study.config_sections import ConfirmSettings, EarlyStoppingSettings, SearchSettings
 from study.faults import Absent, ConfigError, ConfigFault
+from study.loggers import LOGGERS
 from study.objectives import METRICS, Objective
 from study.strict_yaml import read_yaml, strict_text
 from study.units import exact_bytes
@@ -31,6 +32,7 @@ ADAPTERS = ("front", "complete", "none")
 NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 LONGEST_NAME = 100
 DEFAULT_STORAGE = "runs"
+STORES = ("s3://", "gs://", "file://")
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class StudyConfig:
     early_stopping: EarlyStoppingSettings
     objectives: tuple[Objective, ...]
     adapters: str  # which are kept: front, complete, none
-    storage: Path  # where study directories go
+    storage: Path | str  # where study directories go: a folder, or an object store's URL
     confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
+    loggers: tuple[str, ...] = ()  # beside our own records
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -94,13 +97,17 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     unmeasured_faults(faults, objectives, dataset, hardware)
     adapters = study.get("adapters", one_of(ADAPTERS), "front")
     generation = sections.generation(study.section("generation"))
-    storage = absolute(study.get("storage", _storage(), DEFAULT_STORAGE), folder)
+    place = study.get("storage", _storage(), DEFAULT_STORAGE)
+    storage = place.rstrip("/") if is_url(place) else absolute(place, folder)
     confirm = sections.confirm(study.section("confirm"), seeds, search.algorithm)
+    loggers = study.items("loggers", list_of(0, len(LOGGERS), "names", "[tensorboard]"), one_of(LOGGERS), ())
     study.end()
     faults.raise_any()
     trial = TrialSettings(base_model, dataset, training, generation, hardware, early_stopping.for_trials())
     assert space is not None  # else a fault was raised
-    return StudyConfig(file, name, trial, space, search, seeds, early_stopping, objectives, adapters, storage, confirm)
+    return StudyConfig(
+        file, name, trial, space, search, seeds, early_stopping, objectives, adapters, storage, confirm, loggers
+    )
 
 
 def _name() -> Rule:
@@ -118,7 +125,9 @@ def _name() -> Rule:
 def _storage() -> Rule:
     plain = text()
     return Rule(
-        "must be a folder's path (no URL)", lambda value: plain.holds(value) and "://" not in value, remedy=plain.remedy
+        "must be a folder's path, or s3://BUCKET/PREFIX or gs://BUCKET/PREFIX",
+        lambda value: plain.holds(value) and ("://" not in value or value.startswith(STORES)),
+        remedy=plain.remedy,
     )
 
 
@@ -178,6 +187,7 @@ def to_yaml_text(config: StudyConfig) -> str:
         "generation": {"prompts": list(trial.generation.prompts), "max_new_tokens": trial.generation.max_new_tokens},
         "storage": str(config.storage),
         "confirm": {"seeds": list(config.confirm.seeds)},
+        "loggers": list(config.loggers),
     }
     return strict_text(values)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from study.shadowing import CHECKOUT
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+_URL = re.compile(r"[a-z][a-z0-9]*://.+")
 _FILE_ENDINGS = (".json", ".jsonl", ".gguf")
 
 
@@ -40,6 +41,11 @@ def hub_or_path(text: str, folder: Path) -> str:
     if find(text, folder) is None and is_hub_id(text):
         return text
     return file_path(text, folder)
+
+
+def is_url(text: str) -> bool:
+    """Whether the text names a place by URL, such as `s3://bucket/runs`."""
+    return _URL.fullmatch(text) is not None
 
 
 def is_hub_id(text: str) -> bool:

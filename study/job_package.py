@@ -36,18 +36,18 @@ def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
     Data files of this machine go with it, under the names they have in the package; what is no file here is taken to
     be a hub id, or a path that all nodes have.
     """
-    dataset, files = config.trial.dataset, {}
+    dataset, files = config.trial.dataset, dict[str, Path]()
+    sent: dict[str, Any] = {}
     for key in DATA_FILES:
         here = getattr(dataset, key)
         if here is not None and os.path.isfile(here):
             name = f"{key}{Path(here).suffix}"
             files[f"{JOB_FOLDER}/{name}"] = Path(here)
-            own: dict[str, Any] = {key: name}  # paths start at the study file's folder
-            dataset = replace(dataset, **own)
+            sent[key] = name  # paths start at the study file's folder
     _check_size(config.file, files)
-    sent = replace(config, trial=replace(config.trial, dataset=dataset))
+    study = replace(config, trial=replace(config.trial, dataset=replace(dataset, **sent)))
     code = {file.relative_to(checkout).as_posix(): file for file in _code(checkout)}
-    return JobPackage({**code, **files}, {JOB_STUDY_FILE: to_yaml_text(sent)})
+    return JobPackage({**code, **files}, {JOB_STUDY_FILE: to_yaml_text(study)})
 
 
 def write_package(package: JobPackage, target: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 
 from study.config import DEFAULT_STORAGE, StudyConfig
 from study.config_overrides import apply_overrides
+from study.config_paths import is_url
 from study.faults import ConfigError, ConfigFault
 from study.job_package import JOB_STUDY_FILE
 from study.strict_yaml import read_yaml
@@ -21,7 +21,6 @@ STOP_SECONDS = 120  # that a job has between being asked to stop and being kille
 # Nothing secret: a job's environment can be read in the dashboard. Tokens of the hub and of the cloud lie on the nodes.
 ENVIRONMENT = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), "RAY_USAGE_STATS_ENABLED": "0"}
 DIRECTORY_KEY = "study_directory"  # of a job's metadata
-_URL = re.compile(r"[a-z][a-z0-9]*://.+")
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,3 @@ def job_storage(file: Path, overrides: Sequence[str]) -> str:
     rule = "must be a folder that all nodes have, as an absolute path, or s3:// or gs://, for a job"
     remedy = "Give it with the command: --set storage=/shared/runs (cluster.yaml makes /shared)."
     raise ConfigError([ConfigFault(str(file), "storage", storage, rule, remedy)])
-
-
-def is_url(text: str) -> bool:
-    """Whether the text names a place by URL, such as `s3://bucket/runs`."""
-    return _URL.fullmatch(text) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from study.forecast import Forecast
@@ -14,9 +15,16 @@ from study.store import ResultsStore, StoreError
 class Keeping:
     """Appends records to the store; where that fails, for example on a full disk, the study must stop."""
 
-    def __init__(self, store: ResultsStore, table: LiveTable, forecast: Forecast | None = None) -> None:
+    def __init__(
+        self,
+        store: ResultsStore,
+        table: LiveTable,
+        forecast: Forecast | None = None,
+        chart: Callable[[TrialRecord], None] = lambda record: None,
+    ) -> None:
         self._store = store
         self._table = table
+        self._chart = chart
         self.forecast = forecast
         self._kept: list[TrialRecord] = []
         self.error: StoreError | None = None
@@ -31,6 +39,7 @@ class Keeping:
             if self._store.append(record):
                 self._kept.append(record)
                 self._table.note_record(record)
+                self._chart(record)
         except StoreError as error:
             self.error = error
 

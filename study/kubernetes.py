@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from study.config import StudyConfig, to_yaml_text
+from study.config_paths import is_url
 from study.faults import ConfigError, ConfigFault
-from study.job_request import JobRequest, is_url
+from study.job_request import JobRequest
 
 CHECKOUT = "/home/ray/lora-frontier"  # of the image; it is found on every node as the image has it
 STUDY_FOLDER = "/study"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +15,13 @@ from analysis.load import load_study as load_results
 from analysis.pareto import front
 from study import provenance
 from study.config import StudyConfig, load_study, to_yaml_text
+from study.config_paths import is_url
 from study.ending import ending_text, resume_command
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
 from study.known_memory import known_memory
+from study.loggers import check_loggers
+from study.object_store import Mirror, fetch, is_ahead
 from study.output import say
 from study.planner import PlanError
 from study.preflight import Preflight, check
@@ -26,6 +30,7 @@ from study.search import StudySearch
 from study.search_database import DATABASE_FILE
 from study.store import RESULTS_FILE, ResultsStore, StoreError
 from study.warm_start import WarmStart, read_warm_starts
+from trainables.user_cache import cache_root
 
 if TYPE_CHECKING:
     from study.run import StudyRun
@@ -47,6 +52,7 @@ def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) ->
     """
     if out is not None:
         _check_free(out)
+    check_loggers(config.file, config.loggers)
     found = check(config)
     warm_starts = read_warm_starts(config)
     facts = provenance.collect(command, now)
@@ -84,7 +90,8 @@ def finish(study: StudyRun) -> int:
     StudyError where the run breaks.
     """
     try:
-        return _run_and_conclude(study)
+        with _copied(study):
+            return _run_and_conclude(study)
     except PlanError as error:
         print(error, file=sys.stderr)
         return WRONG_INPUT
@@ -98,6 +105,27 @@ def finish(study: StudyRun) -> int:
         raise StudyError(f"The study broke off: {reason}\n{_how_to_go_on(study)}") from error
     finally:
         study.store.close()
+
+
+def staging_folder() -> Path:
+    """Where this machine keeps the studies whose storage is an object store."""
+    return cache_root() / "studies"
+
+
+def here(place: str) -> Path:
+    """A study directory here; one in a store is fetched where this machine knows less of it. Raises StoreError."""
+    if not is_url(place):
+        return Path(place)
+    directory = staging_folder() / place.rstrip("/").rpartition("/")[2]
+    url = place.rstrip("/")
+    if not (directory / STUDY_FILE).is_file() or is_ahead(url, directory):  # else the store lags behind this machine
+        fetch(url, directory)
+    return directory
+
+
+def _copied(study: StudyRun) -> AbstractContextManager[object]:
+    """Keeps the study's place in an object store up to date, where it has one."""
+    return nullcontext() if study.url is None else Mirror(study.directory, study.url)
 
 
 def study_file(directory: Path) -> Path:
@@ -209,12 +237,13 @@ def _make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Pat
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             return out.absolute()
-        config.storage.mkdir(parents=True, exist_ok=True)
-        return _first_free(config.storage / f"{config.name}-{now.strftime(TIME_FORM)}").absolute()
+        folder = config.storage if isinstance(config.storage, Path) else staging_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        return _first_free(folder / f"{config.name}-{now.strftime(TIME_FORM)}").absolute()
     except OSError as error:
         where = "--out" if out else "storage"
         reason = f"must be a place for a new directory: {error.strerror or error}"
-        raise _directory_error(out or config.storage, reason, "Name another.", where) from error
+        raise _directory_error(Path(out or config.storage), reason, "Name another.", where) from error
 
 
 def _first_free(wanted: Path) -> Path:

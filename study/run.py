@@ -17,6 +17,7 @@ import ray
 from ray import tune
 
 from study.admission import Admission, refuse_what_never_fits
+from study.charts import StudyCharts
 from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
 from study.cluster import check_shared, cluster_nodes, runtime_env
 from study.config import StudyConfig
@@ -26,6 +27,8 @@ from study.files import write_whole
 from study.forecast import forecast_on
 from study.hosts_ahead import prepare_hosts
 from study.keeping import Keeping
+from study.loggers import tune_loggers
+from study.object_store import stored_checkpoint
 from study.phases import StudyPhase, study_phases
 from study.planner import DEFAULT_ADAPTERS_PER_GPU
 from study.preflight import Preflight
@@ -65,11 +68,22 @@ class StudyRun:
     store: ResultsStore
     found: Preflight | None = None  # of model and data; None where nothing was checked
 
+    @property
+    def url(self) -> str | None:
+        """Its place in an object store, where its storage is one."""
+        storage = self.config.storage
+        return f"{storage}/{self.directory.name}" if isinstance(storage, str) else None
+
+    def checkpoint(self, trial_id: str) -> str | None:
+        """The folder, or URL, of a trial's newest checkpoint."""
+        return stored_checkpoint(self.url, trial_id) if self.url else latest_checkpoint(self.directory, trial_id)
+
 
 def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
     with _ray(), _terminated_as_interrupt():
-        check_shared(study.directory)
+        if study.url is None:
+            check_shared(study.directory)
         config, left = study.config, remaining(study)
         gpu, local = use_gpu(config), ray_address() == LOCAL
         forecast = forecast_on(config, study.found, _node_resources(), gpu, local)
@@ -79,8 +93,9 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
         progress = StudyProgress({precision: count for precision, count in left.items() if count}, config.objectives)
         held = counted(study.directory, forecast.target if forecast else None, config.trial.hardware.price_per_hour)
         shown = LiveTable(progress, lambda: _statuses(keeper), show)
+        charts = StudyCharts(study.directory.name, study.store.records(), config.objectives)
         with held, _saved_when_stopped(study, keeper), shown as table:
-            keeping = Keeping(study.store, table, forecast)
+            keeping = Keeping(study.store, table, forecast, charts.note)
             _refuse(study, keeping)
             for number, phase in enumerate(phases):
                 prepare_hosts(keeper, phases, number, forecast)
@@ -101,7 +116,7 @@ def remaining(study: StudyRun) -> dict[str, int]:
 def use_gpu(config: StudyConfig) -> bool:
     """Whether the study runs on cards: as its file says, or where it says `auto`, if there are any."""
     if config.trial.hardware.gpu == "auto":
-        return bool(ray.cluster_resources().get("GPU", 0))
+        return any(node.gpus for node in cluster_nodes())
     return config.trial.hardware.gpu != "cpu"
 
 
@@ -137,7 +152,7 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
         resources_of=lambda proposal: phase.resources_for(
             forecast.fit(proposal.config).adapter_bytes if forecast else None
         ),
-        resume_from=lambda proposal: latest_checkpoint(study.directory, proposal.trial_id),
+        resume_from=lambda proposal: study.checkpoint(proposal.trial_id),
         stop_reason=scheduler.reason,
     )
 
@@ -153,8 +168,11 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
         ),
         run_config=tune.RunConfig(
             name=f"{phase.precision}-{time.time_ns()}",
-            storage_path=str(study.directory / TUNE_FOLDER),
-            callbacks=[Recorder(study.config.name, keeping.append, table.note_started, scheduler.reason)],
+            storage_path=f"{study.url or study.directory}/{TUNE_FOLDER}",
+            callbacks=[
+                Recorder(study.config.name, keeping.append, table.note_started, scheduler.reason),
+                *tune_loggers(study.config.loggers, study.config.name, study.directory),
+            ],
             stop=StopWhen(lambda: keeping.error is not None),
             failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RESTARTS),
             # Not at the end: the last result is what counts, and a save after it could only lose it.
@@ -205,13 +223,17 @@ def _saved_when_stopped(study: StudyRun, keeper: Any) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        _save_states(study, keeper)
+        raise
+
+
+def _save_states(study: StudyRun, keeper: Any) -> None:
+    try:
         hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
         for answer in [host.states.remote() for host in hosts]:
-            try:
-                write_states(study.directory, ray.get(answer, timeout=STATE_SECONDS))
-            except (ray.exceptions.RayError, OSError) as error:  # `resume` then goes on from an earlier checkpoint
-                logging.getLogger(__name__).warning("The states of a host's trials could not be kept: %s", error)
-        raise
+            write_states(study.directory, ray.get(answer, timeout=STATE_SECONDS))
+    except (ray.exceptions.RayError, OSError) as error:  # `resume` then goes on from earlier checkpoints
+        logging.getLogger(__name__).warning("The states of the trials at work could not be kept: %s", error)
 
 
 def _statuses(keeper: Any) -> Mapping[str, Any]:

@@ -24,7 +24,7 @@ def standing(study: Study) -> str:
         return head
     headings, rows = front_rows(study)
     front = f"The front so far:\n{aligned(headings, rows)}" if rows else "No trial is complete yet."
-    return f"{head}: {count_statuses(study.records)}\n\n{front}"
+    return f"{head} ({count_statuses(study.records).partition(': ')[2]})\n\n{front}"
 
 
 def _trials(settings: Any) -> int | None:

@@ -133,7 +133,8 @@ class BaseModelHost:
             self._evict_orphans()
         if self._engine and now - self._last_status > STATUS_SECONDS:
             self._last_status = now
-            self._keeper.note_statuses.remote(self._engine.statuses(), self._settings.name, self._engine.seconds())
+            word = (self._engine.statuses(), self._settings.name, self._engine.seconds(), device_values(self._settings))
+            self._keeper.note_statuses.remote(*word)
 
     def _obey(self, wait_seconds: float) -> None:
         try:
@@ -190,6 +191,19 @@ class _Watched:
         except ray.exceptions.RayActorError:
             return True
         return False
+
+
+def device_values(settings: HostSettings) -> dict[str, float]:
+    """What the host's card holds and draws now; empty on a CPU."""
+    if settings.device != "cuda":
+        return {}
+    import torch
+
+    from trainables.gpu import device_power_watts
+
+    power = device_power_watts(torch.device(settings.device))
+    values = {"memory_allocated_bytes": float(torch.cuda.memory_allocated())}
+    return values if power is None else {**values, "power_watts": power}
 
 
 def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[], None], note_alone: Any) -> Any:

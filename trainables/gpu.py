@@ -26,6 +26,15 @@ def device_energy_joules(device: torch.device) -> float | None:
         return None
 
 
+def device_power_watts(device: torch.device) -> float | None:
+    """What the card draws now; None where it does not say."""
+    handle = _handle(device)
+    try:
+        return pynvml.nvmlDeviceGetPowerUsage(handle) / 1000 if handle else None
+    except pynvml.NVMLError:
+        return None
+
+
 def _handle(device: torch.device) -> Any | None:
     if device.type != "cuda":
         return None

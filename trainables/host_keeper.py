@@ -12,7 +12,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.base_model_host import BaseModelHost, HostSettings
+from trainables.gauges import host_samples, trial_samples
 from trainables.protocol import ResidentStatus
+from trainables.ray_gauges import RayGauges
 from trainables.settings import TrialSettings
 
 KEEPER_NAME = "lora-frontier-keeper"
@@ -47,6 +49,10 @@ class HostKeeper:
         self._seconds: dict[str, dict[str, float]] = {}  # by host
         self._alone: set[str] = set()  # suspects at work
         self._deaths_alone: dict[str, int] = {}
+        self._gauges = RayGauges(Path(study_directory).name)
+
+    def __repr__(self) -> str:
+        return "HostKeeper"  # in the dashboard and in Ray's logs
 
     def host_for(self, node_id: str, gpu_ids: Sequence[str], precision: str, dead: Any = None) -> Any:
         """The host of a device, made where there is none; `dead` is one that a trial has seen die."""
@@ -84,12 +90,15 @@ class HostKeeper:
             self._deaths_alone[trial_id] = self._deaths_alone.get(trial_id, 0) + 1
         return self._deaths_alone.get(trial_id, 0)
 
-    def note_statuses(self, statuses: Sequence[ResidentStatus], host: str, seconds: dict[str, float]) -> None:
-        """A host's word on its residents, and on where its time goes."""
+    def note_statuses(
+        self, statuses: Sequence[ResidentStatus], host: str, seconds: dict[str, float], device: dict[str, float]
+    ) -> None:
+        """A host's word on its residents, on where its time goes, and on its card; it goes to the charts as well."""
         for status in statuses:
             self._statuses[status.trial_id] = status
         self._make_next()
         self._seconds[host] = seconds
+        self._gauges.set([*trial_samples(statuses), *host_samples(host, statuses, seconds, device)])
 
     def host_seconds(self) -> dict[str, dict[str, float]]:
         """Where every host's time has gone, by the host's name: seconds by phase."""
@@ -136,6 +145,7 @@ class HostKeeper:
         name = f"{self._hosts_made} {precision} on {'card ' + ','.join(gpu_ids) if gpu_ids else 'cpu'} of {node_id[:8]}"
         settings = HostSettings(self._settings, name, precision, device, self._cpu_threads)
         options: dict[str, Any] = {
+            "name": f"host {name}",  # in the dashboard; unlike any other, since hosts are numbered
             "num_cpus": 0,
             "num_gpus": 0,
             "max_concurrency": HOST_THREADS,

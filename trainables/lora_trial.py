@@ -184,5 +184,19 @@ class LoraTrial(tune.Trainable):
 def _read_state(folder: Any) -> bytes | None:
     if folder is None:
         return None
+    if "://" in str(folder):
+        return _stored_state(f"{folder}/{STATE_FILE}")
     file = Path(str(folder)) / STATE_FILE
     return file.read_bytes() if file.exists() else None
+
+
+def _stored_state(url: str) -> bytes | None:
+    """A checkpoint in an object store; None where it has gone."""
+    from pyarrow import fs
+
+    system, path = fs.FileSystem.from_uri(url)
+    try:
+        state: bytes = system.open_input_file(path).readall()
+    except FileNotFoundError:
+        return None
+    return state

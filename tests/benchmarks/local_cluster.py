@@ -1,12 +1,13 @@
 """Studies as jobs of a real Ray cluster on this machine, with token authentication: what each way of use comes to.
 
-`python -m tests.benchmarks.local_cluster [--only STEP …] [--json OUT]` starts a head on loopback with a token,
+`python -m tests.benchmarks.local_cluster [--only STEP …] [--json OUT]` starts a head on loopback with its own token,
 submits tiny studies, and ends what it started. Exit code 1 where a step does not come to what it must.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
@@ -22,10 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.made_up_studies import save_tiny_model, write_study_file
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
+LONG_STEPS = 1500  # of the studies that something happens to in the middle
+MEMORY = "--object-store-memory=100000000"
 STEP_SECONDS = 300.0
 SPACE = {"precision": "fp32", "rank": {"choice": [2, 8]}, "target_modules": "q_v", "learning_rate": 1.0e-3}
 
@@ -62,7 +67,7 @@ class Cluster:
             "--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}",
             f"--ray-client-server-port={_free_port()}", f"--temp-dir={self.folder / 'ray'}",
             "--num-cpus=2", "--num-gpus=0",
-            "--object-store-memory=100000000",
+            MEMORY,
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while self.status_code(self.token) != 200:
@@ -70,6 +75,29 @@ class Cluster:
                 said = (self.folder / "node0.log").read_text(encoding="utf-8")
                 raise RuntimeError(f"the head did not answer within {START_SECONDS:.0f} s: {_tail(said)}")
             time.sleep(1.0)
+
+    def start_worker(self) -> None:
+        """Adds a node of two cores."""
+        self._start(
+            f"--address=127.0.0.1:{self.gcs}", "--num-cpus=2", "--num-gpus=0", "--object-store-memory=100000000"
+        )
+
+    def lose_worker(self) -> int:
+        """Kills the last node with all that runs on it; answers how many processes that were."""
+        worker = psutil.Process(self.nodes[-1].pid)
+        lost = [*worker.children(recursive=True), worker]
+        for process in lost:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return len(lost)
+
+    def trials_at_work(self) -> int:
+        """How many trials wait for their hosts' news, on all nodes together."""
+        found = 0
+        for process in [each for node in self.nodes for each in psutil.Process(node.pid).children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                found += "LoraTrial.train" in " ".join(process.cmdline())
+        return found
 
     def status_code(self, token: str | None) -> int | None:
         """What the job port answers to that token; None where nothing answers yet."""
@@ -176,12 +204,12 @@ def takes_rays_own_submit(there: Cluster) -> tuple[bool, str]:
 
 def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
     """A stopped job's trials leave checkpoints; the job that resumes it ends as an undisturbed one does."""
-    undisturbed = there.study("submit", str(_study(there, "long", max_steps=240)), "--wait")
+    undisturbed = there.study("submit", str(_study(there, "long", max_steps=LONG_STEPS)), "--wait")
     expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
-    job_id = _job_id(there.study("submit", str(_study(there, "stopped", max_steps=240))).stdout)
+    job_id = _job_id(there.study("submit", str(_study(there, "stopped", max_steps=LONG_STEPS))).stdout)
     directory = _directory(there, job_id)
-    _wait(lambda: list((directory / "tune").glob("*/*/result.json")), "a trial that has begun")
-    time.sleep(3.0)
+    _wait(lambda: there.trials_at_work() > 0, "a trial at work")
+    time.sleep(4.0)
     stopped = there.study("stop", job_id)
     saved = list((directory / "tune").glob("stopped-*/*/checkpoint_*/training.safetensors"))
     resumed = there.study("submit", "--resume", str(directory), "--wait")
@@ -194,12 +222,31 @@ def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
     return good, text if good else f"{text}; {_tail(resumed.stdout)}"
 
 
+def outlives_a_node(there: Cluster) -> tuple[bool, str]:
+    """Trials on a node that is lost in the middle go on elsewhere, to the same perplexity."""
+    undisturbed = there.study("submit", str(_study(there, "whole", max_steps=LONG_STEPS)), "--wait")
+    expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
+    there.start_worker()
+    time.sleep(15.0)
+    job_id = _job_id(there.study("submit", str(_study(there, "torn", max_steps=LONG_STEPS))).stdout)
+    directory = _directory(there, job_id)
+    _wait(lambda: there.trials_at_work() > 1, "two trials at work")
+    time.sleep(4.0)
+    lost = there.lose_worker()
+    ended = there.study("logs", job_id, "--follow")
+    found = _perplexities(directory)
+    same = set(found) == set(expected) and all(abs(found[one] / expected[one] - 1) < 1e-6 for one in expected)
+    text = f"{lost} processes lost; exit code {ended.returncode}, {len(_records(directory))} records, same: {same}"
+    return ended.returncode == 0 and same, text if same else f"{text}; {_tail(ended.stdout)}"
+
+
 STEPS: dict[str, Callable[[Cluster], tuple[bool, str]]] = {
     "token": refuses_without_the_token,
     "submit": submits_and_waits,
     "exit-code": answers_the_drivers_exit_code,
     "ray-submit": takes_rays_own_submit,
     "stop": stops_and_goes_on,
+    "node-lost": outlives_a_node,
 }
 
 
@@ -250,6 +297,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = []
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # the cluster ends also where a time limit ends us
     with cluster() as there:
         save_tiny_model(there.folder / "model")
         for name in options.only:

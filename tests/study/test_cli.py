@@ -37,7 +37,23 @@ def no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- help and usage ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "resume", "confirm", "report", "export", "doctor"])
+COMMANDS = [
+    "run",
+    "plan",
+    "resume",
+    "confirm",
+    "report",
+    "export",
+    "doctor",
+    "submit",
+    "status",
+    "logs",
+    "stop",
+    "fetch",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--help"])

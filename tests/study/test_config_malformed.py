@@ -256,7 +256,7 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ({"generation.max_new_tokens": 0}, "generation.max_new_tokens", "from 1 to 8,192", "`max_new_tokens: 128`"),
     ({"storage": 7}, "storage", "a folder's path", 'quotes: "7"'),
     ({"storage": None}, "storage", "a folder's path", "`storage: runs`"),
-    ({"storage": "s3://bucket/runs"}, "storage", "no URL", "`storage: runs`"),
+    ({"storage": "http://bucket/runs"}, "storage", "s3://BUCKET/PREFIX", "`storage: runs`"),
     ({"storge": "runs"}, "storge", "no key of a study file", "Did you mean `storage`?"),
     ({"zzz": 1}, "zzz", "no key of a study file", "Known are name, base_model"),
 ]

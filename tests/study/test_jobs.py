@@ -222,7 +222,7 @@ def test_status_of_a_job_has_progress_and_front_of_its_store(
     cluster.directory = str(tmp_path)
     assert main(["status", "made-up-1"]) == 0
     by_job = capsys.readouterr().out
-    assert by_job.startswith(f"made-up-1: running, {tmp_path}\n\nmade-up: 2 of 5 trials ended: 2 trials: 1 complete")
+    assert by_job.startswith(f"made-up-1: running, {tmp_path}\n\nmade-up: 2 of 5 trials ended (1 complete, 1 failed)")
     assert "The front so far:" in by_job
     assert main(["status", str(tmp_path)]) == 0
     assert capsys.readouterr().out in by_job

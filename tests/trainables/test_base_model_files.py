@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
@@ -193,6 +194,8 @@ def _http_error(kind: type[errors.HfHubHTTPError]) -> Exception:
         (_http_error(errors.RevisionNotFoundError), "branch, tag or commit of 'a/b'; 'main' is none"),
         (_http_error(errors.HfHubHTTPError), r"'a/b' could not be fetched from the hub: refused\. Try"),
         (errors.LocalEntryNotFoundError("x"), r"cannot be reached .* give a local folder"),
+        (TimeoutError("timed out"), r"cannot be reached .* give a local folder"),
+        (httpx.ReadTimeout("timed out"), r"could not be fetched from the hub: timed out\. Try again later"),
         (errors.OfflineModeIsEnabled("x"), r"cannot be reached .* give a local folder"),
     ],
 )  # fmt: skip

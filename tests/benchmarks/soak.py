@@ -1,0 +1,224 @@
+"""Studies with faults injected until so many have been: what was lost, what came twice, what came out different.
+
+`python -m tests.benchmarks.soak [--faults 50] [--seed 0]` runs a tiny study undisturbed (fp32 on a CPU, one
+adapter at a time), then the same with processes killed and files torn at random moments, gone on with after each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.made_up_studies import save_tiny_model
+from tests.test_whole_study import processes_of, start, study_file, trains_now
+
+SAME = 1e-6
+ROUND_SECONDS = 1800.0
+SPACE = {
+    "precision": "fp32", "rank": {"choice": [2, 4, 8, 16]}, "target_modules": {"choice": ["q_v", "all_linear"]},
+    "learning_rate": 1.0e-3,
+}  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What the faults came to, over all rounds; everything but `faults`, `rounds` and `trials` must be 0."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    rounds: int = 0
+    trials: int = 0
+    lost: int = 0  # without a record at the end
+    twice: int = 0  # with two
+    rerun: int = 0  # whose record changed after it had been written
+    unlike: int = 0  # with another perplexity than undisturbed, or none
+
+    @property
+    def clean(self) -> bool:
+        """Whether no fault had a consequence."""
+        return not (self.lost or self.twice or self.rerun or self.unlike)
+
+
+class Round:
+    """One disturbed study: its directory, its driver, and the records that were seen on the way."""
+
+    def __init__(self, file: Path, directory: Path) -> None:
+        self.directory = directory
+        self.driver = start("run", str(file), "--out", str(directory))
+        self.seen: dict[str, str] = {}
+
+    def note_records(self) -> None:
+        """Remembers what stands in the results: it must not change any more."""
+        for line in whole_lines(self.directory / "results.jsonl"):
+            self.seen.setdefault(json.loads(line)["trial_id"], line)
+
+    def end_driver(self, number: signal.Signals) -> None:
+        """Ends the driver by a signal, and waits until what it owned has gone as well."""
+        children = psutil.Process(self.driver.pid).children(recursive=True)
+        self.driver.send_signal(number)
+        self.driver.communicate(timeout=180)
+        psutil.wait_procs(children, timeout=60)
+        self.note_records()
+
+    def resume(self) -> None:
+        """Goes on."""
+        self.driver = start("resume", str(self.directory))
+
+
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a results file that are records."""
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            json.loads(line)
+        except ValueError:
+            continue
+        found.append(line)
+    return found
+
+
+# -- the faults --------------------------------------------------------------------------------------------------------
+
+
+def kill_host(one: Round) -> None:
+    """The process that holds the base model."""
+    kill_first(one, "BaseModelHost")
+
+
+def kill_trial(one: Round) -> None:
+    """A trial's own process."""
+    kill_first(one, "LoraTrial")
+
+
+def kill_first(one: Round, name: str) -> None:
+    """Kills a process under the driver by its title, where there still is one."""
+    for process in processes_of(one.driver, name)[:1]:
+        process.kill()
+
+
+def kill_driver(one: Round) -> None:
+    """The driver, with -9."""
+    one.end_driver(signal.SIGKILL)
+    one.resume()
+
+
+def stop_driver(one: Round) -> None:
+    """The driver, asked to end: trials at work write checkpoints."""
+    one.end_driver(signal.SIGTERM)
+    one.resume()
+
+
+def tear_results(one: Round) -> None:
+    """The driver killed in the middle of writing a record."""
+    one.end_driver(signal.SIGKILL)
+    with (one.directory / "results.jsonl").open("ab") as out:
+        out.write(b'{"study": "made-up", "trial_id": "t00')
+    one.resume()
+
+
+def tear_checkpoint(one: Round) -> None:
+    """The driver killed, and the newest checkpoint of every trial cut short."""
+    one.end_driver(signal.SIGKILL)
+    for trial in {file.parents[1] for file in (one.directory / "tune").glob("*/*/checkpoint_*/*.safetensors")}:
+        newest = max(trial.glob("checkpoint_*/*.safetensors"), key=lambda file: file.stat().st_mtime)
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    one.resume()
+
+
+FAULTS: dict[str, Callable[[Round], None]] = {
+    "host killed": kill_host,
+    "trial killed": kill_trial,
+    "driver killed": kill_driver,
+    "driver stopped": stop_driver,
+    "results torn": tear_results,
+    "checkpoints torn": tear_checkpoint,
+}
+
+
+def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, deadline: float) -> int:
+    """Runs a round to its end with faults at random moments; answers how many were injected."""
+    injected = 0
+    while one.driver.poll() is None:
+        if time.monotonic() > deadline:
+            one.end_driver(signal.SIGTERM)
+            raise TimeoutError(f"a round did not end; it lies in {one.directory}")
+        if injected < left and trains_now(one.driver):
+            time.sleep(chance.uniform(0.5, 4.0))
+            if one.driver.poll() is None:
+                name = chance.choice(list(FAULTS))
+                FAULTS[name](one)
+                outcome.faults[name] += 1
+                injected += 1
+                print(f"{sum(outcome.faults.values()):3} {name}; {len(one.seen)} trials have ended", flush=True)
+                time.sleep(2.0)
+        time.sleep(0.2)
+    return injected
+
+
+def judge(one: Round, expected: dict[str, float], outcome: Outcome) -> None:
+    """Counts what a round has lost, has twice, or has otherwise than undisturbed."""
+    lines = whole_lines(one.directory / "results.jsonl")
+    counts = Counter(json.loads(line)["trial_id"] for line in lines)
+    found = {json.loads(line)["trial_id"]: json.loads(line)["measurements"]["perplexity"] for line in lines}
+    outcome.rounds += 1
+    outcome.trials += len(expected)
+    outcome.lost += len(set(expected) - set(counts))
+    outcome.twice += sum(count > 1 for count in counts.values())
+    outcome.rerun += sum(line not in lines for line in one.seen.values())
+    outcome.unlike += sum(
+        value is None or abs(value / expected[name] - 1) > SAME for name, value in found.items() if name in expected
+    )
+
+
+def soak(folder: Path, faults: int, seed: int, steps: int) -> Outcome:
+    """Rounds until so many faults have been injected."""
+    model = save_tiny_model(folder / "model")
+    hardware = {"gpu": "cpu", "max_adapters_per_gpu": 1}
+    file = study_file(folder, model, max_steps=steps, hardware=hardware, space=SPACE)
+    undisturbed = start("run", str(file), "--out", str(folder / "undisturbed"))
+    said, _ = undisturbed.communicate(timeout=ROUND_SECONDS)
+    if undisturbed.returncode:
+        raise RuntimeError(said)
+    lines = map(json.loads, whole_lines(folder / "undisturbed" / "results.jsonl"))
+    expected = {line["trial_id"]: line["measurements"]["perplexity"] for line in lines}
+    chance, outcome = random.Random(seed), Outcome()
+    while sum(outcome.faults.values()) < faults:
+        one = Round(file, folder / f"round{outcome.rounds}")
+        left = faults - sum(outcome.faults.values())
+        disturb(one, chance, left, outcome, time.monotonic() + ROUND_SECONDS)
+        if one.driver.returncode:
+            print((one.driver.stdout.read() if one.driver.stdout else "")[-2000:], file=sys.stderr)
+        judge(one, expected, outcome)
+    return outcome
+
+
+def main() -> int:
+    """Runs the soak and prints the counts; exit code 1 where a fault had a consequence."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=240, help="optimizer steps a trial")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    with tempfile.TemporaryDirectory(prefix="lora-frontier-soak-") as folder:
+        outcome = soak(Path(folder), options.faults, options.seed, options.steps)
+    values = {**asdict(outcome), "faults": dict(outcome.faults)}
+    print(json.dumps(values, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return 0 if outcome.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
