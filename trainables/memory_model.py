@@ -22,7 +22,7 @@ NEW_TOKENS = 128  # of a generated answer, by default
 MIB = 2**20
 
 # Until a calibration corrects them. CUDA: cuBLAS keeps a workspace for each of the two threads that multiply (forward
-# and backward): 8.1 MiB each, and 32 MiB on Hopper. CPU: interpreter, torch, transformers, bitsandbytes and Ray's worker.
+# and backward): 8.1 MiB each, and 32 MiB on Hopper. CPU: interpreter, torch, transformers, bitsandbytes, Ray's worker.
 DEFAULT_CONSTANTS: Mapping[Device, MemoryConstants] = {
     "cuda": MemoryConstants(context_bytes=450 * MIB, offset_bytes=64 * MIB, reserved_factor=1.02),
     "cpu": MemoryConstants(context_bytes=0, offset_bytes=600 * MIB),
