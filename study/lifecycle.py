@@ -16,7 +16,7 @@ from study.config import StudyConfig, load_study, to_yaml_text
 from study.ending import ending_text, resume_command
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
-from study.known_memory import known_memory
+from study.known_memory import KnownMemory
 from study.output import say
 from study.planner import PlanError
 from study.preflight import check
@@ -188,7 +188,7 @@ def open_search(config: StudyConfig, database: Path) -> StudySearch:
         objectives=config.objectives,
         name=config.name,
         try_first=settings.try_first,
-        memory_of=known_memory(config) if settings.algorithm == "gp" else None,
+        memory_of=KnownMemory(config) if settings.algorithm == "gp" else None,
         memory_limit=config.trial.hardware.memory_limit_bytes,
     )
 
