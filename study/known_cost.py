@@ -16,17 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
+from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
 from study.gaussian_process import GaussianProcess, normal_cdf
+from study.search_candidates import candidates, features
 
 Floats = NDArray[np.float64]
 MemoryOf = Callable[[TrialConfig], float]
-MOST_CANDIDATES = 2000
-DRAWN_CANDIDATES = 1000
 MOST_STARTUP_TRIALS = 8
-JITTERED = 20  # candidates beside each trial of the front
-NEARNESS = 0.1  # how far they lie from it, as a part of a range
 
 
 @dataclass(frozen=True)
@@ -100,24 +97,24 @@ def propose(
     seen, chance = observed(history, known), random.Random(seed)
     memory_of = measured_first(history, known)
     bound = _memory_bound(history, known, memory_of)
-    candidates = list(_candidates(space.with_precision(precision), chance, seen, taken, trial_seed))
-    candidates = [one for one in candidates if memory_of(one) < bound(one.precision)] or candidates
-    if not candidates:
+    every = list(candidates(space.with_precision(precision), chance, _best(seen), taken, trial_seed))
+    fitting = [one for one in every if memory_of(one) < bound(one.precision)] or every
+    if not fitting:
         return None
     if sum(seen.complete) < max(2, min(MOST_STARTUP_TRIALS, trials // 3)):
-        return chance.choice(candidates)
-    gains = expected_gains(space, known, seen, candidates, memory_of)
-    return candidates[int(np.argmax(gains))]
+        return chance.choice(fitting)
+    gains = expected_gains(space, known, seen, fitting, memory_of)
+    return fitting[int(np.argmax(gains))]
 
 
 def expected_gains(
-    space: SearchSpace, known: KnownCost, seen: Observed, candidates: Sequence[TrialConfig], memory_of: MemoryOf
+    space: SearchSpace, known: KnownCost, seen: Observed, tried: Sequence[TrialConfig], memory_of: MemoryOf
 ) -> Floats:
     """What each candidate is expected to add to the hypervolume; where none adds any, minus the expected quality."""
     quality = np.asarray(seen.quality)
     process = GaussianProcess.fit(features(space, seen.configs), np.log(quality) if known.logarithmic else quality)
     process = process.with_believed(features(space, seen.running))
-    mean, spread = process.predict(features(space, candidates))
+    mean, spread = process.predict(features(space, tried))
     done = [
         (value, memory_of(config))
         for config, value, complete in zip(seen.configs, seen.quality, seen.complete, strict=True)
@@ -126,7 +123,7 @@ def expected_gains(
     believed, _ = process.predict(features(space, seen.running))
     for config, value in zip(seen.running, np.exp(believed) if known.logarithmic else believed, strict=True):
         done.append((float(value), memory_of(config)))
-    memory = np.asarray([memory_of(one) for one in candidates])
+    memory = np.asarray([memory_of(one) for one in tried])
     steps = staircase(done, known.reference)
     gains = expected_hypervolume(mean, spread, memory, steps, known.reference[1], known.logarithmic)
     return gains if gains.max() > 0 else -mean
@@ -208,60 +205,6 @@ def _config(trial: FrozenTrial) -> TrialConfig:
     return TrialConfig.from_dict(trial.user_attrs["config"])
 
 
-# -- candidates and their features ------------------------------------------------------------------------------------
-
-
-def features(space: SearchSpace, configs: Sequence[TrialConfig]) -> Floats:
-    """`n x d`: numbers in 0..1 over the space (learning rate and rank by their logarithm), one column for each name."""
-    columns = [column for name in _names(space) for column in _columns(space, name, configs)]
-    return np.asarray(columns, dtype=float).T.reshape(len(configs), len(columns))
-
-
-def _names(space: SearchSpace) -> list[str]:
-    return [parameter.name for parameter in space.parameters]
-
-
-def _columns(space: SearchSpace, name: str, configs: Sequence[TrialConfig]) -> list[list[float]]:
-    if name in ("precision", "target_modules"):
-        return _marks(space, name, configs)
-    low, high = _ends(space, name)
-    if low == high:
-        return []
-    scale = math.log if low > 0 and name != "lora_dropout" else float
-    span = scale(high) - scale(low)
-    return [[(scale(getattr(config, name)) - scale(low)) / span for config in configs]]
-
-
-def _marks(space: SearchSpace, name: str, configs: Sequence[TrialConfig]) -> list[list[float]]:
-    """A column for each value but the first, of 1 where a configuration has it."""
-    if name == "precision":
-        return [[float(config.precision == one) for config in configs] for one in space.precisions()[1:]]
-    others = [set(one) for one in space.target_modules()[1:]]
-    return [[float(set(config.target_modules) == one) for config in configs] for one in others]
-
-
-def _ends(space: SearchSpace, name: str) -> tuple[float, float]:
-    """The least and the greatest that a number of the space may be; equal for an alpha that follows from the rank."""
-    values = [float(value) for value in space[name].values()]
-    return (min(values), max(values)) if values else (0.0, 0.0)
-
-
-def _candidates(
-    space: SearchSpace, chance: random.Random, seen: Observed, taken: Collection[TrialConfig], trial_seed: int
-) -> Iterable[TrialConfig]:
-    """Configurations that were not taken: all that there are of a small space, else draws, and some near what is best.
-
-    In a fixed order, none twice.
-    """
-    if not any(isinstance(parameter.kind, Range) for parameter in space.parameters):
-        every = space.grid([trial_seed]) if space.combinations() <= MOST_CANDIDATES else None
-        if every is not None:
-            return [config for config in every if config not in taken]
-    drawn = [space.sample(lambda parameter: _draw(parameter, chance), trial_seed) for _ in range(DRAWN_CANDIDATES)]
-    near = [_near(space, config, chance, trial_seed) for config in _best(seen) for _ in range(JITTERED)]
-    return dict.fromkeys(config for config in (*drawn, *near) if config not in taken)
-
-
 def _best(seen: Observed) -> list[TrialConfig]:
     """The best configuration of each footprint."""
     best: dict[tuple[object, ...], tuple[float, TrialConfig]] = {}
@@ -270,39 +213,3 @@ def _best(seen: Observed) -> list[TrialConfig]:
         if key not in best or quality < best[key][0]:
             best[key] = (quality, config)
     return [config for _, config in best.values()]
-
-
-def _draw(parameter: Parameter, chance: random.Random) -> Value:
-    if isinstance(parameter.kind, Choice):
-        return chance.choice(parameter.kind.values)
-    assert isinstance(parameter.kind, Range)
-    return _placed(parameter.kind, chance.random())
-
-
-def _near(space: SearchSpace, config: TrialConfig, chance: random.Random, trial_seed: int) -> TrialConfig:
-    """A configuration of the space with numbers of ranges moved a little; its choices are drawn where it has none."""
-    have = space.grid_parameters(config)
-
-    def pick(parameter: Parameter) -> Value:
-        value = have.get(parameter.name)
-        if value is None or not parameter.may_be(value):
-            return _draw(parameter, chance)
-        if not isinstance(parameter.kind, Range):
-            return value
-        place = _place(parameter.kind, float(value)) + chance.gauss(0.0, NEARNESS)
-        return _placed(parameter.kind, min(1.0, max(0.0, place)))
-
-    return space.sample(pick, trial_seed)
-
-
-def _placed(kind: Range, place: float) -> Value:
-    """The number at a part of a range."""
-    scale, back = (math.log, math.exp) if kind.log else (float, float)
-    value = min(kind.high, max(kind.low, back(scale(kind.low) + place * (scale(kind.high) - scale(kind.low)))))
-    return round(value) if kind.integer else value
-
-
-def _place(kind: Range, value: float) -> float:
-    scale = math.log if kind.log else float
-    span = scale(kind.high) - scale(kind.low)
-    return (scale(value) - scale(kind.low)) / span if span else 0.0

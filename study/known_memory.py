@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import psutil
 
 from search_spaces.trial_config import TrialConfig
@@ -12,23 +9,31 @@ from study.config import StudyConfig
 from study.fitting import Target, Workload, fit
 from study.gpu_catalogue import find_gpu
 from study.hardware import find_cards
+from study.study_plan import footprint
 from study.targets import cpu_target, gpu_target, smallest_here
 from trainables.model_shape import ModelShape
 from trainables.protocol import ENGINE_VERSION
 
 
-def known_memory(config: StudyConfig) -> Callable[[TrialConfig], float]:
-    """A function that predicts a configuration's peak in bytes; model and data are looked at when it is first asked."""
+class KnownMemory:
+    """Predicts a configuration's peak in bytes; model and data are looked at when it is first asked.
 
-    @cache
-    def study_facts() -> tuple[Workload, Target]:
-        return _workload(config), _target(config.trial.hardware.gpu)
+    Tune pickles the search, and this with it.
+    """
 
-    @cache
-    def of_footprint(trial: TrialConfig) -> float:
-        return float(fit(trial, *study_facts()).largest.peak_memory_bytes)
+    def __init__(self, config: StudyConfig) -> None:
+        self._config = config
+        self._facts: tuple[Workload, Target] | None = None
+        self._found: dict[tuple[object, ...], float] = {}
 
-    return of_footprint
+    def __call__(self, trial: TrialConfig) -> float:
+        """The predicted peak; each footprint is computed once."""
+        key = footprint(trial)
+        if key not in self._found:
+            if self._facts is None:
+                self._facts = _workload(self._config), _target(self._config.trial.hardware.gpu)
+            self._found[key] = float(fit(trial, *self._facts).largest.peak_memory_bytes)
+        return self._found[key]
 
 
 def _workload(config: StudyConfig) -> Workload:

@@ -19,7 +19,7 @@ from study.config_paths import is_url
 from study.ending import ending_text, resume_command
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
-from study.known_memory import known_memory
+from study.known_memory import KnownMemory
 from study.loggers import check_loggers
 from study.object_store import Mirror, fetch, is_ahead
 from study.output import say
@@ -217,7 +217,7 @@ def open_search(config: StudyConfig, database: Path) -> StudySearch:
         objectives=config.objectives,
         name=config.name,
         try_first=settings.try_first,
-        memory_of=known_memory(config) if settings.algorithm == "gp" else None,
+        memory_of=KnownMemory(config) if settings.algorithm == "gp" else None,
         memory_limit=config.trial.hardware.memory_limit_bytes,
     )
 

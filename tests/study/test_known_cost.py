@@ -17,13 +17,13 @@ from study.known_cost import (
     KnownCost,
     expected_hypervolume,
     expected_improvement,
-    features,
     measured_first,
     observed,
     propose,
     staircase,
 )
 from study.sampling import Sampling
+from study.search_candidates import features
 
 SPACE = parse_space(
     {
