@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from itertools import islice
 
 from trainables.settings import TrainingSettings
@@ -42,3 +43,19 @@ def batch_plan(n_rows: int, training: TrainingSettings, seed: int) -> tuple[Step
     epochs = math.ceil(steps / steps_per_epoch(n_rows, micro, accumulation))
     every = (step for epoch in range(epochs) for step in batches(n_rows, micro, accumulation, seed, epoch))
     return tuple(islice(every, steps))
+
+
+def of_like_length(plan: Sequence[Step], lengths: Sequence[int]) -> tuple[Step, ...]:
+    """The plan with each step's rows parted into micro-batches of like length, the longest first.
+
+    A step's gradient is a sum over its rows, so how they are parted changes its padding and nothing else. `lengths` are
+    the rows' tokens. Steps keep their rows, micro-batches their sizes.
+    """
+    return tuple(_by_length(step, lengths) for step in plan)
+
+
+def _by_length(step: Step, lengths: Sequence[int]) -> Step:
+    if all(len(micro_batch) == 1 for micro_batch in step):
+        return step
+    order = iter(sorted((row for micro_batch in step for row in micro_batch), key=lambda row: (-lengths[row], row)))
+    return tuple(tuple(islice(order, len(micro_batch))) for micro_batch in step)

@@ -15,7 +15,8 @@ from search_spaces.trial_config import TrialConfig
 from trainables.adapter_files import peft_files
 from trainables.base_model import BaseModel
 from trainables.blame import Unit, attempt, end_failed, failure_of
-from trainables.dataset import PreparedDataset, batch_plan
+from trainables.dataset import PreparedDataset
+from trainables.dataset_batches import batch_plan, of_like_length
 from trainables.device_memory import PassBudget
 from trainables.footprints import FootprintBook
 from trainables.host_clock import HostClock
@@ -79,7 +80,8 @@ class Engine:
         if request.incarnation <= newest:
             message = f"{request.trial_id}: incarnation {request.incarnation} is stale, {newest} has been here"
             raise NotResidentError(message)
-        plan = batch_plan(len(self.dataset.train.rows), self.settings.training, request.config.seed)
+        lengths = [len(row.tokens) for row in self.dataset.train.rows]
+        plan = of_like_length(batch_plan(len(lengths), self.settings.training, request.config.seed), lengths)
         member = self.new_member(request.config, plan)
         rungs = self.settings.rungs.steps(member.total_steps)
         resident = Resident(request.trial_id, request.incarnation, member, rungs)

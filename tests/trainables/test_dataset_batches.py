@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.dataset_batches import batch_plan, batches, planned_steps, steps_per_epoch
+from trainables.dataset_batches import batch_plan, batches, of_like_length, planned_steps, steps_per_epoch
 from trainables.settings import TrainingSettings
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**31 - 1))
@@ -68,3 +68,24 @@ def test_the_plan_is_the_epochs_one_after_another(
 )  # fmt: skip
 def test_epochs_may_be_fractions_and_max_steps_bounds_them(epochs: float, max_steps: int | None, steps: int) -> None:
     assert len(batch_plan(40, _training(2, 2, epochs, max_steps), seed=0)) == steps
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=40), st.integers(1, 5), st.integers(1, 5), st.integers(0, 9))
+def test_parting_by_length_keeps_steps_and_sizes_and_pads_least(lengths, micro, accumulation, seed):
+    """Sorted neighbours pad least of all partings into groups of one size."""
+    plan = batches(len(lengths), micro, accumulation, seed, 0)
+    parted = of_like_length(plan, lengths)
+    assert [[len(group) for group in step] for step in parted] == [[len(group) for group in step] for step in plan]
+    for before, after in zip(plan, parted, strict=True):
+        rows = sorted(row for group in before for row in group)
+        assert sorted(row for group in after for row in group) == rows
+        padded = [sum(len(group) * max(lengths[row] for row in group) for group in step) for step in (before, after)]
+        assert padded[1] <= padded[0] or len({len(group) for group in before}) > 1
+        if micro > 1:
+            sizes = [lengths[row] for group in after for row in group]
+            assert sizes == sorted(sizes, reverse=True)
+
+
+def test_steps_of_single_rows_stay_as_they_are():
+    plan = batches(10, 1, 4, 3, 0)
+    assert of_like_length(plan, list(range(10))) == plan
