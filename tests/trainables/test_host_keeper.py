@@ -9,6 +9,7 @@ import pytest
 
 import trainables.host_keeper as keeping
 from trainables.host_keeper import HostKeeper
+from trainables.protocol import ResidentStatus
 
 GIB = 2**30
 
@@ -30,7 +31,7 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def note(keeper: HostKeeper, **phases: str) -> None:
-    keeper.note_statuses([SimpleNamespace(trial_id=name, phase=phase) for name, phase in phases.items()], "h", {})  # type: ignore[misc]
+    keeper.note_statuses([ResidentStatus(name, phase, 0, 4) for name, phase in phases.items()], "h", {}, {})  # type: ignore[arg-type]
 
 
 def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keeper: Any) -> None:
