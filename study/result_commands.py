@@ -1,4 +1,4 @@
-"""The commands over results: `export`. (standard library at import)"""
+"""The commands over results: `export` and `compare`. (standard library at import)"""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def add_result_commands(commands: Any) -> None:
     text = "also upload the folder to this hub repository, made private where it is new; the token is HF_TOKEN's"
     command.add_argument("--push", metavar="OWNER/NAME", help=text)
     command.set_defaults(command=_export)
+    text = "set studies side by side: the same configurations, and the front of all together"
+    command = commands.add_parser("compare", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    text = "studies' directories; result files of PEFT's method_comparison may stand beside them"
+    command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help=text)
+    command.set_defaults(command=_compare)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -37,4 +42,11 @@ def _export(options: argparse.Namespace) -> int:
     say(str(export_trial(options.directory, options.trial, target, options.merge)))
     if options.push:
         say(push_folder(target, options.push))
+    return DONE
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from study.comparison import compare
+
+    say(compare(options.directories))
     return DONE

@@ -44,6 +44,7 @@ COMMANDS = [
     "confirm",
     "report",
     "export",
+    "compare",
     "doctor",
     "submit",
     "status",
