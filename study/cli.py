@@ -164,6 +164,9 @@ def _add_directory_commands(commands: Any) -> None:
             text = "say which configuration to take with so much memory, such as 8GiB, and what it costs"
             command.add_argument("--budget", metavar="BYTES", help=text)
         command.set_defaults(command=function)
+        if function is _report:
+            text = "show it in a browser of this machine instead, anew while the study runs; PORT 0 takes a free one"
+            command.add_argument("--serve", type=int, nargs="?", const=0, metavar="PORT", help=text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -204,6 +207,11 @@ def _report(options: argparse.Namespace) -> int:
     from study.lifecycle import study_file
 
     study_file(options.directory)
+    if options.serve is not None:
+        from study.serve import serve
+
+        serve(options.directory, options.serve, say)
+        return DONE
     budget = None if options.budget is None else _budget_bytes(options.budget)
     report = write_report(options.directory)
     if budget is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
@@ -46,6 +47,12 @@ class StudyProgress:
     def trials(self) -> int:
         """How many trials there are to run."""
         return sum(self._trials.values())
+
+    @property
+    def left(self) -> dict[str, int]:
+        """How many trials have not ended, by precision where that is known."""
+        ended = Counter(self._precision(record.config) for record in self.ended)
+        return {precision: max(0, count - ended[precision]) for precision, count in self._trials.items()}
 
     @property
     def at_work(self) -> tuple[ResidentStatus, ...]:

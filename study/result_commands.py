@@ -1,4 +1,4 @@
-"""The commands over results: `export` and `compare`. (standard library at import)"""
+"""The commands over results: `export`, `compare` and `watch`. (standard library at import)"""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ def add_result_commands(commands: Any) -> None:
     text = "studies' directories; result files of PEFT's method_comparison may stand beside them"
     command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help=text)
     command.set_defaults(command=_compare)
+    text = "show the live table of a study that another process runs"
+    command = commands.add_parser("watch", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.add_argument("directory", type=Path, metavar="DIR", help="the study's directory")
+    command.set_defaults(command=_watch)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -49,4 +53,11 @@ def _compare(options: argparse.Namespace) -> int:
     from study.comparison import compare
 
     say(compare(options.directories))
+    return DONE
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from study.watch import watch
+
+    watch(options.directory)
     return DONE

@@ -27,6 +27,7 @@ from study.files import write_whole
 from study.forecast import forecast_on
 from study.hosts_ahead import prepare_hosts
 from study.keeping import Keeping
+from study.live_file import LiveFile
 from study.loggers import tune_loggers
 from study.object_store import stored_checkpoint
 from study.phases import StudyPhase, study_phases
@@ -92,9 +93,10 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
         keeper = _start_keeper(study, max((one.phase.per_device for one in phases), default=1))
         progress = StudyProgress({precision: count for precision, count in left.items() if count}, config.objectives)
         held = counted(study.directory, forecast.target if forecast else None, config.trial.hardware.price_per_hour)
-        shown = LiveTable(progress, lambda: _statuses(keeper), show)
+        live = LiveFile(study.directory, progress)
+        shown = LiveTable(progress, lambda: live.tell(_statuses(keeper)), show)
         charts = StudyCharts(study.directory.name, study.store.records(), config.objectives)
-        with held, _saved_when_stopped(study, keeper), shown as table:
+        with held, live, _saved_when_stopped(study, keeper), shown as table:
             keeping = Keeping(study.store, table, forecast, charts.note)
             _refuse(study, keeping)
             for number, phase in enumerate(phases):

@@ -45,6 +45,7 @@ COMMANDS = [
     "report",
     "export",
     "compare",
+    "watch",
     "doctor",
     "submit",
     "status",
