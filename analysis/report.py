@@ -23,6 +23,7 @@ from analysis.pareto import front, front_document
 from analysis.plots import figures
 from analysis.report_html import escape, note, script_json
 from analysis.report_sections import Part
+from analysis.tables import effects_table, nf4_price_table, savings_table, uncertainty_table
 from analysis.wording import count_seeds, count_statuses, headline
 
 REPORT_FILE = "report.html"
@@ -69,14 +70,26 @@ def _parts(study: Study, drawings: Mapping[str, str]) -> list[Part]:
     parts = [
         Part("front", "The front", f"{front_figure}\n{tables.front_table(study, members)}"),
         Part("budgets", "Which configuration for which memory", tables.budget_table(study)),
+        *_answers(study),
         Part("trials", "All trials", tables.trials_table(study, members)),
         Part("training", "Training", curves),
         Part("samples", "Samples", sections.samples(members)),
         Part("provenance", "Provenance", sections.provenance(study)),
     ]
     if "memory" in drawings:
-        parts.insert(4, Part("memory", "Memory", drawings["memory"]))
+        parts.insert(-2, Part("memory", "Memory", drawings["memory"]))
     return parts
+
+
+def _answers(study: Study) -> list[Part]:
+    """How sure the front is, what each choice does, and what early stopping saved: what there are numbers for."""
+    made = {
+        "sure": ("How sure", uncertainty_table(study)),
+        "effects": ("What each choice does", effects_table(study)),
+        "nf4": ("NF4’s price", nf4_price_table(study)),
+        "savings": ("Early stopping", savings_table(study)),
+    }
+    return [Part(name, heading, sections.table(table)) for name, (heading, table) in made.items() if table is not None]
 
 
 @cache

@@ -11,6 +11,7 @@ import yaml
 from analysis.figure_parts import Figure, measures_process
 from analysis.load import Study
 from analysis.report_html import definitions, escape, grid, note
+from analysis.tables import Table
 from analysis.wording import DASH, configuration_name, format_duration, format_number, shorten
 from study.records import TrialRecord
 
@@ -19,6 +20,7 @@ PROCESS_MEMORY = (
     "It orders these configurations, but says nothing of a GPU’s memory."
 )
 BASE = "Base model, "
+REFERENCE = "Reference answer"
 ANSWER_SHOWN = 8000  # characters
 LENGTHS = (
     ("rows", "rows"), ("dropped", "dropped"), ("truncated", "truncated"), ("tokens", "tokens"),
@@ -69,24 +71,39 @@ def figure(drawn: Figure, markup: str) -> str:
     return f'<figure class="block"><h3>{escape(drawn.title)}</h3>\n{markup}\n{caption}{numbers}</figure>'
 
 
+def table(shown: Table) -> str:
+    """A table that answers a question, with its caption."""
+    return grid(shown.headings, shown.rows, shown.words) + note(shown.caption)
+
+
 # -- samples -----------------------------------------------------------------------------------------------------------
 
 
 def sample_groups(members: Sequence[TrialRecord]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each prompt who answered what: the base model once for each precision, then each member of the front."""
+    """For each prompt who answered what: the reference if any, the base once a precision, each member of the front."""
     prompts = list(dict.fromkeys(str(sample.get("prompt")) for record in members for sample in record.samples))
     return [(prompt, _answers(prompt, members)) for prompt in prompts]
 
 
 def _answers(prompt: str, members: Sequence[TrialRecord]) -> list[tuple[str, str]]:
+    references: dict[str, str] = {}
     bases: dict[str, str] = {}
     tuned: list[tuple[str, str]] = []
     for record in members:
         for sample in record.samples:
             if str(sample.get("prompt")) == prompt:
-                bases.setdefault(f"{BASE}{record.config.precision}", str(sample.get("base") or ""))
-                tuned.append((f"{record.trial_id}: {configuration_name(record)}", str(sample.get("tuned") or "")))
-    return [*bases.items(), *tuned]
+                base, who = f"{BASE}{record.config.precision}", f"{record.trial_id}: {configuration_name(record)}"
+                bases.setdefault(base + _of_reference(sample, "base"), str(sample.get("base") or ""))
+                tuned.append((who + _of_reference(sample, "tuned"), str(sample.get("tuned") or "")))
+                if sample.get("reference"):
+                    references[REFERENCE] = str(sample["reference"])
+    return [*references.items(), *bases.items(), *tuned]
+
+
+def _of_reference(sample: Mapping[str, Any], who: str) -> str:
+    """How likely the reference answer is to a model, where it was asked a held-out question."""
+    value = sample.get(f"{who}_perplexity")
+    return "" if not isinstance(value, int | float) else f" · the reference’s perplexity {format_number(value)}"
 
 
 def samples(members: Sequence[TrialRecord]) -> str:
@@ -104,7 +121,7 @@ def _fold(prompt: str, answers: Sequence[tuple[str, str]], is_open: bool) -> str
 
 
 def _card(who: str, text: str) -> str:
-    kind = "answer base" if who.startswith(BASE) else "answer"
+    kind = "answer base" if who.startswith((BASE, REFERENCE)) else "answer"
     shown = escape(shorten(text, ANSWER_SHOWN)) or "<i>(nothing)</i>"
     return f'<figure class="{kind}"><figcaption>{escape(who)}</figcaption><p dir="auto">{shown}</p></figure>'
 

@@ -184,7 +184,7 @@ def to_yaml_text(config: StudyConfig) -> str:
         "objectives": [_objective_values(objective) for objective in config.objectives],
         "hardware": _hardware_values(trial.hardware),
         "adapters": config.adapters,
-        "generation": {"prompts": list(trial.generation.prompts), "max_new_tokens": trial.generation.max_new_tokens},
+        "generation": {**asdict(trial.generation), "prompts": list(trial.generation.prompts)},
         "storage": str(config.storage),
         "confirm": {"seeds": list(config.confirm.seeds)},
         "loggers": list(config.loggers),

@@ -178,8 +178,9 @@ def generation(section: Section) -> GenerationSettings:
     example = '["Hello"]'
     prompts = section.items("prompts", list_of(0, 50, "texts", example), text(4000, example), ())
     new_tokens = section.get("max_new_tokens", whole(1, 8192), GenerationSettings().max_new_tokens)
+    held_out = section.get("held_out", whole(0, 50), GenerationSettings().held_out)
     section.end()
-    return GenerationSettings(prompts, new_tokens)
+    return GenerationSettings(prompts, new_tokens, held_out)
 
 
 def hardware(section: Section) -> HardwareSettings:

@@ -85,7 +85,7 @@ def test_the_report_opens_with_the_answer_and_has_every_part(write_study: WriteS
 
 def test_links_stay_inside_and_are_alive(write_study: WriteStudy) -> None:
     _, page, _ = _write(write_study())
-    assert len(page.links) == 7
+    assert len(page.links) == 11
     assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
 

@@ -101,6 +101,19 @@ def test_hostile_empty_and_endless_answers(record: MakeRecord) -> None:
     assert "y" * (ANSWER_SHOWN + 1) not in markup
 
 
+def test_a_reference_stands_first_and_each_answer_says_how_likely_it_is(record: MakeRecord) -> None:
+    asked = {"prompt": "p", "base": "b", "tuned": "t", "reference": "<r>"}
+    likely = {"base_perplexity": 20.04, "tuned_perplexity": 5.0}
+    one, other = record(0, samples=[{**asked, **likely}]), record(1, samples=[asked])
+    ((prompt, answers),) = sample_groups([one, other])
+    assert prompt == "p"
+    assert [text for _, text in answers] == ["<r>", "b", "b", "t", "t"]
+    assert answers[0][0] == "Reference answer"
+    assert answers[1][0] == "Base model, nf4 · the reference’s perplexity 20.04"
+    assert answers[3][0].endswith("· the reference’s perplexity 5")
+    assert 'answer base"><figcaption>Reference answer</figcaption><p dir="auto">&lt;r&gt;</p>' in samples([one])
+
+
 def test_no_samples_are_explained(record: MakeRecord) -> None:
     for members in ([], [record(0, samples=[])]):
         assert "No samples: the study has no generation.prompts" in samples(members)

@@ -133,6 +133,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
         ("hardware.memory_limit", "8 GiB", "hardware", "memory_limit_bytes", 8 * GIB),
         ("hardware.max_adapters_per_gpu", 1, "hardware", "max_adapters_per_gpu", 1),
         ("generation.max_new_tokens", 1, "generation", "max_new_tokens", 1),
+        ("generation.held_out", 2, "generation", "held_out", 2),
         ("generation.prompts", ["a", "b"], "generation", "prompts", ("a", "b")),
         ("generation.prompts", [], "generation", "prompts", ()),
     ],

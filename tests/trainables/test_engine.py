@@ -23,6 +23,7 @@ from trainables.protocol import JoinRequest, NotResidentError
 from trainables.settings import (
     BaseModelSettings,
     DatasetSettings,
+    GenerationSettings,
     HardwareSettings,
     RungSettings,
     TrainingSettings,
@@ -50,12 +51,26 @@ def rows(count: int, seed: int) -> Split:
     return Split("train", tuple(made), 0, 0)
 
 
-def make_engine(most: int | None = None, rungs: RungSettings = RungSettings(), **hooks) -> Engine:  # noqa: B008
+class Letters:
+    """A tokenizer that writes each token as one letter."""
+
+    bos_token_id, eos_token_id = None, 90
+
+    def decode(self, tokens: list[int], **options: object) -> str:
+        return "".join(chr(33 + token) for token in tokens if token != self.eos_token_id)
+
+
+def make_engine(
+    most: int | None = None,
+    rungs: RungSettings = RungSettings(),  # noqa: B008
+    generation: GenerationSettings = GenerationSettings(),  # noqa: B008
+    **hooks,
+) -> Engine:
     hardware = HardwareSettings("cpu", None, None, most)
     settings = TrialSettings(
-        BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, hardware=hardware, rungs=rungs
+        BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, generation, hardware=hardware, rungs=rungs
     )
-    base = BaseModel(tiny_llama(), None, INFO, "fp32", torch.float32, torch.device("cpu"))
+    base = BaseModel(tiny_llama(), Letters(), INFO, "fp32", torch.float32, torch.device("cpu"))
     dataset = PreparedDataset(rows(20, 1), rows(6, 2), rows(5, 3), "print", (), (), {})
     return Engine(settings, base, dataset, keep_adapter=lambda trial_id, files: None, **hooks)
 
@@ -301,3 +316,21 @@ def test_suspects_work_alone_until_each_has_taken_a_step():
     assert [name for name, begins in notes if begins] == ["a", "b", "a", "b"]  # measuring, then a step each
     assert notes[0::2] == [(name, True) for name, _ in notes[1::2]]
     assert all(11 / 12 < outcome.measurements["mean_pack_size"] / 2 < 1 for outcome in outcomes.values())
+
+
+def test_held_out_questions_stand_beside_their_reference_and_how_likely_it_is():
+    """The perplexity of a row's reference is that of its own nats, as the evaluation summed them."""
+    engine = make_engine(generation=GenerationSettings((), 4, held_out=2))
+    join(engine, {"a": config(rate=5e-3)})
+    outcome = run(engine)["a"]
+    rows_of, rows_there = outcome.eval_rows, rows(6, 2).rows
+    assert len(outcome.samples) == 2
+    for number, sample in enumerate(outcome.samples):
+        row = rows_there[number]
+        assert sample["prompt"] == Letters().decode(list(row.tokens[: row.target_start]))
+        assert sample["reference"] == Letters().decode(list(row.tokens[row.target_start :]))
+        expected = math.exp(rows_of["nats"][number] / rows_of["tokens"][number])
+        assert sample["tuned_perplexity"] == pytest.approx(expected, rel=1e-9)
+        assert sample["base_perplexity"] > sample["tuned_perplexity"]  # it has learned something
+        assert len(sample["tuned"]) == len(sample["base"]) == 4
+        assert sample["tuned"] != sample["base"]

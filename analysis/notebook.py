@@ -1,0 +1,103 @@
+"""What the notebook shows: figures and tables as Jupyter, Colab, VS Code and GitHub each can, and their export."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from analysis.figure_parts import Figure
+from analysis.figure_style import THEMES
+from analysis.load import Study
+from analysis.plots import figures
+from analysis.report_html import escape, grid
+from analysis.tables import TABLES, Table
+
+WIDTH = 720  # pixels
+VEGALITE = f"application/vnd.vegalite.v{alt.SCHEMA_VERSION.lstrip('v').split('.')[0]}+json"
+VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+NOTHING = "The study has nothing to show here yet."
+
+
+class Shown:
+    """One thing on a page: every front end takes the richest form that it knows."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, Any] = {}
+
+    def add(self, kind: str, value: Any) -> Shown:
+        """Adds a form by its MIME type."""
+        self._forms[kind] = value
+        return self
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        return dict(self._forms)
+
+
+def show_figure(study: Study, name: str) -> Shown:
+    """A figure by its name (front, curves, memory): interactive where Vega is drawn, else a PNG; with its caption."""
+    figure = figures(study, WIDTH).get(name)
+    if figure is None:
+        return Shown().add("text/plain", NOTHING)
+    shown = Shown().add("text/plain", f"{figure.title}\n{figure.caption}")
+    return shown.add(VEGALITE, _specification(figure)).add("image/png", _png(figure))
+
+
+def caption(study: Study, name: str) -> Shown:
+    """What to see in a figure, in words."""
+    figure = figures(study, WIDTH).get(name)
+    text = NOTHING if figure is None else figure.caption
+    return Shown().add("text/markdown", f"*{text}*").add("text/plain", text)
+
+
+def show_table(table: Table | None) -> Shown:
+    """A table with its caption."""
+    if table is None:
+        return Shown().add("text/plain", NOTHING)
+    html = (
+        f"<h4>{escape(table.title)}</h4>{grid(table.headings, table.rows, table.words)}<p>{escape(table.caption)}</p>"
+    )
+    return Shown().add("text/html", html).add("text/plain", f"{table.title}\n{table.to_csv()}")
+
+
+def figure_table(study: Study, name: str) -> Shown:
+    """The numbers behind a figure."""
+    figure = figures(study, WIDTH).get(name)
+    return show_table(None if figure is None else _numbers(figure))
+
+
+def export_everything(study: Study, folder: Path | str) -> list[Path]:
+    """Writes every figure as PNG and SVG, every table and the numbers behind the figures as CSV; answers the files."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in figures(study, WIDTH).items():
+        specification = _specification(figure)
+        png = vl_convert.vegalite_to_png(specification, vl_version=VERSION, scale=2)
+        written.append(_write(folder / f"{name}.png", png))
+        written.append(_write(folder / f"{name}.svg", vl_convert.vegalite_to_svg(specification, vl_version=VERSION)))
+        written.append(_write(folder / f"{name}.csv", _numbers(figure).to_csv()))
+    tables = ((name, make(study)) for name, make in TABLES.items())
+    written += [_write(folder / f"{name}.csv", table.to_csv()) for name, table in tables if table is not None]
+    return written
+
+
+def _numbers(figure: Figure) -> Table:
+    return Table(figure.name, f"The numbers behind: {figure.title}", "", figure.headings, figure.rows)
+
+
+def _specification(figure: Figure) -> dict[str, Any]:
+    return {**figure.chart.to_dict(validate=False), "config": THEMES["light"]}
+
+
+def _png(figure: Figure) -> str:
+    content: bytes = vl_convert.vegalite_to_png(_specification(figure), vl_version=VERSION)
+    return base64.b64encode(content).decode("ascii")
+
+
+def _write(file: Path, content: str | bytes) -> Path:
+    file.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    return file

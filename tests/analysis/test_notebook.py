@@ -1,0 +1,73 @@
+"""The notebook: it runs from top to bottom on a study, calls functions and defines none, and was saved with outputs."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import notebook
+from analysis.load import Study
+from tests.study_directory import WriteStudy
+
+FILE = Path(notebook.__file__).with_name("pareto_study.ipynb")
+CELLS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["cells"]
+CODE = ["".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "code"]
+
+
+def values_of(cells: list[str], names: dict[str, Any]) -> list[Any]:
+    """Runs code cells as a notebook does; answers the value of each one's last line, where that is an expression."""
+    values = []
+    for text in cells:
+        tree = ast.parse(text)
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, "cell", "exec"), names)
+        values.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names) if last else None)  # type: ignore[attr-defined]
+    return values
+
+
+def test_it_runs_from_top_to_bottom(
+    write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = write_study()
+    monkeypatch.chdir(FILE.parent)
+    names: dict[str, Any] = {}
+    values_of(CODE[:1], names)
+    values = values_of(CODE[1:], {**names, "DIRECTORY": directory})
+    shown = [value._repr_mimebundle_() for value in values if value is not None]
+    assert len(shown) == len(CODE) - 3  # all but those that look up, load and export
+    assert sum("image/png" in forms and notebook.VEGALITE in forms for forms in shown) == 3
+    assert sum("text/html" in forms for forms in shown) == 7
+    assert not [forms for forms in shown if forms["text/plain"] == notebook.NOTHING]
+    output = capsys.readouterr().out
+    assert "pubmedqa-t4 | 16 trials: 11 complete" in output
+    assert "Best perplexity with peak memory at most 1.25 GiB" in output
+    for name in ("front.png", "front.svg", "memory.csv", "effects.csv", "samples.csv"):
+        assert f"exported/{name}" in output
+        assert (directory / "exported" / name).stat().st_size > 0
+    with (directory / "exported/effects.csv").open(encoding="utf-8") as file:
+        assert next(csv.reader(file))[0] == "Choice"
+
+
+def test_it_defines_no_function_and_no_class() -> None:
+    for text in CODE:
+        defined = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        assert defined == []
+
+
+def test_it_was_saved_with_outputs_of_a_study_and_no_error() -> None:
+    cells = [cell for cell in CELLS if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 2  # they are what GitHub shows
+    assert FILE.stat().st_size < 2 * 2**20
+
+
+def test_what_there_is_nothing_of_is_said(study: Study) -> None:
+    assert notebook.show_table(None)._repr_mimebundle_() == {"text/plain": notebook.NOTHING}
+    assert notebook.show_figure(study, "none")._repr_mimebundle_() == {"text/plain": notebook.NOTHING}
