@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from tests.made_up_studies import save_tiny_model
-from tests.test_whole_study import processes_of, start, study_file, trains_now
+from tests.test_whole_study import is_ours, processes_of, start, study_file, trains_now
 
 SAME = 1e-6
 ROUND_SECONDS = 1800.0
@@ -64,10 +64,10 @@ class Round:
 
     def end_driver(self, number: signal.Signals) -> None:
         """Ends the driver by a signal, and waits until what it owned has gone as well."""
-        children = psutil.Process(self.driver.pid).children(recursive=True)
+        ours = [child for child in psutil.Process(self.driver.pid).children(recursive=True) if is_ours(child)]
         self.driver.send_signal(number)
         self.driver.communicate(timeout=180)
-        psutil.wait_procs(children, timeout=60)
+        psutil.wait_procs(ours, timeout=60)  # Ray's own agents take their time
         self.note_records()
 
     def resume(self) -> None:
