@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from tests.made_up_studies import save_tiny_model
-from tests.test_whole_study import processes_of, start, study_file, trains_now
+from tests.test_whole_study import is_ours, processes_of, start, study_file, trains_now
 
 SAME = 1e-6
 ROUND_SECONDS = 1800.0
@@ -64,10 +64,10 @@ class Round:
 
     def end_driver(self, number: signal.Signals) -> None:
         """Ends the driver by a signal, and waits until what it owned has gone as well."""
-        children = psutil.Process(self.driver.pid).children(recursive=True)
+        ours = [child for child in psutil.Process(self.driver.pid).children(recursive=True) if is_ours(child)]
         self.driver.send_signal(number)
         self.driver.communicate(timeout=180)
-        psutil.wait_procs(children, timeout=60)
+        psutil.wait_procs(ours, timeout=60)  # Ray's own agents take their time
         self.note_records()
 
     def resume(self) -> None:
@@ -145,14 +145,14 @@ FAULTS: dict[str, Callable[[Round], None]] = {
 }
 
 
-def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, deadline: float) -> int:
-    """Runs a round to its end with faults at random moments; answers how many were injected."""
-    injected = 0
+def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, until: float) -> int:
+    """Runs a round to its end with faults at random moments before `until`; answers how many were injected."""
+    injected, deadline = 0, time.monotonic() + ROUND_SECONDS
     while one.driver.poll() is None:
         if time.monotonic() > deadline:
             one.end_driver(signal.SIGTERM)
             raise TimeoutError(f"a round did not end; it lies in {one.directory}")
-        if injected < left and trains_now(one.driver):
+        if injected < left and time.monotonic() < until and trains_now(one.driver):
             time.sleep(chance.uniform(0.5, 4.0))
             if one.driver.poll() is None:
                 name = chance.choice(list(FAULTS))
@@ -180,8 +180,8 @@ def judge(one: Round, expected: dict[str, float], outcome: Outcome) -> None:
     )
 
 
-def soak(folder: Path, faults: int, seed: int, steps: int) -> Outcome:
-    """Rounds until so many faults have been injected."""
+def soak(folder: Path, faults: int, seed: int, steps: int, until: float) -> Outcome:
+    """Rounds until so many faults have been injected, or time is over; the last round runs to its end."""
     model = save_tiny_model(folder / "model")
     hardware = {"gpu": "cpu", "max_adapters_per_gpu": 1}
     file = study_file(folder, model, max_steps=steps, hardware=hardware, space=SPACE)
@@ -192,10 +192,10 @@ def soak(folder: Path, faults: int, seed: int, steps: int) -> Outcome:
     lines = map(json.loads, whole_lines(folder / "undisturbed" / "results.jsonl"))
     expected = {line["trial_id"]: line["measurements"]["perplexity"] for line in lines}
     chance, outcome = random.Random(seed), Outcome()
-    while sum(outcome.faults.values()) < faults:
+    while sum(outcome.faults.values()) < faults and time.monotonic() < until:
         one = Round(file, folder / f"round{outcome.rounds}")
         left = faults - sum(outcome.faults.values())
-        disturb(one, chance, left, outcome, time.monotonic() + ROUND_SECONDS)
+        disturb(one, chance, left, outcome, until)
         if one.driver.returncode:
             print((one.driver.stdout.read() if one.driver.stdout else "")[-2000:], file=sys.stderr)
         judge(one, expected, outcome)
@@ -208,11 +208,13 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=240, help="optimizer steps a trial")
+    parser.add_argument("--seconds", type=float, default=7200.0, help="no fault is injected after so many")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="lora-frontier-soak-") as folder:
-        outcome = soak(Path(folder), options.faults, options.seed, options.steps)
+        until = time.monotonic() + options.seconds
+        outcome = soak(Path(folder), options.faults, options.seed, options.steps, until)
     values = {**asdict(outcome), "faults": dict(outcome.faults)}
     print(json.dumps(values, indent=1))
     if options.json:
