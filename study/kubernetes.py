@@ -44,7 +44,7 @@ def object_name(text: str) -> str:
 def _check(workers: int, image: str | None) -> None:
     faults = []
     if not image:
-        remedy = f"Build one from `Dockerfile`, push it, and give its name. It has the checkout at {CHECKOUT}."
+        remedy = f"Build one from `study/Dockerfile`, push it, and give its name. It has the checkout at {CHECKOUT}."
         faults.append(ConfigFault("--image", "", image, "must name an image that holds this checkout", remedy))
     if workers < 1:
         faults.append(
