@@ -3,7 +3,7 @@ ray)"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
@@ -33,6 +33,7 @@ class Admission:
         self._forecast = forecast
         self._record = record
         self._wanted = wanted
+        self.tell = search.tell  # how trials end is the search's own business
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing to go on with: Tune keeps a copy of its searcher that a resumed study does not use."""
@@ -44,17 +45,6 @@ class Admission:
             if self._admits(proposal):
                 return proposal
         return None
-
-    def tell(
-        self,
-        trial_id: str,
-        status: str,
-        values: Sequence[float] | None,
-        reason: str | None = None,
-        train_steps: int | None = None,
-    ) -> None:
-        """Passes on how a trial ended."""
-        self._search.tell(trial_id, status, values, reason, train_steps)
 
     def admitted(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Of trials that were asked for before, those of this phase that fit."""
