@@ -87,9 +87,8 @@ def footprint_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2)
 
 
 def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
-    """One step: on a card over every typical micro-batch, since kernels are compiled by shape; on a CPU over one."""
-    micro_batches = len(member.plan[0]) if model.device.type == "cuda" else 1
-    losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(micro_batches)]
+    """One step over every typical micro-batch, since a card's kernels are compiled by shape."""
+    losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(len(member.plan[0]))]
     apply_gradients(member, rows, sum(losses))
 
 
