@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,11 +23,13 @@ AUTOSCALER_FILE = Path("~/ray_bootstrap_config.yaml")  # `ray up` leaves it on t
 NODE_SECONDS = 60.0
 
 
-def runtime_env(address: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """What `ray.init` is given so that every node has our code: nothing where it has it already."""
+def runtime_env(address: str, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """What `ray.init` is given so that every node has our code: nothing where it has it already.
+
+    The code is packed into `folder`, which `ray.init` has read when it returns.
+    """
     if address == LOCAL or JOB_VARIABLE in environment:
         return {}
-    folder = Path(tempfile.mkdtemp(prefix="lora-frontier-code-"))
     return {"working_dir": str(write_package(code_package(), folder / "code.zip"))}
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -260,14 +261,15 @@ def _connect(namespace: str) -> None:
     for attempts_left in reversed(range(RAY_ATTEMPTS)):
         try:
             address = ray_address()
-            code = runtime_env(address, os.environ)
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                namespace=namespace,
-                runtime_env=code or None,
-            )
+            with tempfile.TemporaryDirectory(prefix="lora-frontier-code-") as folder:
+                code = runtime_env(address, os.environ, Path(folder))
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    namespace=namespace,
+                    runtime_env=code or None,
+                )
             return
         except Exception as error:  # Ray raises plain Exception
             # A busy machine needs longer than the 30 s that Ray itself waits.

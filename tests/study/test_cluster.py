@@ -57,10 +57,12 @@ def test_a_study_for_cards_is_planned_while_no_worker_runs_yet(name: str, tmp_pa
     assert phase.resources == {"CPU": 0.0, "GPU": 0.25}
 
 
-def test_code_goes_to_a_cluster_and_not_where_it_is_already() -> None:
-    assert runtime_env("local", {}) == {}
-    assert runtime_env("10.0.0.1:6379", {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}) == {}
-    package = Path(runtime_env("10.0.0.1:6379", {})["working_dir"])
+def test_code_goes_to_a_cluster_and_not_where_it_is_already(tmp_path: Path) -> None:
+    assert runtime_env("local", {}, tmp_path) == {}
+    assert runtime_env("10.0.0.1:6379", {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}, tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+    package = Path(runtime_env("10.0.0.1:6379", {}, tmp_path)["working_dir"])
+    assert package.parent == tmp_path
     assert {"study/run.py", "trainables/lora_trial.py"} <= set(zipfile.ZipFile(package).namelist())
 
 
