@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.parameters import SearchSpace, SpaceError, parse_space
+from study import config_search as trials
 from study import config_sections as sections
 from study.config_objectives import read_objectives, unmeasured_faults
 from study.config_overrides import apply_overrides
 from study.config_paths import absolute, find, is_url, starts
 from study.config_reader import REQUIRED, Faults, Section
 from study.config_rules import Rule, list_of, one_of, text
-from study.config_sections import ConfirmSettings, EarlyStoppingSettings, SearchSettings
+from study.config_search import ConfirmSettings, EarlyStoppingSettings, SearchSettings
 from study.faults import Absent, ConfigError, ConfigFault
 from study.loggers import LOGGERS
 from study.objectives import METRICS, Objective
@@ -88,10 +89,10 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     base_model = sections.base_model(study.section("base_model", "{path: meta-llama/Llama-3.2-1B}"), folder)
     dataset = sections.dataset(study.section("dataset", "{name: pubmedqa, source: sample}"), folder)
     space = _space(study, folder)
-    seeds = sections.seeds(study)
-    search = sections.search(study.section("search"), space, seeds, folder)
+    seeds = trials.seeds(study)
+    search = trials.search(study.section("search"), space, seeds, folder)
     training = sections.training(study.section("training"))
-    early_stopping = sections.early_stopping(study.section("early_stopping"))
+    early_stopping = trials.early_stopping(study.section("early_stopping"))
     objectives = read_objectives(study)
     hardware = sections.hardware(study.section("hardware"))
     unmeasured_faults(faults, objectives, dataset, hardware)
@@ -99,7 +100,7 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     generation = sections.generation(study.section("generation"))
     place = study.get("storage", _storage(), DEFAULT_STORAGE)
     storage = place.rstrip("/") if is_url(place) else absolute(place, folder)
-    confirm = sections.confirm(study.section("confirm"), seeds, search.algorithm)
+    confirm = trials.confirm(study.section("confirm"), seeds, search.algorithm)
     loggers = study.items("loggers", list_of(0, len(LOGGERS), "names", "[tensorboard]"), one_of(LOGGERS), ())
     study.end()
     faults.raise_any()

@@ -13,7 +13,7 @@ from analysis.confirmation import Confirmation, Confirmed, confirmation, near_fr
 from analysis.wording import DASH, configuration_name, format_duration, format_value
 from search_spaces.trial_config import TrialConfig
 from study.config import StudyConfig, load_study
-from study.config_sections import EarlyStoppingSettings, SearchSettings
+from study.config_search import EarlyStoppingSettings, SearchSettings
 from study.ending import aligned
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole

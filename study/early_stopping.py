@@ -10,7 +10,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler
 
 from search_spaces.trial_config import TrialConfig
-from study.config_sections import EarlyStoppingSettings
+from study.config_search import EarlyStoppingSettings
 from study.pareto_halving import Halving, ParetoHalving, PerplexityHalving, Result, replay
 from study.records import TrialRecord
 

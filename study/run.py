@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from ray import tune
 from study.admission import Admission, refuse_what_never_fits
 from study.charts import StudyCharts
 from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
-from study.cluster import check_shared, cluster_nodes, runtime_env
+from study.cluster import check_shared, cluster_nodes
 from study.config import StudyConfig
 from study.cost import counted
 from study.early_stopping import early_stopping
@@ -36,6 +34,7 @@ from study.planner import DEFAULT_ADAPTERS_PER_GPU
 from study.preflight import Preflight
 from study.progress import LiveTable, StudyProgress
 from study.ray_address import LOCAL, ray_address
+from study.ray_session import ray_session, terminated_as_interrupt
 from study.recording import Recorder
 from study.search import StudySearch
 from study.store import ResultsStore
@@ -44,20 +43,8 @@ from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
 
 MAX_TRIAL_RESTARTS = 3
-RAY_ATTEMPTS = 3
 STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
 HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
-TUNE_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's ends one phase and lets the next begin
-    "TUNE_GLOBAL_CHECKPOINT_S": "10",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune then prints nothing: we have a table of our own
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +70,7 @@ class StudyRun:
 
 def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
     """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
-    with _ray(), _terminated_as_interrupt():
+    with ray_session(), terminated_as_interrupt():
         if study.url is None:
             check_shared(study.directory)
         config, left = study.config, remaining(study)
@@ -242,52 +229,3 @@ def _save_states(study: StudyRun, keeper: Any) -> None:
 def _statuses(keeper: Any) -> Mapping[str, Any]:
     statuses: Mapping[str, Any] = ray.get(keeper.statuses.remote(), timeout=10)
     return statuses
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study."""
-    for name, value in TUNE_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails stands in the records
-    _connect(f"lora-frontier-{os.getpid()}-{time.time_ns()}")
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _connect(namespace: str) -> None:
-    for attempts_left in reversed(range(RAY_ATTEMPTS)):
-        try:
-            address = ray_address()
-            with tempfile.TemporaryDirectory(prefix="lora-frontier-code-") as folder:
-                code = runtime_env(address, os.environ, Path(folder))
-                ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    namespace=namespace,
-                    runtime_env=code or None,
-                )
-            return
-        except Exception as error:  # Ray raises plain Exception
-            # A busy machine needs longer than the 30 s that Ray itself waits.
-            if not attempts_left or "timed out" not in str(error):
-                raise
-            ray.shutdown()
-
-
-@contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does, and both at once (set after `ray.init`, which replaces earlier handlers)."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
