@@ -9,7 +9,7 @@ from typing import Any, Literal
 from search_spaces.trial_config import TrialConfig
 
 Phase = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]
-ENGINE_VERSION = 1  # counts changes of the training engine after which costs do not compare
+ENGINE_VERSION = 2  # counts changes of the training engine after which costs do not compare
 REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every rung is reported
 
 
