@@ -36,10 +36,17 @@ def open_store(url: str) -> tuple[Any, str]:
 
 
 def fetch(url: str, directory: Path) -> int:
-    """Copies a study from a store into a folder, without Tune's files; answers how many files. Raises StoreError."""
+    """Copies a study from a store into a folder, without Tune's files; answers how many files.
+
+    Raises StoreError, also for a name that leads out of the folder: anyone who may write the store could make one.
+    """
     system, root = open_store(url)
     copied = 0
-    for place in _files(system, root, url):
+    places = _files(system, root, url)
+    for place in places:
+        if ".." in place.split("/") or place.startswith("/"):
+            raise StoreError("a file's name must stay in the study's folder", place, f"Delete it from {url}.")
+    for place in places:
         if not place.startswith(f"{TUNE_FOLDER}/"):
             target = directory / place
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -149,3 +149,19 @@ def test_a_study_in_a_store_goes_on_from_its_url(tmp_path: Path, monkeypatch: py
         assert [record.trial_id for record in again.store.records()] == ["t1"]
     finally:
         again.store.close()
+
+
+@pytest.mark.parametrize("name", ["../escaped", "adapters/../../escaped", "/escaped"])
+def test_a_name_that_leads_out_of_the_folder_is_refused_and_nothing_is_written(
+    name: str, tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store's keys are any text; a folder's cannot be, so the listing is made up."""
+    url = url_of(tmp_path)
+    with Mirror(study, url, seconds=600):
+        pass
+    monkeypatch.setattr("study.object_store._files", lambda system, root, url: ["study.yaml", name])
+    target = tmp_path / "fetched"
+    with pytest.raises(StoreError, match="must stay in the study's folder"):
+        fetch(url, target)
+    assert not target.exists()
+    assert not (tmp_path / "escaped").exists()
