@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,7 +72,7 @@ class Target:
     """The hardware that is planned for: `count` equal cards, `per_node` of them in one machine; or CPUs (`card` None).
 
     `memory_bytes` is a card's, or the machine's; `limit_bytes` caps what the host may hold of it, beside CUDA's
-    context. A host can spread its base over `base_cards` cards of its machine (None: over all of them).
+    context. A host can spread its base over the cards of its machine.
     """
 
     card: GpuCard | None
@@ -81,12 +82,11 @@ class Target:
     calibration: Calibration
     limit_bytes: int | None = None
     cpu_computes_bf16: bool = False
-    base_cards: int | None = None
 
     @property
     def cards_together(self) -> int:
-        """How many cards a base may be spread over."""
-        return 1 if self.card is None else min(self.per_node, self.base_cards or self.per_node)
+        """How many cards a base may be spread over: those of one machine, of which the study may take `count`."""
+        return 1 if self.card is None else min(self.per_node, self.count)
 
     @property
     def capacity_bytes(self) -> int:
@@ -119,6 +119,19 @@ class Fit:
     def fits(self) -> bool:
         """Whether it may be admitted."""
         return self.cards is not None and self.refusal is None
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Of training alone, as it is measured: the sum of the cards' own peaks."""
+        return sum(self.components.values())
+
+    @property
+    def components(self) -> dict[str, int]:
+        """Its bytes by name, summed over the cards."""
+        total: Counter[str] = Counter()
+        for one in self.predictions:
+            total.update(one.components)
+        return dict(total)
 
     @property
     def largest(self) -> MemoryPrediction:
@@ -198,19 +211,12 @@ def remedies(config: TrialConfig, workload: Workload, target: Target) -> tuple[s
     for kind in _changes(config, workload):
         fitting = (text for text, one, load in kind if fit(one, load, target).fits)
         alone += [text for text in (next(fitting, None),) if text]
-    over_more = fit(config, workload, replace(target, per_node=MOST_CARDS))
+    over_more = fit(config, workload, replace(target, per_node=MOST_CARDS, count=MOST_CARDS))
     if target.card is not None and over_more.fits:
         alone.append(f"{over_more.cards} such cards in one node")
-    elif target.base_cards is not None:
-        alone += _larger_card(config, workload, target)
     if alone:
         return tuple(alone)
     return tuple(_together(config, workload, target)) or tuple(_larger_card(config, workload, target))
-
-
-def cards_that_would_do(config: TrialConfig, workload: Workload, target: Target) -> int | None:
-    """Over how many such cards of one node the base would have to be spread; None where that does not help either."""
-    return fit(config, workload, replace(target, per_node=MOST_CARDS, base_cards=None)).cards
 
 
 def _changes(config: TrialConfig, workload: Workload) -> Iterator[Iterator[tuple[str, TrialConfig, Workload]]]:

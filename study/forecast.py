@@ -59,7 +59,7 @@ class Forecast:
 
     def predictions(self, config: TrialConfig) -> dict[str, Any]:
         """A record's predictions, JSON-ready."""
-        return {"peak_memory_bytes": self.fit(config).largest.peak_memory_bytes}
+        return {"peak_memory_bytes": self.fit(config).peak_memory_bytes}
 
 
 def workload_of(config: StudyConfig, found: Preflight) -> Workload | None:

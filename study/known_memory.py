@@ -32,7 +32,7 @@ class KnownMemory:
         if key not in self._found:
             if self._facts is None:
                 self._facts = _workload(self._config), _target(self._config.trial.hardware.gpu)
-            self._found[key] = float(fit(trial, *self._facts).largest.peak_memory_bytes)
+            self._found[key] = float(fit(trial, *self._facts).peak_memory_bytes)
         return self._found[key]
 
 

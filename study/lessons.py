@@ -42,6 +42,8 @@ def _comparable(record: TrialRecord, forecast: Forecast) -> bool:
     there = name.startswith("CPU") if card is None else is_of_kind(name, card)
     compute = COMPUTE_NAMES.get(str(record.device.get("compute_dtype")))
     one = forecast.fit(record.config)
+    if one.cards != 1:  # what several cards hold together says nothing of each
+        return False
     return bool(record.measurements["peak_memory_bytes"]) and there and compute == one.setting.compute_precision
 
 

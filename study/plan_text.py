@@ -20,7 +20,7 @@ HEADER = ("precision", "rank", "targets", "trials", "peak", *COMPONENTS, "fits",
 def plan_text(plan: StudyPlan) -> str:
     """The whole plan: hardware, each footprint's peak by component, phases, time and price, and what does not fit."""
     lines = [*_hardware(plan), "", *_table([HEADER, *(_row(row, plan) for row in plan.rows)]), ""]
-    lines += ["Peaks and components in GiB, of training alone.", ""]
+    lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", ""]
     lines += [line for planned in plan.phases for line in _phase(planned, plan)]
     lines += [_total(plan)] if plan.phases else ["Nothing of this study fits here."]
     for remedies in dict.fromkeys(_would_help(row) for row in plan.rows if not row.fit.fits):
@@ -53,7 +53,7 @@ def _hardware(plan: StudyPlan) -> list[str]:
 
 
 def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
-    one, components = row.fit, row.fit.largest.components
+    one, components = row.fit, row.fit.components
     parts = [sum(components.get(name, 0) for name in names) / GIB for names in COMPONENTS.values()]
     if one.refusal:
         fits = "refused"
@@ -64,7 +64,7 @@ def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
     share = _share(row, plan)
     return (
         one.config.precision, str(one.config.rank), one.config.target_set, str(row.trials),
-        f"{one.largest.peak_memory_bytes / GIB:.2f}", *(f"{part:.2f}" for part in parts),
+        f"{one.peak_memory_bytes / GIB:.2f}", *(f"{part:.2f}" for part in parts),
         fits, share, duration(row.seconds_per_epoch),
     )  # fmt: skip
 
@@ -116,10 +116,7 @@ def _refused(row: PlanRow, plan: StudyPlan) -> str:
         return f"{name} is refused."
     needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
     where = "the machine" if one.setting.device == "cpu" else "a card"
-    text = f"{name} does not fit: it needs {needed}, and {where} can hold {there}."
-    if row.would_take is None or plan.target.base_cards is None:
-        return text
-    return f"{text} {row.would_take} such cards would hold it together, but a host keeps to one."
+    return f"{name} does not fit: it needs {needed}, and {where} can hold {there}."
 
 
 def _would_help(row: PlanRow) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search_spaces.trial_config import TrialConfig
-from study.fitting import Fit, Target, Workload, cards_that_would_do, fit, remedies
+from study.fitting import Fit, Target, Workload, fit, remedies
 from study.planner import (
     DEFAULT_ADAPTERS_PER_GPU,
     Demand,
@@ -32,7 +32,6 @@ class PlanRow:
     trials: int
     seconds_per_epoch: float | None  # alone; None where the card's rates are not known, or it does not fit
     remedies: tuple[str, ...]  # for what does not fit
-    would_take: int | None = None  # cards of one node together, over which a host does not spread its base
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,7 @@ def _most(one: Fit, workload: Workload, target: Target) -> int | None:
 
 def _row(one: Fit, trials: int, workload: Workload, target: Target) -> PlanRow:
     if not one.fits:
-        would_take = None if one.refusal or target.card is None else cards_that_would_do(one.config, workload, target)
-        return PlanRow(one, trials, None, remedies(one.config, workload, target), would_take)
+        return PlanRow(one, trials, None, remedies(one.config, workload, target))
     return PlanRow(one, trials, seconds_per_epoch(one, workload, target), ())
 
 

@@ -15,7 +15,6 @@ from study.hardware import Card, find_cards
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import HardwareSettings
 
-HOST_CARDS = 1  # a host holds its base on one card: it does not spread it over several yet
 USABLE_SHARE = 0.97  # of what NVML calls a card's memory, CUDA can have; the catalogue knows it of its own cards
 AUTO = "auto"
 CPU = "cpu"  # whose calibration is one for all processors: libraries take what they take
@@ -74,7 +73,7 @@ def gpu_target(
 ) -> Target:
     """`count` such cards, `per_node` of them in one machine (None: all), calibrated by what was measured on such."""
     calibration = calibration_for(card.key, "cuda", engine)
-    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes, base_cards=HOST_CARDS)
+    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes)
 
 
 def cpu_target(

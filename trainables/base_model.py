@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,8 @@ __all__ = ["BaseModel", "BaseModelError", "check_precision", "compute_dtype", "c
 
 log = logging.getLogger(__name__)
 
+Places = Mapping[str, Any]  # transformers' device map: names of modules to devices
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)  # not RuntimeError: out of memory is one
 _NOT_WEIGHTS = ("_name_or_path", "transformers_version", "use_cache")  # in a configuration, without effect on weights
@@ -44,7 +46,7 @@ _NOT_WEIGHTS = ("_name_or_path", "transformers_version", "use_cache")  # in a co
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A frozen base model on its device, with its tokenizer.
+    """A frozen base model on its device, with its tokenizer; whole layers may be on other cards, `devices` in all.
 
     No parameter requires a gradient; the model is in eval mode as loaded, and callers choose. `compute_dtype` is what
     activations are computed in: the weights' own type, or for NF4 the type that they are dequantized to.
@@ -55,7 +57,12 @@ class BaseModel:
     info: BaseModelInfo
     precision: str
     compute_dtype: torch.dtype
-    device: torch.device
+    device: torch.device  # of the input embedding
+
+    @property
+    def devices(self) -> tuple[torch.device, ...]:
+        """All that hold a part of it, in the order of its layers."""
+        return devices_of(self.model)
 
 
 def load_base_model(
@@ -64,10 +71,12 @@ def load_base_model(
     device: torch.device | str,
     use_cache: bool = True,
     force_bf16: bool = False,
+    cards: Mapping[str, int] | None = None,
 ) -> BaseModel:
     """Loads the base model in a precision onto a device; `use_cache` keeps and reads quantized weights.
 
-    `force_bf16` lets cards compute in bf16 that only emulate it.
+    `force_bf16` lets cards compute in bf16 that only emulate it. `cards` spreads the model over several: names of its
+    modules to numbers of cards (`trainables.base_split.module_cards`).
 
     Raises BaseModelError for what cannot be had, read or computed there, with the remedy.
     """
@@ -75,12 +84,13 @@ def load_base_model(
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     check_precision(precision, device, capability, force_bf16)
     dtype = compute_dtype(precision, device, capability)
+    places: Places = cards or {"": device}
     with _quiet():
         info = inspect(settings)
         if precision == "nf4":
-            model = _load_nf4(settings, info, dtype, device, use_cache)
+            model = _load_nf4(settings, info, dtype, places, device.type, use_cache)
         else:
-            model = _load(weights_folder(locate(settings)), device, dtype=_DTYPES[precision])
+            model = _load(weights_folder(locate(settings)), places, dtype=_DTYPES[precision])
             if model.dtype != dtype:
                 upcast_products(model)
         return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device)
@@ -98,6 +108,11 @@ def compute_dtype(precision: str, device: torch.device, capability: tuple[int, i
     if precision != "nf4":
         return _DTYPES[precision]
     return torch.bfloat16 if (capability or torch.cuda.get_device_capability(device)) >= AMPERE else torch.float16
+
+
+def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
+    """The devices of a model's parameters, in their order."""
+    return tuple(dict.fromkeys(parameter.device for parameter in model.parameters()))
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -128,12 +143,12 @@ def _frozen(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _load(folder: Path, device: torch.device, **options: Any) -> PreTrainedModel:
+def _load(folder: Path, places: Places, **options: Any) -> PreTrainedModel:
     """A model from a folder of safetensors. Raises BaseModelError for what cannot be read or is not whole."""
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             str(folder),
-            device_map={"": device},
+            device_map=dict(places),
             attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
@@ -156,23 +171,23 @@ def _load(folder: Path, device: torch.device, **options: Any) -> PreTrainedModel
 
 
 def _load_nf4(
-    settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, device: torch.device, use_cache: bool
+    settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, places: Places, kind: str, use_cache: bool
 ) -> PreTrainedModel:
     if not use_cache:
-        return _quantize(settings, dtype, device)
-    entry = CacheEntry("nf4", _nf4_key(settings, info, dtype, device))
-    model = _reload(entry, device)
+        return _quantize(settings, dtype, places)
+    entry = CacheEntry("nf4", _nf4_key(settings, info, dtype, kind))
+    model = _reload(entry, places)
     if model is not None:
         return model
     with entry.lock():
-        model = _reload(entry, device)  # another process may have made it while we waited
+        model = _reload(entry, places)  # another process may have made it while we waited
         if model is None:
-            model = _quantize(settings, dtype, device)
+            model = _quantize(settings, dtype, places)
             _keep(entry, model)
     return model
 
 
-def _nf4_key(settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, device: torch.device) -> str:
+def _nf4_key(settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, kind: str) -> str:
     """Everything that quantized weights depend on: a reload takes the quantization and compute type as saved."""
     config = read_config(locate(settings)).to_dict()
     return digest(
@@ -181,27 +196,27 @@ def _nf4_key(settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtyp
             "config": {name: value for name, value in config.items() if name not in _NOT_WEIGHTS},
             "double_quantization": settings.double_quantization,
             "compute_dtype": str(dtype),
-            "device": device.type,
+            "device": kind,
             "versions": [importlib.metadata.version(name) for name in ("bitsandbytes", "transformers")],
         }
     )
 
 
-def _quantize(settings: BaseModelSettings, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _quantize(settings: BaseModelSettings, dtype: torch.dtype, places: Places) -> PreTrainedModel:
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=settings.double_quantization,
         bnb_4bit_compute_dtype=dtype,
     )
-    return _load(weights_folder(locate(settings)), device, dtype=dtype, quantization_config=quantization)
+    return _load(weights_folder(locate(settings)), places, dtype=dtype, quantization_config=quantization)
 
 
-def _reload(entry: CacheEntry, device: torch.device) -> PreTrainedModel | None:
+def _reload(entry: CacheEntry, places: Places) -> PreTrainedModel | None:
     if not entry.intact():
         return None
     try:
-        return _load(entry.folder, device, dtype="auto")
+        return _load(entry.folder, places, dtype="auto")
     except BaseModelError as error:
         log.warning("The quantized weights in the cache are made anew: %s", error)
         return None

@@ -19,6 +19,7 @@ from trainables.settings import TrialSettings
 WATCH_SECONDS = 1.0  # between looks at whether the trials still live
 STATUS_SECONDS = 0.5  # between words to the keeper
 COMMAND_TIMEOUT_SECONDS = 120.0
+PRECISION_NAMES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
 
 
 class HostLoadError(Exception):
@@ -34,6 +35,7 @@ class HostSettings:
     precision: str
     device: str  # "cpu" or "cuda"
     threads: int  # of a CPU host; Ray gives an actor without CPUs just one
+    cards: int = 1  # that hold the base model together, where the device is "cuda"
 
 
 class BaseModelHost:
@@ -199,10 +201,11 @@ def device_values(settings: HostSettings) -> dict[str, float]:
         return {}
     import torch
 
-    from trainables.gpu import device_power_watts
+    from trainables.gpu import device_power_watts, summed
 
-    power = device_power_watts(torch.device(settings.device))
-    values = {"memory_allocated_bytes": float(torch.cuda.memory_allocated())}
+    cards = [torch.device("cuda", number) for number in range(settings.cards)]
+    power = summed(device_power_watts, cards)
+    values = {"memory_allocated_bytes": float(sum(map(torch.cuda.memory_allocated, cards)))}
     return values if power is None else {**values, "power_watts": power}
 
 
@@ -218,17 +221,37 @@ def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[],
     if device.type == "cpu":
         torch.set_num_threads(settings.threads)
     else:
-        cap_memory(settings.trial.hardware.memory_limit_bytes)
+        cap_memory(settings.trial.hardware.memory_limit_bytes, settings.cards)
     forced = settings.trial.hardware.force_bf16
-    base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced)
+    cards = cards_by_module(settings) if settings.cards > 1 else None
+    base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
     dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
     return Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
 
 
-def cap_memory(limit_bytes: int | None) -> None:
-    """Keeps this process' share of the card under a limit, to stand for a smaller card."""
+def cards_by_module(settings: HostSettings) -> dict[str, int]:
+    """Which of the host's cards each module of its base model goes to."""
+    import torch
+
+    from trainables.base_model import compute_dtype
+    from trainables.base_split import cards_of_modules
+    from trainables.dataset import prepare_dataset
+    from trainables.model_files import inspect, load_tokenizer
+    from trainables.model_shape import ModelShape
+
+    trial = settings.trial
+    rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).train.rows
+    compute = PRECISION_NAMES[str(compute_dtype(settings.precision, torch.device(settings.device)))]
+    shape = ModelShape.from_info(inspect(trial.base_model))
+    longest = max(len(row.tokens) for row in rows)
+    return cards_of_modules(shape, trial, settings.precision, compute, longest, settings.cards)
+
+
+def cap_memory(limit_bytes: int | None, cards: int) -> None:
+    """Keeps this process' share of each of its cards under a limit, to stand for smaller ones."""
     import torch
 
     if limit_bytes is not None:
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total))
+        for card in range(cards):
+            total = torch.cuda.get_device_properties(card).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), card)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
+from search_spaces.trial_config import MODULE_NAMES
 from trainables.memory_model import (
     DEFAULT_CONSTANTS,
     MemoryPrediction,
@@ -15,22 +17,58 @@ from trainables.memory_model import (
 )
 from trainables.memory_setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.model_shape import ModelShape
+from trainables.settings import TrialSettings
+
+USUAL_RANK = 16  # of the adapter that cards are filled with evenly
 
 
-def split_layers(shape: ModelShape, setting: MemorySetting, load: AdapterLoad, cards: int) -> tuple[ModelPart, ...]:
-    """How many layers each of `cards` equal cards takes; the embedding is on the first, norm and head on the last.
+def split_layers(
+    shape: ModelShape, setting: MemorySetting, rows: int, tokens: int, cards: int
+) -> tuple[ModelPart, ...]:
+    """How many layers each of `cards` equal cards takes: the embedding is on the first, norm and head on the last.
 
-    Layers go one by one to the card that is least full with it: optimal, since each adds the same to whichever card.
+    A head that is tied to the embedding stays with it. Layers go one by one to the card that is least full with it:
+    optimal, since each adds the same to whichever card. Equal for all adapters of a host: each card's fill is that of
+    a usual adapter with a micro-batch of `rows` rows of `tokens` tokens.
     """
     if not 1 <= cards <= shape.layers:
         raise ValueError(f"cards must be from 1 to the model's {shape.layers} layers; they are {cards}")
-    parts = [ModelPart(1, place == 0, place == cards - 1) for place in range(cards)]
+    load = AdapterLoad(USUAL_RANK, MODULE_NAMES, dropout=False, rows=rows, tokens=tokens, targets=rows * tokens)
+    setting = replace(setting, attention="flash")  # so that planner and host, which ask apart, come to the same
+    last = 0 if shape.tie_word_embeddings else cards - 1
+    parts = [ModelPart(1, place == 0, place == last) for place in range(cards)]
     grown = [_with_a_layer_more(shape, setting, load, part) for part in parts]
     for _ in range(shape.layers - cards):
         place = min(range(cards), key=lambda place: grown[place][0])
         parts[place] = grown[place][1]
         grown[place] = _with_a_layer_more(shape, setting, load, parts[place])
     return tuple(parts)
+
+
+def module_cards(parts: Sequence[ModelPart]) -> dict[str, int]:
+    """Which card each module of a Llama-like model is on, as accelerate's device map: names to the parts' numbers."""
+    layers = [place for place, part in enumerate(parts) for _ in range(part.layers)]
+    head = next(place for place, part in enumerate(parts) if part.has_head)
+    return {
+        "model.embed_tokens": 0,
+        "model.rotary_emb": 0,
+        **{f"model.layers.{number}": place for number, place in enumerate(layers)},
+        "model.norm": len(parts) - 1,
+        "lm_head": head,
+    }
+
+
+def cards_of_modules(
+    shape: ModelShape, settings: TrialSettings, precision: str, compute_precision: str, longest: int, cards: int
+) -> dict[str, int]:
+    """`module_cards` of a host's base model; `longest` is the longest training row's tokens."""
+    setting = MemorySetting(
+        precision,
+        compute_precision,
+        settings.base_model.double_quantization,
+        settings.training.gradient_checkpointing,
+    )
+    return module_cards(split_layers(shape, setting, settings.training.micro_batch_size, longest, cards))
 
 
 def _with_a_layer_more(
@@ -45,7 +83,7 @@ def predict_split(
     shape: ModelShape, setting: MemorySetting, load: AdapterLoad, cards: int, constants: MemoryConstants | None = None
 ) -> tuple[MemoryPrediction, ...]:
     """One adapter training alone over several cards: each card's prediction, in the model's order."""
-    parts = split_layers(shape, setting, load, cards)
+    parts = split_layers(shape, setting, load.rows, load.tokens, cards)
     return tuple(predict_pack(shape, setting, [load], constants, part) for part in parts)
 
 

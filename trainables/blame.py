@@ -47,7 +47,7 @@ def attempt(
             attempt(unit, [resident], [*others, *(one for one in chosen if one is not resident)], bench, budget)
         return
     if failure.out_of_memory and others and not _measures(chosen):
-        with parked([other.member for other in others], bench.base.device):
+        with parked([other.member for other in others]):
             failure = failure_of(lambda: unit(chosen), chosen)
     if failure:
         end_failed(chosen[0], failure, bench)
@@ -74,7 +74,7 @@ def end_failed(resident: Resident, failure: Failure, bench: Bench) -> None:
     facts = {
         "phase": resident.phase,
         "requested_bytes": failure.requested_bytes,
-        "available_bytes": _free_bytes(bench.base.device),
+        "available_bytes": _free_bytes(bench.base.devices),
         "source": "observed",
     }
     reason = f"out of memory while {resident.phase}, alone on the device"
@@ -99,5 +99,6 @@ def requested_bytes(message: str) -> int | None:
     return round(float(match[1]) * _UNITS.get(match[2], 1)) if match else None
 
 
-def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+def _free_bytes(devices: Sequence[torch.device]) -> int | None:
+    """Of the card that has least."""
+    return min((torch.cuda.mem_get_info(device)[0] for device in devices if device.type == "cuda"), default=None)

@@ -23,17 +23,19 @@ SLACK_BYTES = 3 * 2**28  # for the CUDA context and the allocator's fragments
 class PassBudget:
     """How many tokens a pass may have on a device: by memory on a card, by what is fastest on a CPU."""
 
-    def __init__(self, device: torch.device, memory_limit_bytes: int | None) -> None:
-        self._device = device
-        self._most = MOST_TOKENS[device.type]
+    def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None) -> None:
+        self._kind = devices[0].type
+        self._most = MOST_TOKENS[self._kind]
         self._bytes_per_token = 0.0
-        self._card_bytes = 0
-        if device.type == "cuda":
-            total = torch.cuda.get_device_properties(device).total_memory
-            self._card_bytes = min(total, memory_limit_bytes or total)
+        self._cards: dict[torch.device, int] = {}  # and what each may hold
+        for device in devices:
+            if device.type == "cuda":
+                total = torch.cuda.get_device_properties(device).total_memory
+                self._cards[device] = min(total, memory_limit_bytes or total)
 
     def learn(self, bytes_per_token: float) -> None:
-        """Takes in what a token in training was measured to need; the greatest counts."""
+        """Takes in what a token in training was measured to need on the card that it needs most of; the greatest
+        counts."""
         self._bytes_per_token = max(self._bytes_per_token, bytes_per_token)
 
     def shrink(self) -> bool:
@@ -45,43 +47,43 @@ class PassBudget:
     def limits(self) -> PassLimits:
         """The limits of the next passes."""
         tokens = self._most
-        if self._device.type == "cuda" and self._bytes_per_token > 0:
-            free = self._card_bytes - torch.cuda.memory_allocated(self._device) - SLACK_BYTES
-            tokens = tokens_that_fit(free, self._bytes_per_token, self._most)
-        return PassLimits(tokens, FIXED_TOKENS[self._device.type])
+        if self._cards and self._bytes_per_token > 0:
+            free = min(total - torch.cuda.memory_allocated(card) for card, total in self._cards.items())
+            tokens = tokens_that_fit(free - SLACK_BYTES, self._bytes_per_token, self._most)
+        return PassLimits(tokens, FIXED_TOKENS[self._kind])
 
 
 @contextmanager
-def parked(members: Sequence[TrainingMember], device: torch.device) -> Iterator[None]:
+def parked(members: Sequence[TrainingMember]) -> Iterator[None]:
     """Moves the members' tensors out of the way, and puts them back bit for bit.
 
     From a card they go to host memory; on a CPU, where the process itself is measured, to temporary files.
     """
     with ExitStack() as kept:  # what is away comes back, also where moving the next one, or bringing it back, fails
         for member in members:
-            kept.callback(_Parked(member, device).back)
+            kept.callback(_Parked(member).back)
         yield
 
 
 class _Parked:
-    def __init__(self, member: TrainingMember, device: torch.device) -> None:
+    def __init__(self, member: TrainingMember) -> None:
         self._member = member
-        self._device = device
         self._file: Path | None = None
         tensors = _tensors(member)
-        if device.type == "cpu":
+        self._devices = [tensor.device for tensor in tensors]
+        if self._devices[0].type == "cpu":
             self._file = _saved([tensor.data for tensor in tensors])
         else:
             self._moved = [tensor.data.to("cpu") for tensor in tensors]
         for tensor in tensors:
-            tensor.data = torch.empty(0, dtype=tensor.dtype, device=device)
+            tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
 
     def back(self) -> None:
         if self._file:
             kept = torch.load(self._file, weights_only=True)
             self._file.unlink()
         else:
-            kept = [tensor.to(self._device) for tensor in self._moved]
+            kept = [tensor.to(device) for tensor, device in zip(self._moved, self._devices, strict=True)]
         for tensor, data in zip(_tensors(self._member), kept, strict=True):
             tensor.data = data
 

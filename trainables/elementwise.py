@@ -51,7 +51,8 @@ def _triton() -> ModuleType:
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension of `x`, n x width (Zhang and Sennrich 2019)."""
     if fused(x):
-        return _triton().rms_norm(x, weight, eps)
+        with torch.cuda.device_of(x):  # Triton launches on the current card
+            return _triton().rms_norm(x, weight, eps)
     wide = x.float()
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return (wide * scale).mul_(weight).to(x.dtype)
@@ -62,7 +63,8 @@ def rms_norm_backward(
 ) -> torch.Tensor:
     """The gradient of `x`, plus `residual`: what flows round the norm."""
     if fused(x):
-        return _triton().rms_norm_backward(grad, x, weight, eps, residual)
+        with torch.cuda.device_of(x):
+            return _triton().rms_norm_backward(grad, x, weight, eps, residual)
     wide = x.float()
     grad = grad.float() * weight
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
@@ -73,7 +75,8 @@ def rms_norm_backward(
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up (Shazeer 2020)."""
     if fused(gate):
-        return _triton().swiglu(gate, up)
+        with torch.cuda.device_of(gate):
+            return _triton().swiglu(gate, up)
     return silu(gate.float()).mul_(up).to(gate.dtype)
 
 
@@ -82,7 +85,8 @@ def swiglu_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """The gradients of `gate` and `up`, where `activated` silu(gate) * up as well; inputs may be overwritten."""
     if fused(gate):
-        return _triton().swiglu_backward(grad, gate, up, activated)
+        with torch.cuda.device_of(gate):
+            return _triton().swiglu_backward(grad, gate, up, activated)
     grad, wide = grad.float(), gate.float()
     sigmoid = torch.sigmoid(wide)
     silu_gate = wide * sigmoid
@@ -100,7 +104,8 @@ def rotate(
     may be overwritten; the answers all have `heads` heads.
     """
     if fused(q):
-        return _triton().rotate(q, k, v, cos, sin)
+        with torch.cuda.device_of(q):
+            return _triton().rotate(q, k, v, cos, sin)
     group = q.shape[1] // k.shape[1]
     k = _rotated(k, cos, sin)
     if group > 1:
@@ -113,7 +118,8 @@ def rotate_backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of what `rotate` took, given those of its answers; `group` is query heads to a key head."""
     if fused(grad_q):
-        return _triton().rotate_backward(grad_q, grad_k, grad_v, cos, sin, group)
+        with torch.cuda.device_of(grad_q):
+            return _triton().rotate_backward(grad_q, grad_k, grad_v, cos, sin, group)
     if group > 1:
         shape = (len(grad_k), -1, group, grad_k.shape[-1])
         grad_k, grad_v = grad_k.view(shape).sum(2), grad_v.view(shape).sum(2)
@@ -136,13 +142,15 @@ def thin(
     `x` is (rows * tokens) x features, `keys`, `numbers` and `rates` have one entry for each row; answers a new tensor,
     or `add_to` with the outcome added.
     """
-    return _triton().thin(x, keys, numbers, rates, layer, tokens, add_to)
+    with torch.cuda.device_of(x):
+        return _triton().thin(x, keys, numbers, rates, layer, tokens, add_to)
 
 
 def softmax_nats(logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool) -> torch.Tensor:
     """Nats of each row's target, fp32; where `gradient`, `logits` become factor * (softmax - onehot), in place."""
     if fused(logits):
-        return _triton().softmax_nats(logits, targets, factor, gradient)
+        with torch.cuda.device_of(logits):
+            return _triton().softmax_nats(logits, targets, factor, gradient)
     wide = logits.float()
     log_total = torch.logsumexp(wide, dim=-1)
     index = targets[:, None]

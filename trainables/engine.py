@@ -61,7 +61,7 @@ class Engine:
         self._model = PackedModel(base.model)
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset)
-        self._budget = PassBudget(base.device, settings.hardware.memory_limit_bytes)
+        self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes)
         self._quality = QualityBench(self._bench, self._model, self._budget, between)
         self._footprints = FootprintBook(self._bench, self._model, self._budget, self.new_member)
         self._last_step_seconds = 0.0

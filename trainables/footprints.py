@@ -46,7 +46,7 @@ class FootprintBook:
         """The footprint, measured now if it is new. Raises torch.OutOfMemoryError where it does not fit."""
         key = footprint_key(config)
         if key not in self._known:
-            with parked(others, self._bench.base.device):
+            with parked(others):
                 self._known[key] = self._measure(config)
         return self._known[key]
 
@@ -57,14 +57,15 @@ class FootprintBook:
             bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, new_tokens)
         typical = TYPICAL_MICRO_BATCHES[bench.base.device.type]
         plan = footprint_plan(rows, bench.settings.training.micro_batch_size, typical)
-        base_bytes = torch.cuda.memory_allocated(bench.base.device) if bench.base.device.type == "cuda" else None
+        before = {card: torch.cuda.memory_allocated(card) for card in model.devices if card.type == "cuda"}
         scratch = self._new_member(config, plan)
         footprint = measure_footprint(model, scratch, rows, prompt, new_tokens)
-        if base_bytes is not None:
+        if before:
             batch = [rows[number] for number in plan[-1][-1]]
             tokens = len(batch) * max(len(row.tokens) for row in batch)
-            adapter_bytes = BYTES_PER_PARAMETER * scratch.adapter.trainable_parameters
-            self._budget.learn(max(0.0, footprint.peak_memory_bytes - base_bytes - adapter_bytes) / tokens)
+            peaks = zip(footprint.card_peak_bytes, before.items(), strict=True)
+            of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
+            self._budget.learn(max(0, *of_rows) / tokens)
         return footprint
 
     def _median_prompt(self) -> Sequence[int]:
@@ -72,3 +73,9 @@ class FootprintBook:
         rows = sorted(self._bench.dataset.eval.rows, key=lambda row: row.target_start)
         row = rows[len(rows) // 2]
         return row.tokens[: row.target_start]
+
+
+def _adapter_bytes(member: TrainingMember, card: torch.device) -> int:
+    """Weights, gradients and AdamW's moments that an adapter has on one card."""
+    own = (parameter.numel() for parameter in member.adapter.parameters() if parameter.device == card)
+    return BYTES_PER_PARAMETER * sum(own)

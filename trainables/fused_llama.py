@@ -64,7 +64,13 @@ class FusedLayer:
 
     def adapted(self, pack: Pack) -> bool:
         """Whether any adapter of the pack updates this layer."""
-        return any(pack.runs(group.names) for group in (self._qkv, self._o, self._gate_up, self._down))
+        return any(pack.updates(group.names) for group in (self._qkv, self._o, self._gate_up, self._down))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the layer's weights are."""
+        device: torch.device = self._norms[0].weight.device
+        return device
 
     def forward(self, hidden: torch.Tensor, angles: Angles, pack: Pack) -> torch.Tensor:
         """The layer's output, with nothing kept."""
@@ -228,12 +234,18 @@ class FusedDecoder:
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         cos, sin = (angle[0].contiguous() for angle in self._decoder.rotary_emb(embedded, positions))
         hidden = self._through_layers(embedded.flatten(0, 1), (cos, sin), pack)
+        hidden = hidden.to(self._decoder.norm.weight.device)
         return _NormFunction.apply(hidden, *_scale(self._decoder.norm)).view(embedded.shape)
 
     def _through_layers(self, hidden: torch.Tensor, angles: Angles, pack: Pack) -> torch.Tensor:
-        """No gradient goes below the lowest layer that an adapter updates, so nothing is kept there."""
+        """No gradient goes below the lowest layer that an adapter updates, so nothing is kept there.
+
+        Hidden states follow the layers from card to card, and gradients back.
+        """
         trained = False
         for layer in self._layers:
+            if hidden.device != layer.device:
+                hidden, angles = hidden.to(layer.device), (angles[0].to(layer.device), angles[1].to(layer.device))
             below = not trained
             trained = trained or (torch.is_grad_enabled() and layer.adapted(pack))
             if not trained:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -95,14 +95,15 @@ def generated_tokens_per_second(
 ) -> float:
     """Decoding speed alone, synchronized, after a warm-up; the prompt's own pass is in the time."""
     generate(model, adapter, prompt, 2, exact=True)
-    synchronize(model.device)
+    synchronize(model.devices)
     start = time.perf_counter()
     written = generate(model, adapter, prompt, new_tokens, exact=True)
-    synchronize(model.device)
+    synchronize(model.devices)
     return len(written) / (time.perf_counter() - start)
 
 
-def synchronize(device: torch.device) -> None:
-    """Waits for all queued work of a card."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def synchronize(devices: Iterable[torch.device]) -> None:
+    """Waits for all queued work of cards."""
+    for device in devices:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)

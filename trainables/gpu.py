@@ -1,11 +1,19 @@
-"""What NVML tells of a card. Cards are addressed by UUID: NVML's numbers ignore CUDA_VISIBLE_DEVICES."""
+"""What NVML tells of cards. They are addressed by UUID: NVML's numbers ignore CUDA_VISIBLE_DEVICES."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pynvml
 import torch
+
+
+def summed(ask: Callable[[torch.device], float | None], devices: Sequence[torch.device]) -> float | None:
+    """What one of the functions below says of each card, in sum; None where a card does not say."""
+    answers = [ask(device) for device in devices]
+    known = [answer for answer in answers if answer is not None]
+    return sum(known) if known and len(known) == len(answers) else None
 
 
 def device_used_bytes(device: torch.device) -> int | None:

@@ -143,7 +143,7 @@ class HostKeeper:
         device = "cuda" if gpu_ids else "cpu"
         self._hosts_made += 1
         name = f"{self._hosts_made} {precision} on {'card ' + ','.join(gpu_ids) if gpu_ids else 'cpu'} of {node_id[:8]}"
-        settings = HostSettings(self._settings, name, precision, device, self._cpu_threads)
+        settings = HostSettings(self._settings, name, precision, device, self._cpu_threads, max(1, len(gpu_ids)))
         options: dict[str, Any] = {
             "name": f"host {name}",  # in the dashboard; unlike any other, since hosts are numbered
             "num_cpus": 0,

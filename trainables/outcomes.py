@@ -42,7 +42,7 @@ def complete_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> 
     }
     return Outcome(
         "complete", None, measurements=_known(measurements), samples=resident.samples or (), eval_rows=_rows(final),
-        test_rows=_rows(test), has_adapter=True, **_identity(bench, resident),
+        test_rows=_rows(test), has_adapter=True, **_identity(bench, resident, footprint),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def stopped_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> O
         **_quality(resident.evaluation, None),
         **_cost(bench, resident, footprint),
     }
-    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident))
+    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident, footprint))
 
 
 def ended_outcome(
@@ -130,15 +130,17 @@ def _cost(bench: Bench, resident: Resident, footprint: Footprint) -> dict[str, A
     }
 
 
-def _identity(bench: Bench, resident: Resident) -> dict[str, Any]:
+def _identity(bench: Bench, resident: Resident, footprint: Footprint | None = None) -> dict[str, Any]:
     base = bench.base
+    peaks = list(footprint.card_peak_bytes) if footprint else []
     return {
         "curve": tuple(resident.history.curve),
         "base_model": {"path": base.info.path, "revision": base.info.revision, "sha256": base.info.sha256},
         "device": {
             "name": device_name(base.device),
             "compute_dtype": str(base.compute_dtype).removeprefix("torch."),
-            "memory_source": memory_source(base.device),
+            "memory_source": memory_source(base.devices),
+            **({"card_peak_memory_bytes": peaks} if len(peaks) > 1 else {}),
         },
         "dataset": {"fingerprint": bench.dataset.fingerprint, "statistics": bench.dataset.statistics},
         "comparable": comparable(bench),

@@ -43,28 +43,31 @@ class Run:
 class Pack:
     """The adapters whose rows go through the model together, sorted by row."""
 
-    def __init__(self, members: Sequence[PackedRows] = (), device: torch.device | str = "cpu") -> None:
+    def __init__(self, members: Sequence[PackedRows] = ()) -> None:
         self.members = tuple(members)
-        self._device = torch.device(device)
         self._by_names: dict[tuple[str, ...], list[Run]] = {}
-        self._by_targets: dict[tuple[tuple[int, ...], ...], list[Run]] = {}
+        self._by_targets: dict[tuple[torch.device, tuple[tuple[int, ...], ...]], list[Run]] = {}
 
-    def runs(self, names: tuple[str, ...]) -> list[Run]:
-        """The runs of rows at layers `names`, which read the same input.
+    def updates(self, names: tuple[str, ...]) -> bool:
+        """Whether any adapter has weights for one of the layers `names`."""
+        return any(name in member.adapter.weights for member in self.members for name in names)
+
+    def runs(self, names: tuple[str, ...], device: torch.device) -> list[Run]:
+        """The runs of rows at layers `names` on `device`, which read the same input.
 
         With dropout each layer thins the input anew, in runs of its own.
         """
         if names not in self._by_names:
             places = range(len(names))
             targets = tuple(tuple(p for p in places if names[p] in m.adapter.weights) for m in self.members)
-            if targets not in self._by_targets:  # layers of like targets share their runs
-                self._by_targets[targets] = self._made(targets)
-            self._by_names[names] = self._by_targets[targets]
+            if (device, targets) not in self._by_targets:  # a device's layers of like targets share their runs
+                self._by_targets[device, targets] = self._made(targets, device)
+            self._by_names[names] = self._by_targets[device, targets]
         return self._by_names[names]
 
-    def _made(self, targets: Sequence[tuple[int, ...]]) -> list[Run]:
+    def _made(self, targets: Sequence[tuple[int, ...]], device: torch.device) -> list[Run]:
         return [
-            Run(members, places, self._device)
+            Run(members, places, device)
             for members, own in _alike(self.members, targets)
             for places in ([(place,) for place in own] if members[0].dropout else [own])
         ]

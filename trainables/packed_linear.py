@@ -142,10 +142,11 @@ class LinearGroup:
     def __init__(self, linears: Mapping[str, nn.Linear]) -> None:
         self.names = tuple(linears)
         self._linears = list(linears.values())
+        self._device = self._linears[0].weight.device
 
     def updates(self, pack: Pack, tokens: int, dtype: torch.dtype) -> list[RunUpdate]:
         """What the pack's adapters add, their weights in `dtype`."""
-        runs = pack.runs(self.names)
+        runs = pack.runs(self.names, self._device)
         return [RunUpdate(run, [self.names[place] for place in run.places], tokens, dtype) for run in runs]
 
     def outputs(

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from search_spaces.trial_config import MODULE_NAMES, TrialConfig
+from trainables.base_model import devices_of
 from trainables.fused_llama import FusedDecoder, serves
 from trainables.lora_adapter import LoraAdapter, LoraWeights, PackedRows, mixed_seed
 from trainables.lora_dropout import dropout_mask
@@ -87,6 +88,7 @@ class PackedModel:
     def __init__(self, model: Any, fused: bool = True) -> None:
         """Wraps the model's linear layers in place; `fused` computes Llama models by `trainables.fused_llama`."""
         self.model = model
+        self.devices = devices_of(model)  # that hold a part of it, in the order of its layers
         self.context = PackContext()
         self.linears = _wrap_linears(model, self.context)
         if not self.linears:
@@ -98,7 +100,7 @@ class PackedModel:
     @contextmanager
     def rows_of(self, members: Sequence[PackedRows]) -> Iterator[Any]:
         """The model, with its next batches' rows belonging to `members` (sorted by row); wraps forward and backward."""
-        self.context.pack = Pack(members, self.device)
+        self.context.pack = Pack(members)
         try:
             yield self.model
         finally:

@@ -89,7 +89,7 @@ def _accumulated(
     between: Callable[[], None],
 ) -> torch.Tensor:
     """`accumulate_gradients`, with the losses left on the device."""
-    losses = torch.zeros(len(members), device=model.device)
+    losses = torch.zeros(len(members), device=model.head.device)
     for one in plan_passes(micro_batches(members, rows), limits):
         losses += run_pass(model, members, rows, one)
         between()
@@ -192,6 +192,7 @@ def pack_rows(
 
 
 def target_hidden(causal: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the positions before the targets, n x d."""
+    """Last hidden states at the positions before the targets, n x d, where the head is."""
     hidden = causal.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    return hidden.reshape(-1, hidden.shape[-1])[batch.positions]
+    chosen = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
+    return chosen.to(causal.get_output_embeddings().weight.device)

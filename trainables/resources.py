@@ -12,7 +12,7 @@ import torch
 from search_spaces.trial_config import TrialConfig
 from trainables.dataset import Row
 from trainables.generation import generated_tokens_per_second, synchronize
-from trainables.gpu import device_energy_joules, device_used_bytes
+from trainables.gpu import device_energy_joules, device_used_bytes, summed
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import Plan, TrainingMember, apply_gradients, micro_step
 from trainables.resident_memory import resident_peak
@@ -22,7 +22,11 @@ TYPICAL_MICRO_BATCHES = {"cpu": 1, "cuda": 2}  # that speed is taken on
 
 @dataclass(frozen=True)
 class Footprint:
-    """The cost of training one configuration alone; it depends on neither learning rate nor seed."""
+    """The cost of training one configuration alone; it depends on neither learning rate nor seed.
+
+    Bytes and joules are sums over the cards that hold the base model; `card_peak_bytes` are the allocator's peaks of
+    each, in the order of the model's layers (empty on a CPU).
+    """
 
     peak_memory_bytes: int
     peak_reserved_bytes: int | None
@@ -31,6 +35,7 @@ class Footprint:
     seconds_per_update: float  # clipping and AdamW, once an optimizer step
     joules_per_token: float | None
     generated_tokens_per_second: float | None
+    card_peak_bytes: tuple[int, ...] = ()
 
     def seconds_per_epoch(self, tokens: int, steps: int) -> float:
         """The time of `steps` optimizer steps over `tokens` tokens, computed from what was measured."""
@@ -60,11 +65,11 @@ def measure_footprint(
     """
     _warm_up(model, member, rows)
     seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
-    with peak_memory(model.device) as peak:
+    with peak_memory(model.devices) as peak:
         micro_step(model, [member], rows, len(member.plan[0]))  # the longest batch, with gradients there: the peak
         start = time.perf_counter()
         apply_gradients(member, rows, 0.0)
-        synchronize(model.device)
+        synchronize(model.devices)
         update_seconds = time.perf_counter() - start
     speed = generated_tokens_per_second(model, member.adapter, prompt, new_tokens) if new_tokens else None
     return Footprint(
@@ -73,6 +78,7 @@ def measure_footprint(
         seconds_per_update=update_seconds,
         joules_per_token=None if joules is None else joules / tokens,
         generated_tokens_per_second=speed,
+        card_peak_bytes=peak.by_card,
     )
 
 
@@ -96,40 +102,48 @@ def _timed_micro_steps(
     model: PackedModel, member: TrainingMember, rows: Sequence[Row]
 ) -> tuple[float, float | None, int]:
     """Seconds, joules (None without a counter) and tokens of the typical micro-batches."""
-    synchronize(model.device)
-    start, energy = time.perf_counter(), device_energy_joules(model.device)
+    synchronize(model.devices)
+    start, energy = time.perf_counter(), summed(device_energy_joules, model.devices)
     typical = member.plan[0]
     for micro in range(len(typical)):
         micro_step(model, [member], rows, micro)
-    synchronize(model.device)
-    seconds, after = time.perf_counter() - start, device_energy_joules(model.device)
+    synchronize(model.devices)
+    seconds, after = time.perf_counter() - start, summed(device_energy_joules, model.devices)
     tokens = sum(len(rows[number].tokens) for micro in typical for number in micro)
     return seconds, None if energy is None or after is None else after - energy, tokens
 
 
 @dataclass
 class PeakMemory:
-    """The peak within a `peak_memory` block: (allocated or resident, reserved, whole card), known after it."""
+    """The peak within a `peak_memory` block: (allocated or resident, reserved, whole card), known after it.
+
+    Over several cards the sum of each card's own peak, which `by_card` tells apart.
+    """
 
     bytes: tuple[int, int | None, int | None] = (0, None, None)
+    by_card: tuple[int, ...] = ()
 
 
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+def peak_memory(devices: Sequence[torch.device]) -> Iterator[PeakMemory]:
     """Takes the peak of the block: the CUDA allocator's, or on a CPU the process' resident set."""
     peak = PeakMemory()
-    if device.type == "cuda":
+    if devices[0].type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
         yield peak
-        allocated, reserved = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
-        peak.bytes = (allocated, reserved, device_used_bytes(device))
+        peak.by_card = tuple(torch.cuda.max_memory_allocated(device) for device in devices)
+        reserved, used = sum(map(torch.cuda.max_memory_reserved, devices)), summed(device_used_bytes, devices)
+        peak.bytes = (sum(peak.by_card), reserved, None if used is None else int(used))
         return
     with resident_peak() as resident:
         yield peak
     peak.bytes = (resident[0], None, None)
 
 
-def memory_source(device: torch.device) -> str:
-    """What a record's `peak_memory_bytes` means on this device."""
-    return "cuda allocator peak" if device.type == "cuda" else "process resident peak"
+def memory_source(devices: Sequence[torch.device]) -> str:
+    """What a record's `peak_memory_bytes` means on these devices."""
+    if devices[0].type != "cuda":
+        return "process resident peak"
+    return "cuda allocator peak" + (f", sum over {len(devices)} cards" if len(devices) > 1 else "")

@@ -20,7 +20,7 @@ def target_nats(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor)
     is computed in the same pass, as softmax(logits) - onehot(target) times the head, and only scaled in the backward.
     Products are taken in the type of `hidden`.
     """
-    return _TargetNats.apply(hidden, head.to(hidden.dtype), targets)
+    return _TargetNats.apply(hidden, head.to(hidden.dtype), targets.to(hidden.device))
 
 
 def chunk_rows(vocabulary: int, number_bytes: int = 4) -> int:

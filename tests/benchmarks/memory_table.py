@@ -75,15 +75,15 @@ def measure(model: PackedModel, load: AdapterLoad, precision: str, half: bool) -
     try:
         member = TrainingMember(model.new_adapter(config), TrainingSettings(), ((batch,), (batch, batch)), half)
         apply_gradients(member, rows, float(micro_step(model, [member], rows, 0)[0]))
-        with peak_memory(model.device) as peak:
+        with peak_memory(model.devices) as peak:
             micro_step(model, [member], rows, 0)
-            synchronize(model.device)
+            synchronize(model.devices)
             begun = time.perf_counter()
             micro_step(model, [member], rows, 1)
-            synchronize(model.device)
+            synchronize(model.devices)
             seconds = time.perf_counter() - begun
             apply_gradients(member, rows, 0.0)
-            synchronize(model.device)
+            synchronize(model.devices)
     except torch.OutOfMemoryError:
         return {"status": "out of memory"}
     allocated, reserved, card = peak.bytes if model.device.type == "cuda" else (None, None, None)

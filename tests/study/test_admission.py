@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 import threading
 from pathlib import Path
@@ -33,8 +32,8 @@ def search_in(folder: Path, algorithm: str = "grid", **changes: Any) -> StudySea
 
 @pytest.fixture
 def forecast() -> Forecast:
-    """Four T4s of one machine, whose hosts keep to one card each."""
-    return Forecast(workload(), dataclasses.replace(cards(count=4), base_cards=1))
+    """Four machines of one T4 each."""
+    return Forecast(workload(), cards(count=4, per_node=1))
 
 
 def test_of_a_grid_what_never_fits_ends_before_anything_starts(tmp_path: Path, forecast: Forecast) -> None:
@@ -48,7 +47,7 @@ def test_of_a_grid_what_never_fits_ends_before_anything_starts(tmp_path: Path, f
     record = TrialRecord.from_json(kept[0].to_json())
     assert record.reason == (
         "predicted not to fit: it needs 15.3 GiB, and one NVIDIA T4 can hold 13.84 GiB; what would make it fit: "
-        "precision: nf4; or a card of 22.03 GiB (l4)"
+        "precision: nf4; or 2 such cards in one node"
     )
     facts = record.infeasible
     assert facts is not None

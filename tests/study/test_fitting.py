@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from study.fitting import Fit, Workload, cards_that_would_do, fit, infeasible_facts, memory_setting, remedies
+from study.fitting import Fit, Workload, fit, infeasible_facts, memory_setting, remedies
 from study.study_plan import demands_of
 from tests.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, PUBMEDQA, cards, config, cpus, workload
 from trainables.model_shape import ModelShape
@@ -123,11 +123,13 @@ def test_fp16_on_one_t4_takes_nf4_or_two_cards():
     assert remedies(config("fp16"), workload(), cards(count=1)) == ("precision: nf4", "2 such cards in one node")
 
 
-def test_where_hosts_keep_to_one_card_a_larger_one_is_the_remedy():
-    target = dataclasses.replace(cards(count=4), base_cards=1)
-    assert fit(config("fp16"), workload(), target).cards is None
-    assert cards_that_would_do(config("fp16"), workload(), target) == 2
-    assert remedies(config("fp16"), workload(), target) == ("precision: nf4", "a card of 22.03 GiB (l4)")
+def test_a_base_is_spread_over_the_cards_of_one_machine_that_the_study_may_take():
+    assert fit(config("fp16"), workload(), cards(count=4, per_node=1)).cards is None
+    assert fit(config("fp16"), workload(), cards(count=1, per_node=4)).cards is None
+    spread = fit(config("fp16"), workload(), cards(count=4))
+    assert (spread.cards, len(spread.predictions)) == (2, 2)
+    assert spread.peak_memory_bytes == sum(one.peak_memory_bytes for one in spread.predictions)
+    assert spread.largest.needed_bytes <= spread.capacity_bytes < spread.peak_memory_bytes
 
 
 def test_fp16_on_a_cpu_is_refused():

@@ -31,7 +31,7 @@ def study(folder: Path, space: dict[str, Any], gpu: str = "t4", **changes: Any) 
 
 
 def t4s(count: int = 1, **more: Any) -> Forecast:
-    return Forecast(workload(**more), dataclasses.replace(cards(count=count), base_cards=1))
+    return Forecast(workload(**more), cards(count=count, per_node=1))
 
 
 def phases_of(
@@ -113,7 +113,7 @@ def test_a_precision_that_the_card_should_not_compute_in_is_an_error_that_says_w
 def edge(tmp_path: Path) -> tuple[StudyConfig, Forecast]:
     """24 configurations around 14.56 GiB: rows without checkpointing take most of it, the ranks the rest."""
     config = study(tmp_path, {**SPACE, "precision": "nf4", "rank": {"choice": EDGE_RANKS}}, gpu="auto")
-    capped = dataclasses.replace(cards("h100", count=1), limit_bytes=round(14.56 * GIB), base_cards=1)
+    capped = dataclasses.replace(cards("h100", count=1), limit_bytes=round(14.56 * GIB))
     return config, Forecast(workload(1024, micro_batch_size=2, gradient_checkpointing=False), capped)
 
 

@@ -50,12 +50,14 @@ def test_the_configuration_is_enough(llama: Path, tmp_path: Path, capsys: pytest
     text = plan(capsys, file, "--gpu", "t4", "--gpus", "4")
     for words in (
         "4 x NVIDIA T4, 14.56 GiB, compute capability 7.5", "not calibrated",
-        "fp16, rank 2, q_v does not fit: it needs",
-        "2 such cards would hold it together, but a host keeps to one.", "precision: nf4; or a card of 22.03 GiB (l4)",
+        "on 2 cards", "2 at a time on 4 cards, 2 to a base model",
         "nf4: 2 trials, 2 at a time on 2 cards, 1 wave, about", "GPU-hours", "hardware.price_per_hour overrides it",
         "The model's weights are not there yet", "every row is taken to be as long as dataset.max_tokens",
     ):  # fmt: skip
         assert words in text
+    one = plan(capsys, file, "--gpu", "t4", "--gpus", "1")
+    assert "fp16, rank 2, q_v does not fit: it needs" in one
+    assert "precision: nf4; or 2 such cards in one node" in one
     priced = plan(capsys, file, "--gpu", "h200", "--set", "hardware.price_per_hour=2.5")
     assert "1 x NVIDIA H200" in priced
     assert "2.500 USD an hour and card (as given)" in priced

@@ -47,7 +47,7 @@ def test_parked_members_are_away_and_come_back_bit_for_bit(model: PackedModel, o
     """And they train on as their twins do that were never away."""
     members, twins = [trained(model, seed) for seed in (1, 2)], [trained(model, seed) for seed in (1, 2)]
     before = [training_state(member, {}) for member in members]
-    with parked(members, CPU):
+    with parked(members):
         assert all(tensor.numel() == 0 for member in members for tensor in tensors(member))
         train_step(model, [trained(model, 3)], ROWS)  # another may train meanwhile
     assert [training_state(member, {}) for member in members] == before
@@ -59,7 +59,7 @@ def test_parked_members_are_away_and_come_back_bit_for_bit(model: PackedModel, o
 def test_they_come_back_when_the_work_meanwhile_fails(model: PackedModel, own_folder: Path) -> None:
     member = trained(model, 1)
     before = training_state(member, {})
-    with pytest.raises(MemoryError, match="meanwhile"), parked([member], CPU):
+    with pytest.raises(MemoryError, match="meanwhile"), parked([member]):
         raise MemoryError("meanwhile")
     assert training_state(member, {}) == before
     assert list(own_folder.iterdir()) == []
@@ -79,7 +79,7 @@ def test_they_come_back_when_the_next_one_cannot_be_moved(
         save(content, path)
 
     monkeypatch.setattr(device_memory.torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"), parked(members, CPU):
+    with pytest.raises(OSError, match="No space left"), parked(members):
         pytest.fail("the second was not moved")
     assert [training_state(member, {}) for member in members] == before
     assert list(own_folder.iterdir()) == []
@@ -88,9 +88,9 @@ def test_they_come_back_when_the_next_one_cannot_be_moved(
 def test_what_is_parked_is_not_measured(model: PackedModel) -> None:
     """A rank-1024 adapter's weights and two moments, 12 bytes a parameter, leave the process' peak: to 4 MiB."""
     member = trained(model, 1, rank=1024)
-    with peak_memory(CPU) as there:
+    with peak_memory([CPU]) as there:
         pass
-    with parked([member], CPU), peak_memory(CPU) as away:
+    with parked([member]), peak_memory([CPU]) as away:
         pass
     saved = there.bytes[0] - away.bytes[0]
     assert saved == pytest.approx(12 * member.adapter.trainable_parameters, abs=4 * 2**20)
@@ -98,7 +98,7 @@ def test_what_is_parked_is_not_measured(model: PackedModel) -> None:
 
 
 def test_passes_shrink_by_halves_down_to_the_smallest() -> None:
-    budget = PassBudget(CPU, None)
+    budget = PassBudget([CPU], None)
     sizes = [budget.limits().max_tokens]
     while budget.shrink():
         sizes.append(budget.limits().max_tokens)

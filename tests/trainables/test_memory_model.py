@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from trainables.base_split import cards_needed, predict_split, split_layers
+from trainables.base_split import cards_needed, cards_of_modules, module_cards, predict_split, split_layers
 from trainables.memory_model import (
     DEFAULT_CONSTANTS,
     NF4_TABLES_BYTES,
@@ -31,6 +31,7 @@ from trainables.memory_model import (
 )
 from trainables.memory_setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.model_shape import ModelShape
+from trainables.settings import BaseModelSettings, DatasetSettings, TrainingSettings, TrialSettings
 
 GIB, MIB = 2**30, 2**20
 T4_BYTES = int(14.56 * GIB)
@@ -207,10 +208,10 @@ def test_sixteen_bits_need_two_t4s_and_nf4_one():
 
 @pytest.mark.parametrize("cards", [1, 2, 3, 4])
 def test_a_split_is_the_best_of_all(cards):
-    """Brute force over every way to cut a small model's layers into `cards` runs."""
+    """Brute force over every way to cut a small model's layers into `cards` runs, for the usual adapter."""
     config = {**CONFIGS["llama-3-8b"], "num_hidden_layers": 9}
-    shape, load = ModelShape.from_config(config), AdapterLoad(8, ALL_LINEAR, True, 1, 512, 512)
-    parts = split_layers(shape, FP16, load, cards)
+    shape, load = ModelShape.from_config(config), AdapterLoad(16, ALL_LINEAR, False, 1, 512, 512)
+    parts = split_layers(shape, FP16, 1, 512, cards)
     assert sum(part.layers for part in parts) == 9
     assert [part.has_embedding for part in parts] == [True] + [False] * (cards - 1)
     assert [part.has_head for part in parts] == [False] * (cards - 1) + [True]
@@ -222,10 +223,32 @@ def test_a_split_is_the_best_of_all(cards):
 
 
 def test_the_parts_of_a_split_hold_the_whole_base_once():
-    load = AdapterLoad(8, Q_V, True, 1, 512, 512)
-    whole = weights(LLAMA_3, FP16)
-    parts = split_layers(LLAMA_3, FP16, load, 3)
-    assert sum(sum(base_components(LLAMA_3, FP16, part).values()) for part in parts) == pytest.approx(whole, abs=64)
+    tied = dataclasses.replace(LLAMA_3, tie_word_embeddings=True)
+    for shape in (LLAMA_3, tied):
+        parts = split_layers(shape, FP16, 1, 512, 3)
+        held = sum(sum(base_components(shape, FP16, part).values()) for part in parts)
+        assert held == pytest.approx(weights(shape, FP16), abs=64)
+
+
+def test_modules_go_to_cards_in_the_models_order_and_a_tied_head_to_its_embedding():
+    assert module_cards([ModelPart(2, True, False), ModelPart(1, False, True)]) == {
+        "model.embed_tokens": 0, "model.rotary_emb": 0, "model.layers.0": 0, "model.layers.1": 0,
+        "model.layers.2": 1, "model.norm": 1, "lm_head": 1,
+    }  # fmt: skip
+    tied = dataclasses.replace(LLAMA_3, tie_word_embeddings=True)
+    cards = module_cards(split_layers(tied, FP16, 1, 512, 2))
+    assert (cards["lm_head"], cards["model.norm"], cards["model.embed_tokens"]) == (0, 1, 0)
+    assert sorted(cards) == sorted({*cards, *(f"model.layers.{number}" for number in range(tied.layers))})
+
+
+def test_planner_and_host_split_alike():
+    """Whatever kernel attends, and whatever the adapter: both ask for the rows alone."""
+    dataset, training = DatasetSettings("rows"), TrainingSettings(micro_batch_size=2)
+    trial = TrialSettings(BaseModelSettings("model"), dataset, training)
+    for attention in ("flash", "memory_efficient"):
+        setting = dataclasses.replace(FP16, attention=attention)
+        parts = split_layers(LLAMA_3, setting, 2, 512, 4)
+        assert module_cards(parts) == cards_of_modules(LLAMA_3, trial, "fp16", "fp16", 512, 4)
 
 
 def test_a_load_is_a_configurations():

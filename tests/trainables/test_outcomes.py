@@ -39,7 +39,9 @@ def a_bench(**changes: Any) -> Bench:
     training = TrainingSettings(micro_batch_size=2, gradient_accumulation_steps=2)
     settings = TrialSettings(BaseModelSettings("some/model"), DatasetSettings("mine", max_tokens=64), training)
     info = SimpleNamespace(path="some/model", revision="abc", sha256="0123")
-    base = SimpleNamespace(info=info, device=torch.device("cpu"), compute_dtype=torch.bfloat16)
+    base = SimpleNamespace(
+        info=info, device=torch.device("cpu"), devices=(torch.device("cpu"),), compute_dtype=torch.bfloat16
+    )
     splits = [Split(name, ROWS, dropped=0, truncated=0) for name in ("train", "eval", "test")]
     dataset = PreparedDataset(*splits, "fingerprint", (), (), {"train": {"rows": 10, "min_length": None}})
     return Bench(**{"settings": settings, "base": base, "dataset": dataset, **changes})  # type: ignore[arg-type]
@@ -86,6 +88,17 @@ def test_a_complete_trials_measurements_in_closed_form(resident: Resident) -> No
     assert record.curve == ({"step": 4, "train_loss": 1.0, "perplexity": 5.0, "learning_rate": 0.1},)
     assert record.base_model == {"path": "some/model", "revision": "abc", "sha256": "0123"}
     assert (record.device["compute_dtype"], record.device["memory_source"]) == ("bfloat16", "process resident peak")
+
+
+def test_cards_that_hold_the_base_together_are_told_apart(resident: Resident) -> None:
+    one = complete_outcome(a_bench(), resident, replace(FOOTPRINT, card_peak_bytes=(5,)))
+    assert "card_peak_memory_bytes" not in one.device
+    bench = a_bench()
+    cards = (torch.device("cuda", 0), torch.device("cuda", 1))
+    base = SimpleNamespace(**{**vars(bench.base), "devices": cards})  # the name is asked of the first: a processor here
+    two = complete_outcome(replace(bench, base=base), resident, replace(FOOTPRINT, card_peak_bytes=(5, 7)))  # type: ignore[arg-type]
+    assert two.device["card_peak_memory_bytes"] == [5, 7]
+    assert two.device["memory_source"] == "cuda allocator peak, sum over 2 cards"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 800.0])

@@ -8,7 +8,8 @@ from trainables.lora_adapter import LoraAdapter, PackedRows
 from trainables.pack import Pack
 from trainables.packed_lora import PackedModel
 
-MODEL = PackedModel(tiny_llama(layers=1))
+MODEL = PackedModel(tiny_llama(layers=2))
+CPU = torch.device("cpu")
 QKV = tuple(f"model.layers.0.self_attn.{leaf}_proj" for leaf in "qkv")
 DOWN = ("model.layers.0.mlp.down_proj",)
 
@@ -29,23 +30,23 @@ def rows(*counted: tuple[LoraAdapter, int], key: int | None = None) -> list[Pack
 def test_neighbours_of_equal_rank_and_targets_share_a_run() -> None:
     small, other = adapter(rank=2, target_modules="q_v"), adapter(rank=2, target_modules="q_v", lora_alpha=3.0)
     large, all_linear = adapter(rank=8, target_modules="q_v"), adapter(rank=8)
-    runs = Pack(rows((small, 2), (other, 2), (large, 1), (all_linear, 3))).runs(QKV)
+    runs = Pack(rows((small, 2), (other, 2), (large, 1), (all_linear, 3))).runs(QKV, CPU)
     assert [(run.rows.start, run.rows.stop) for run in runs] == [(0, 4), (4, 5), (5, 8)]
     assert [run.places for run in runs] == [(0, 2), (0, 2), (0, 1, 2)]
     assert runs[0].adapters == [small, other]
     assert runs[0].scales.flatten().tolist() == [8.0, 1.5]
-    (last,) = Pack(rows((small, 2), (all_linear, 3))).runs(DOWN)
+    (last,) = Pack(rows((small, 2), (all_linear, 3))).runs(DOWN, CPU)
     assert (last.rows.start, last.rows.stop) == (2, 5)
 
 
 def test_units_are_as_large_as_row_counts_allow() -> None:
     first, second = adapter(seed=1), adapter(seed=2)
-    (run,) = Pack(rows((first, 4), (second, 2), (first, 4))).runs(QKV)
+    (run,) = Pack(rows((first, 4), (second, 2), (first, 4))).runs(QKV, CPU)
     assert run.unit_rows == 2
     assert run.unit_adapters == [first, first, second, first, first]
     assert run.adapters == [first, second]
     assert torch.equal(run.adapter_of_unit, torch.tensor([0, 0, 1, 0, 0]))
-    (equal,) = Pack(rows((first, 3), (second, 3))).runs(QKV)
+    (equal,) = Pack(rows((first, 3), (second, 3))).runs(QKV, CPU)
     assert (equal.unit_rows, equal.adapter_of_unit) == (3, None)
 
 
@@ -53,15 +54,31 @@ def test_a_gap_or_dropout_parts_neighbours_and_dropout_parts_layers() -> None:
     plain, thinned = adapter(), adapter(lora_dropout=0.5)
     members = rows((plain, 1), (plain, 1))
     apart = [members[0], PackedRows(plain, slice(2, 3))]
-    assert len(Pack(members).runs(QKV)) == 1
-    assert len(Pack(apart).runs(QKV)) == 2
-    runs = Pack(rows((plain, 1), (thinned, 2), key=7)).runs(QKV)
+    assert len(Pack(members).runs(QKV, CPU)) == 1
+    assert len(Pack(apart).runs(QKV, CPU)) == 2
+    runs = Pack(rows((plain, 1), (thinned, 2), key=7)).runs(QKV, CPU)
     assert [run.places for run in runs] == [(0, 1, 2), (0,), (1,), (2,)]
-    assert not any(run.dropout for run in Pack(rows((plain, 1), (thinned, 2))).runs(QKV))  # no key: evaluation
+    assert not any(run.dropout for run in Pack(rows((plain, 1), (thinned, 2))).runs(QKV, CPU))  # no key: evaluation
 
 
 def test_layers_of_like_targets_share_their_runs() -> None:
     pack = Pack(rows((adapter(), 1)))
-    assert pack.runs(QKV) is pack.runs(QKV)
-    assert pack.runs(("model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj")) is not pack.runs(QKV)
-    assert pack.runs(("no such layer",)) == []
+    assert pack.runs(QKV, CPU) is pack.runs(QKV, CPU)
+    assert pack.runs(("model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj"), CPU) is not pack.runs(QKV, CPU)
+    assert pack.runs(("no such layer",), CPU) == []
+
+
+def test_each_card_has_runs_of_its_own_over_the_same_rows() -> None:
+    other = tuple(name.replace(".0.", ".1.") for name in QKV)
+    one = adapter()
+    pack = Pack(rows((one, 1), (adapter(seed=1), 2)))
+    (here,), (there,) = pack.runs(QKV, CPU), pack.runs(other, torch.device("meta"))
+    assert (here.scales.device.type, there.scales.device.type) == ("cpu", "meta")
+    assert (here.rows, here.adapters) == (there.rows, there.adapters)
+
+
+def test_a_pack_updates_the_layers_that_one_of_its_adapters_has_weights_for() -> None:
+    pack = Pack(rows((adapter(target_modules="q_v"), 1)))
+    assert pack.updates(QKV)
+    assert not pack.updates(DOWN)
+    assert not Pack().updates(QKV)

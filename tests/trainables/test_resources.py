@@ -75,9 +75,9 @@ def test_a_footprint_is_shared_by_configurations_that_cost_the_same() -> None:
 
 def test_the_peak_on_a_cpu_is_the_processs() -> None:
     """64 MiB within 4 MiB; nothing else is known of a CPU."""
-    with peak_memory(CPU) as nothing:
+    with peak_memory([CPU]) as nothing:
         pass
-    with peak_memory(CPU) as something:
+    with peak_memory([CPU]) as something:
         torch.ones(64 * MIB // 4).sum()
     assert something.bytes[0] - nothing.bytes[0] == pytest.approx(64 * MIB, abs=4 * MIB)
     assert something.bytes[1:] == (None, None)
@@ -140,5 +140,5 @@ def test_seconds_per_epoch_in_closed_form() -> None:
 def test_what_only_a_card_has_is_none_on_a_cpu() -> None:
     assert device_used_bytes(CPU) is None
     assert device_energy_joules(CPU) is None
-    assert memory_source(CPU) == "process resident peak"
-    assert memory_source(torch.device("cuda")) == "cuda allocator peak"
+    assert memory_source([CPU]) == "process resident peak"
+    assert memory_source([torch.device("cuda")]) == "cuda allocator peak"

@@ -1,0 +1,105 @@
+"""fp16 training in a pack, beside what two trainings alone differ by.
+
+    python -m tests.benchmarks.half_spread --model MODEL --device cuda --json OUT
+
+Eight members of different rank, alpha, targets, learning rate, batch and seed take 50 steps over real rows: alone,
+alone again, alone with every micro-batch in a pass of its own (the same mathematics, summed in another order), and
+together. Prints the largest differences of losses and final perplexities from the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.packed_cases import make_member
+from trainables.base_model import load_base_model
+from trainables.dataset import PreparedDataset, prepare_dataset
+from trainables.evaluation import evaluate_together
+from trainables.packed_lora import PackedModel
+from trainables.packed_training import WHOLE_STEP, TrainingMember, train_step
+from trainables.passes import PassLimits
+from trainables.settings import BaseModelSettings, DatasetSettings
+
+STEPS, MEMBERS = 50, 8
+ONE_BY_ONE = PassLimits(max_tokens=1, fixed_tokens=0)
+LEARNING_RATE_SHARE = 0.1  # of MEMBERS' own, which are for a random model
+
+
+def members_of(
+    model: PackedModel, dataset: PreparedDataset, numbers: Sequence[int], half: bool
+) -> list[TrainingMember]:
+    """Fresh members, always equal."""
+    found = []
+    for number in numbers:
+        one = make_member(model, dataset.train.rows, number, STEPS)
+        config = one.adapter.config
+        gentle = {"learning_rate": config.learning_rate * LEARNING_RATE_SHARE}
+        again = make_member(model, dataset.train.rows, number, STEPS, **gentle)
+        found.append(TrainingMember(again.adapter, again.training, again.plan, half))
+    return found
+
+
+def train(model: PackedModel, dataset: PreparedDataset, packs: Sequence[Sequence[int]], limits: PassLimits, half: bool):
+    """Losses by step and final perplexities of every member, trained in these packs."""
+    losses: dict[int, list[float]] = {}
+    perplexities: dict[int, float] = {}
+    for numbers in packs:
+        members = members_of(model, dataset, numbers, half)
+        for _ in range(STEPS):
+            for number, result in zip(numbers, train_step(model, members, dataset.train.rows, limits), strict=True):
+                losses.setdefault(number, []).append(result.loss)
+        adapters = [member.adapter for member in members]
+        for number, one in zip(numbers, evaluate_together(model, adapters, dataset.eval.rows, None, 2048), strict=True):
+            perplexities[number] = one.perplexity
+    return losses, perplexities
+
+
+def main() -> None:
+    """Trains four times, prints a table, writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    base = load_base_model(BaseModelSettings(options.model), options.precision, options.device)
+    base.model.train()
+    settings = DatasetSettings(
+        "pubmedqa", "sample", max_tokens=128, train_examples=48, eval_examples=16, test_examples=0
+    )
+    dataset, model = prepare_dataset(settings, base.tokenizer), PackedModel(base.model)
+    half = base.compute_dtype == torch.float16
+    alone, together = [[number] for number in range(MEMBERS)], [list(range(MEMBERS))]
+    runs = {
+        "alone": train(model, dataset, alone, WHOLE_STEP, half),
+        "alone again": train(model, dataset, alone, WHOLE_STEP, half),
+        "alone, pass by pass": train(model, dataset, alone, ONE_BY_ONE, half),
+        "in a pack of 8": train(model, dataset, together, WHOLE_STEP, half),
+    }
+    first_losses, first = runs["alone"]
+    rows: list[dict[str, Any]] = []
+    for name, (losses, perplexities) in runs.items():
+        rows.append({
+            "run": name,
+            "first_step": max(abs(losses[n][0] - first_losses[n][0]) for n in losses),
+            "last_step": max(abs(losses[n][-1] - first_losses[n][-1]) for n in losses),
+            "perplexity": max(abs(perplexities[n] / first[n] - 1) for n in perplexities),
+            "by_member": {n: perplexities[n] / first[n] - 1 for n in perplexities},
+        })  # fmt: skip
+    print(f"{options.precision}, {options.device}; largest differences from the first run")
+    for row in rows:
+        print(f"{row['run']:22} loss of step 1 {row['first_step']:.2e}  of step {STEPS} {row['last_step']:.2e}  "
+              f"perplexity {100 * row['perplexity']:.4f} %")  # fmt: skip
+    if options.json:
+        answer = {"precision": options.precision, "losses": first_losses, "perplexities": first, "rows": rows}
+        options.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
