@@ -21,7 +21,7 @@ import yaml
 
 from tests.benchmarks.study_makespan import ALL_LINEAR, timed
 
-RANKS, RATES = (4, 16, 64, 128), (2.0e-4, 5.0e-4, 1.0e-3)
+RANKS, RATES = (4, 16, 64, 128), (2.0e-4, 1.0e-3)
 REFERENCES = (60.0, 8 * 2**30)
 
 
@@ -36,7 +36,7 @@ def study_file(options: argparse.Namespace, packed: bool) -> dict[str, Any]:
             "train_examples": options.train_examples, "eval_examples": 64, "test_examples": 0,
         },
         "space": {
-            "precision": {"choice": ["fp16", "nf4"] if options.gpu else ["fp32", "nf4"]},
+            "precision": {"choice": ["bf16", "nf4"] if options.gpu else ["fp32", "nf4"]},
             "rank": {"choice": list(RANKS)}, "target_modules": {"choice": [["q_proj", "v_proj"], ALL_LINEAR]},
             "learning_rate": {"choice": list(RATES)}, "lora_dropout": 0.05,
         },
