@@ -190,7 +190,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from study.lifecycle import finish, here, reopen
+    from study.lifecycle import finish, reopen
+    from study.study_directory import here
 
     return finish(reopen(here(options.directory)))
 
@@ -204,7 +205,7 @@ def _confirm(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from analysis.report import write_report
-    from study.lifecycle import study_file
+    from study.study_directory import study_file
 
     study_file(options.directory)
     if options.serve is not None:

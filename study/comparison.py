@@ -25,9 +25,9 @@ from analysis.pareto import hypervolume
 from analysis.wording import DASH, configuration_name, count_statuses, format_share, format_value, headline, shorten
 from study.ending import aligned
 from study.faults import Absent, ConfigError, ConfigFault
-from study.lifecycle import study_file
 from study.objectives import METRICS, Objective, objective_values
 from study.records import TrialRecord
+from study.study_directory import study_file
 
 COMPARED = ("perplexity", "accuracy", "peak_memory_bytes", "train_tokens_per_second", "seconds_per_epoch")
 SHOWN_PAIRS = 40

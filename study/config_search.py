@@ -24,7 +24,7 @@ from study.pareto_halving import (
 )
 from trainables.settings import RungSettings
 
-Algorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
+SearchAlgorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
 STOPPING_ALGORITHMS = ("none", "pareto_halving", "asha")
 MAX_SEEDS = 100
 MAX_TRIALS = 10_000
@@ -43,7 +43,7 @@ EARLY_STOPPING = {
 class SearchSettings:
     """How configurations are proposed; `trials` counts configurations, which a grid's `seeds` multiply."""
 
-    algorithm: Algorithm
+    algorithm: SearchAlgorithm
     trials: int
     seed: int
     try_first: tuple[TrialConfig, ...] = ()  # counted among the trials
@@ -86,7 +86,7 @@ def seeds(study: Section) -> tuple[int, ...]:
 
 def search(section: Section, space: SearchSpace | None, seeds: Sequence[int], folder: Path) -> SearchSettings:
     """How configurations are proposed; a grid's trials are as many as it has configurations."""
-    algorithm = section.get("algorithm", one_of(get_args(Algorithm)), "grid")
+    algorithm = section.get("algorithm", one_of(get_args(SearchAlgorithm)), "grid")
     trials = section.get("trials", nullable(whole(1, MAX_TRIALS, "24")), None)
     seed = section.get("seed", SEED, 0)
     first = try_first(section, space, seeds[0] if seeds else 0)

@@ -17,11 +17,12 @@ from study.config_search import EarlyStoppingSettings, SearchSettings
 from study.ending import aligned
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
-from study.lifecycle import STUDY_FILE, begin, finish, reopen, study_file
+from study.lifecycle import begin, finish, reopen
 from study.objectives import Objective
 from study.output import say
 from study.records import TrialRecord
 from study.store import ResultsStore
+from study.study_directory import STUDY_FILE, study_file
 from trainables.settings import GenerationSettings, RungSettings
 
 FOLDER, ALONE_FOLDER = "confirm", "confirm-alone"

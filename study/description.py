@@ -18,6 +18,7 @@ from study.preflight import Preflight, check
 from study.progress_view import short_name
 from study.search_database import DATABASE_FILE
 from trainables.dataset_batches import planned_steps
+from trainables.model_location import name_and_place
 from trainables.optimization import evaluation_steps
 
 LISTED_CONFIGURATIONS = 24
@@ -58,7 +59,7 @@ def trial_counts(config: StudyConfig) -> Mapping[str, int]:
 
 def _model(config: StudyConfig, found: Preflight) -> str:
     size = format_value("trainable_parameters", found.parameter_count)
-    return f"{config.trial.base_model.path}: {found.model_type}, {size} parameters"
+    return f"{name_and_place(config.trial.base_model)}: {found.model_type}, {size} parameters"
 
 
 def _trials(config: StudyConfig, counts: Mapping[str, int]) -> str:

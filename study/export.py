@@ -13,9 +13,9 @@ from typing import Any
 from analysis.load import Study, load_study
 from study.config import load_study as load_settings
 from study.faults import Absent, ConfigError, ConfigFault
-from study.lifecycle import study_file
 from study.model_card import model_card
 from study.records import TrialRecord
+from study.study_directory import study_file
 from trainables.settings import BaseModelSettings
 
 CARD_FILE = "README.md"

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 with warnings.catch_warnings():  # the package `pynvml` asks for `nvidia-ml-py`, which has the same module
-    warnings.simplefilter("ignore", FutureWarning)
+    warnings.filterwarnings("ignore", message="The pynvml package is deprecated", category=FutureWarning)
     import pynvml
 
 

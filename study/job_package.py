@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from study.config import StudyConfig, to_yaml_text
 from study.faults import ConfigError, ConfigFault
+from study.provenance import PACKED_GIT_FILE, git_state
 from study.shadowing import CHECKOUT, ROOMS
 from study.units import format_bytes
 
@@ -34,7 +36,7 @@ def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
     """What a job of this study takes along. Raises ConfigError where its data files are too large to be sent.
 
     Data files of this machine go with it, under the names they have in the package; what is no file here is taken to
-    be a hub id, or a path that all nodes have.
+    be a hub id, or a path that all nodes have. The commit goes with it too, for the provenance.
     """
     dataset, files = config.trial.dataset, dict[str, Path]()
     sent: dict[str, Any] = {}
@@ -47,7 +49,8 @@ def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
     _check_size(config.file, files)
     study = replace(config, trial=replace(config.trial, dataset=replace(dataset, **sent)))
     code = {file.relative_to(checkout).as_posix(): file for file in _code(checkout)}
-    return JobPackage({**code, **files}, {JOB_STUDY_FILE: to_yaml_text(study)})
+    texts = {JOB_STUDY_FILE: to_yaml_text(study), PACKED_GIT_FILE: json.dumps(git_state(checkout))}
+    return JobPackage({**code, **files}, texts)
 
 
 def write_package(package: JobPackage, target: Path) -> Path:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
 from study.gaussian_process import GaussianProcess, normal_cdf
+from study.objectives import Objective
 from study.search_candidates import candidates, features
 
 Floats = NDArray[np.float64]
@@ -41,6 +42,16 @@ class KnownCost:
     logarithmic: bool
     memory_of: MemoryOf
     limit: float = math.inf
+
+
+def known_cost_of(objectives: Sequence[Objective], memory_of: MemoryOf, memory_limit: float | None) -> KnownCost | None:
+    """What of a study's objectives is known before a trial; None where they are not perplexity and peak memory."""
+    sought = {one.metric: place for place, one in enumerate(objectives) if one.direction == "minimize"}
+    if set(sought) != {"perplexity", "peak_memory_bytes"} or len(objectives) != 2:
+        return None
+    quality, cost = sought["perplexity"], sought["peak_memory_bytes"]
+    reference = (objectives[quality].reference, objectives[cost].reference)
+    return KnownCost(quality, cost, reference, True, memory_of, math.inf if memory_limit is None else memory_limit)
 
 
 @dataclass(frozen=True)

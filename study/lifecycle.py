@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -15,30 +14,25 @@ from analysis.load import load_study as load_results
 from analysis.pareto import front
 from study import provenance
 from study.config import StudyConfig, load_study, to_yaml_text
-from study.config_paths import is_url
 from study.ending import ending_text, resume_command
-from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
 from study.known_memory import KnownMemory
 from study.loggers import check_loggers
-from study.object_store import Mirror, fetch, is_ahead
+from study.object_store import Mirror
 from study.output import say
 from study.planner import PlanError
 from study.preflight import Preflight, check
-from study.records import TrialRecord
 from study.search import StudySearch
 from study.search_database import DATABASE_FILE
-from study.store import RESULTS_FILE, ResultsStore, StoreError
+from study.store import ResultsStore, StoreError
+from study.study_directory import STUDY_FILE, check_free, make_directory, prune_adapters, study_file
 from study.warm_start import WarmStart, read_warm_starts
-from trainables.user_cache import cache_root
+from trainables.model_location import name_and_place
 
 if TYPE_CHECKING:
     from study.run import StudyRun
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
-STUDY_FILE = "study.yaml"
-ADAPTERS_FOLDER = "adapters"
-TIME_FORM = "%Y%m%d-%H%M%S"
 
 
 class StudyError(Exception):
@@ -51,12 +45,12 @@ def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) ->
     Checks model and data first. Raises ConfigError where they are wrong, or `out` is in use; StoreError.
     """
     if out is not None:
-        _check_free(out)
+        check_free(out)
     check_loggers(config.file, config.loggers)
     found = check(config)
     warm_starts = read_warm_starts(config)
     facts = provenance.collect(command, now)
-    directory = _make_directory(config, out, now)
+    directory = make_directory(config, out, now)
     provenance.write(directory, facts)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
     study = _open(config, directory, found)
@@ -107,47 +101,9 @@ def finish(study: StudyRun) -> int:
         study.store.close()
 
 
-def staging_folder() -> Path:
-    """Where this machine keeps the studies whose storage is an object store."""
-    return cache_root() / "studies"
-
-
-def here(place: str) -> Path:
-    """A study directory here; one in a store is fetched where this machine knows less of it. Raises StoreError."""
-    if not is_url(place):
-        return Path(place)
-    directory = staging_folder() / place.rstrip("/").rpartition("/")[2]
-    url = place.rstrip("/")
-    if not (directory / STUDY_FILE).is_file() or is_ahead(url, directory):  # else the store lags behind this machine
-        fetch(url, directory)
-    return directory
-
-
 def _copied(study: StudyRun) -> AbstractContextManager[object]:
     """Keeps the study's place in an object store up to date, where it has one."""
     return nullcontext() if study.url is None else Mirror(study.directory, study.url)
-
-
-def study_file(directory: Path) -> Path:
-    """The study file of a study directory. Raises ConfigError where there is none."""
-    file = directory / STUDY_FILE
-    if not file.is_file():
-        rule = "must be a study's directory, which holds a study.yaml"
-        raise _directory_error(directory, rule, "Name one that `python -m study run` made.")
-    return file
-
-
-def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord], front_ids: Collection[str]) -> None:
-    """Removes the adapters that the policy does not keep: `front`, `complete` or `none`.
-
-    It may be done before all trials have ended: who is dominated stays so.
-    """
-    complete = {record.trial_id for record in records if record.status == "complete"}
-    kept = {"front": set(front_ids), "complete": complete, "none": set[str]()}[policy]
-    folder = directory / ADAPTERS_FOLDER
-    for adapter in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if adapter.name not in kept and adapter.is_dir() and not adapter.is_symlink():
-            shutil.rmtree(adapter)
 
 
 def _run_and_conclude(study: StudyRun) -> int:
@@ -157,7 +113,8 @@ def _run_and_conclude(study: StudyRun) -> int:
 
     left = sum(remaining(study).values())
     if left:
-        say(f"{study.config.name}: {left} {_trials(left)} to run. Results go to {study.directory}")
+        model = name_and_place(study.config.trial.base_model)
+        say(f"{study.config.name}: {left} {_trials(left)} to run over {model}. Results go to {study.directory}")
         run_study(study, say)
     else:
         say(f"{study.config.name}: nothing is left to run, all trials have ended.")
@@ -220,44 +177,3 @@ def open_search(config: StudyConfig, database: Path) -> StudySearch:
         memory_of=KnownMemory(config) if settings.algorithm == "gp" else None,
         memory_limit=config.trial.hardware.memory_limit_bytes,
     )
-
-
-def _check_free(out: Path) -> None:
-    if (out / STUDY_FILE).exists() or (out / RESULTS_FILE).exists():
-        remedy = f"To go on with the study that is there: {resume_command(out)}"
-        raise _directory_error(out, "must not hold a study already", remedy, "--out")
-    if out.exists() and not out.is_dir():
-        raise _directory_error(out, "must be a directory, and is a file", "Name another.", "--out")
-    if out.is_dir() and any(out.iterdir()):
-        raise _directory_error(out, "must be empty, or not there yet", "Name another.", "--out")
-
-
-def _make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path:
-    try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            return out.absolute()
-        folder = config.storage if isinstance(config.storage, Path) else staging_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        return _first_free(folder / f"{config.name}-{now.strftime(TIME_FORM)}").absolute()
-    except OSError as error:
-        where = "--out" if out else "storage"
-        reason = f"must be a place for a new directory: {error.strerror or error}"
-        raise _directory_error(Path(out or config.storage), reason, "Name another.", where) from error
-
-
-def _first_free(wanted: Path) -> Path:
-    """Makes the directory, or where another study began in the same second, one beside it."""
-    place, number = wanted, 1
-    while True:
-        try:
-            place.mkdir()
-            return place
-        except FileExistsError:
-            number += 1
-            place = wanted.with_name(f"{wanted.name}-{number}")
-
-
-def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -> ConfigError:
-    value = Absent.UNSHOWN if not where else str(directory)
-    return ConfigError([ConfigFault(where or str(directory), "", value, rule, remedy)])

@@ -12,7 +12,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,8 @@ from study.store import RESULTS_FILE, StoreError
 log = logging.getLogger(__name__)
 
 COPY_SECONDS = 15.0
+UNKNOWN = (-1, -1)  # size and time of a file that another driver copied
+ADAPTERS_FOLDER = "adapters"
 STOPPED = "stopped-"  # of Tune's folders, those that a stopped study wrote on this machine
 
 
@@ -94,6 +96,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._live, name="object store", daemon=True)
 
     def __enter__(self) -> Mirror:
+        self._copied |= dict.fromkeys(self._stored_adapters(), UNKNOWN)
         self.copy()  # a store that cannot be written must be known before hours of training
         self._thread.start()
         return self
@@ -123,9 +126,17 @@ class Mirror:
     def _forget(self) -> None:
         """Takes out of the store what is here no more: adapters that are not kept."""
         for file in [file for file in self._copied if not (self._directory / file).exists()]:
-            with _said(self._url):
+            with _said(self._url), suppress(FileNotFoundError):
                 self._system.delete_file(f"{self._root}/{file}")
             del self._copied[file]
+
+    def _stored_adapters(self) -> list[str]:
+        """The adapters' files that an earlier driver copied: it may have been killed before it took some out again.
+
+        What is not here was not kept: a study goes on only where all that the store knows of it has been fetched.
+        """
+        found = _infos(self._system, f"{self._root}/{ADAPTERS_FOLDER}", self._url)
+        return [info.path[len(self._root) + 1 :] for info in found]
 
     def _live(self) -> None:
         while not self._over.wait(self._seconds):

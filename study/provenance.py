@@ -20,6 +20,9 @@ from study.requirements import normalized, project_requirements
 from study.shadowing import CHECKOUT
 
 PROVENANCE_FILE = "provenance.json"
+PACKED_GIT_FILE = (
+    "job/git.json"  # of a job's package, which leaves .git behind: what `git_state` said where it was made
+)
 GIT_SECONDS = 10.0
 HIDDEN = "***"
 SHORTEST_SECRET = 8  # characters; shorter values of variables would hide half a command line
@@ -34,7 +37,7 @@ def collect(command: str, started: datetime, checkout: Path = CHECKOUT) -> dict[
     return {
         "started": started.isoformat(timespec="seconds"),
         "command": redacted(command, os.environ),
-        "git": git_state(checkout),
+        "git": git_state(checkout) or packed_git_state(checkout),
         "platform": platform.platform(),
         "hardware": hardware(),
         **package_versions(),
@@ -68,6 +71,15 @@ def git_state(checkout: Path) -> dict[str, Any] | None:
         return {"commit": commit, "dirty": bool(_git(checkout, "status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def packed_git_state(checkout: Path) -> dict[str, Any] | None:
+    """The state that a job's package took along; None where there is none, as with Ray's own `ray job submit`."""
+    try:
+        state = json.loads((checkout / PACKED_GIT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
 
 
 def _git(checkout: Path, *arguments: str) -> str:

@@ -7,7 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
 from search_spaces.trial_config import TrialConfig
 from study import known_cost
+from study.config_search import SearchAlgorithm
 from study.known_cost import KnownCost
 
-Algorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
 FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
 REDRAWS = 32  # how often a configuration that was asked before is drawn again
 LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
@@ -32,7 +32,7 @@ class Sampling:
     """A searcher: its algorithm, the trials it may spend, and the space and objectives it works on."""
 
     space: SearchSpace
-    algorithm: Algorithm
+    algorithm: SearchAlgorithm
     trials: int
     seed: int
     trial_seed: int
@@ -130,7 +130,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     raise TypeError(f"{parameter.name} must be a choice or a range; it is {kind!r}")
 
 
-def sampler(algorithm: Algorithm, seed: int, trials: int) -> optuna.samplers.BaseSampler:
+def sampler(algorithm: SearchAlgorithm, seed: int, trials: int) -> optuna.samplers.BaseSampler:
     """Optuna's sampler for a search of so many trials, with what it needs to be of use in so few.
 
     TPE (Ozaki et al. 2022, doi.org/10.1613/jair.1.13188) first draws by chance: a third of the trials, at most its

@@ -13,11 +13,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
-from study.known_cost import KnownCost, MemoryOf
+from study.config_search import SearchAlgorithm
+from study.known_cost import MemoryOf, known_cost_of
 from study.objectives import Objective, objective_values
 from study.records import STATUSES, TrialRecord
-from study.sampling import Algorithm, Sampling, all_configurations, fixed_trial, shares
+from study.sampling import Sampling, fixed_trial
 from study.search_database import SearchDatabase
+from study.search_plan import PlannedTrial, planned_trials
 
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # of Optuna; all others fail
 
@@ -54,7 +56,7 @@ class StudySearch:
         database: Path,
         *,
         space: SearchSpace,
-        algorithm: Algorithm,
+        algorithm: SearchAlgorithm,
         trials: int | None,
         seed: int,
         seeds: Sequence[int],
@@ -75,7 +77,7 @@ class StudySearch:
         directions = tuple(objective.direction for objective in objectives)
         known = known_cost_of(objectives, memory_of, memory_limit) if memory_of else None
         self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions, known)
-        self._planned = _planned(self._sampling, seeds, try_first)
+        self._planned = planned_trials(self._sampling, seeds, try_first)
         self._unrecorded: set[str] = set()
         metrics = [objective.metric for objective in objectives]
         plan: dict[str, Any] = {
@@ -196,7 +198,7 @@ class StudySearch:
         return values is not None and len(values) == len(self._objectives) and all(map(math.isfinite, values))
 
     def _draw(
-        self, precision: str, planned: _Planned, history: Sequence[FrozenTrial]
+        self, precision: str, planned: PlannedTrial, history: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, TrialConfig] | None:
         if planned.config is not None:
             return fixed_trial(self._sampling.space, planned.config), planned.config
@@ -217,53 +219,12 @@ class StudySearch:
         raise ValueError(f"trial_id must be one that was asked for; it is {trial_id!r}")
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """A trial that the search consists of; a grid knows its configuration from the start."""
-
-    number: int
-    trial_id: str
-    config: TrialConfig | None = None
-
-
-def known_cost_of(objectives: Sequence[Objective], memory_of: MemoryOf, memory_limit: float | None) -> KnownCost | None:
-    """What of a study's objectives is known before a trial; None where they are not perplexity and peak memory."""
-    sought = {one.metric: place for place, one in enumerate(objectives) if one.direction == "minimize"}
-    if set(sought) != {"perplexity", "peak_memory_bytes"} or len(objectives) != 2:
-        return None
-    quality, cost = sought["perplexity"], sought["peak_memory_bytes"]
-    reference = (objectives[quality].reference, objectives[cost].reference)
-    return KnownCost(quality, cost, reference, True, memory_of, math.inf if memory_limit is None else memory_limit)
-
-
 def _ending(status: str, reason: str | None, train_steps: int | None, values: Sequence[float] | None) -> dict[str, Any]:
     """How a trial ended, as attributes; a stopped one's values with the steps that they were reached in."""
     attributes: dict[str, Any] = {"status": status, "reason": reason}
     if status == "stopped":
         attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
     return attributes
-
-
-def _planned(sampling: Sampling, seeds: Sequence[int], try_first: Sequence[TrialConfig]) -> dict[str, list[_Planned]]:
-    precisions = sampling.space.precisions()
-    trials: list[tuple[str, TrialConfig | None]]
-    if sampling.algorithm == "grid":
-        trials = [(config.precision, config) for config in sampling.space.grid(seeds)]
-    else:
-        spaces = [sampling.space.with_precision(precision) for precision in precisions]
-        listed = [all_configurations(space, sampling.trial_seed) for space in spaces]
-        first = {one: [config for config in try_first if config.precision == one] for one in precisions}
-        room = [None if every is None else len(every) for every in listed]
-        dealt = shares(sampling.trials, room, [len(first[precision]) for precision in precisions])
-        trials = []
-        for precision, share in zip(precisions, dealt, strict=True):
-            open_: list[TrialConfig | None] = [None] * (share - len(first[precision]))
-            trials += [(precision, config) for config in [*first[precision], *open_]]
-    digits = max(3, len(str(len(trials) - 1)))
-    planned: dict[str, list[_Planned]] = {precision: [] for precision in precisions}
-    for number, (precision, config) in enumerate(trials):
-        planned[precision].append(_Planned(number, f"t{number:0{digits}}", config))
-    return planned
 
 
 def _proposal(trial: FrozenTrial) -> Proposal:

@@ -11,12 +11,12 @@ from rich.console import Console
 from analysis.load import load_study
 from analysis.wording import count_statuses
 from study.ending import ending_text, resume_command
-from study.lifecycle import study_file
 from study.live_file import Live, read_live
 from study.output import say
 from study.progress import POLL_SECONDS, LiveTable, StudyProgress
 from study.records import TrialRecord
 from study.store import RESULTS_FILE, TABLE_FILE
+from study.study_directory import study_file
 from trainables.protocol import ResidentStatus
 
 REPORT_FILE = "report.html"

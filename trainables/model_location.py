@@ -51,6 +51,15 @@ def locate(settings: BaseModelSettings) -> ModelFiles:
     return ModelFiles("hub", text, settings.revision)
 
 
+def name_and_place(settings: BaseModelSettings) -> str:
+    """The base model's path, and what it was taken for: as in transformers, a folder of a hub id's name comes first."""
+    if settings.path.startswith("package:"):
+        return settings.path
+    files = locate(settings)
+    places = {"hub": f"hub id, revision {files.revision}", "folder": "local folder", "gguf": "local file"}
+    return f"{settings.path} ({places[files.kind]})"
+
+
 def _forms_remedy() -> str:
     return "Check the path's spelling; relative paths start at the study file's folder."
 

@@ -21,8 +21,9 @@ import optuna
 
 from search_spaces.parameters import SearchSpace, parse_space
 from search_spaces.trial_config import TrialConfig
+from study.config_search import SearchAlgorithm
 from study.known_cost import KnownCost
-from study.sampling import Algorithm, Sampling, distribution, shares
+from study.sampling import Sampling, distribution, shares
 from tests.benchmarks.replay import Curve, Table, load_table
 
 OTHER_MODULES = 4.0  # as far as four doublings of the rank
@@ -45,7 +46,7 @@ def space_of(table: Table) -> SearchSpace:
     )
 
 
-def search(table: Table, algorithm: Algorithm, trials: int, seed: int) -> list[str]:
+def search(table: Table, algorithm: SearchAlgorithm, trials: int, seed: int) -> list[str]:
     """The recorded trials that a searcher comes to, precision after precision, as a study deals them out."""
     space = space_of(table)
     known = KnownCost(0, 1, table.reference, True, memory_of(table))

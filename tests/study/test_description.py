@@ -32,7 +32,7 @@ def described(folder: Path, **changes: Any) -> dict[str, str]:
 def test_a_grid(tmp_path: Path) -> None:
     facts = described(tmp_path, seeds=[0, 7], generation={"prompts": ["Hello"]})
     assert facts["study"] == f"made-up ({tmp_path / 'study.yaml'})"
-    assert facts["base model"] == "nobody/nothing: llama, 134.52 M parameters"
+    assert facts["base model"] == "nobody/nothing (hub id, revision main): llama, 134.52 M parameters"
     assert facts["trials"] == "8: 4 fp32, 4 nf4; algorithm grid; seed 0, 7"
     assert facts["each trial"] == "4 optimizer steps of 8 rows (2 at a time), 1 times over 32 rows"
     assert facts["data"] == f"mine from {tmp_path / 'rows.jsonl'}, rows cut at 64 tokens"
@@ -43,6 +43,12 @@ def test_a_grid(tmp_path: Path) -> None:
     assert facts["hardware"] == "gpu cpu; at most 4 adapters together"
     assert "  train     32         0           3    1,234           17.50         –" in facts[""]
     assert facts[""].endswith("  nf4 r8 q_v 1e-3 seed 0\n  nf4 r8 q_v 1e-3 seed 7")
+
+
+def test_a_folder_of_a_hub_ids_name_comes_first_and_is_said(tmp_path: Path) -> None:
+    (tmp_path / "nobody" / "nothing").mkdir(parents=True)
+    (tmp_path / "nobody" / "nothing" / "config.json").write_text("{}")
+    assert described(tmp_path)["base model"].startswith(f"{tmp_path}/nobody/nothing (local folder): llama")
 
 
 def test_a_search_lists_no_configurations(tmp_path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from study import job_package as module
+from study import provenance
 from study.config import ConfigError, StudyConfig, load_study
 from study.job_package import JOB_STUDY_FILE, code_package, job_package, write_package
+from study.provenance import PACKED_GIT_FILE
 from tests.made_up_studies import write_study_file
 
 
@@ -36,7 +39,20 @@ def test_the_rooms_go_and_all_else_stays(tmp_path: Path, config: StudyConfig) ->
         "study/run.py", "study/studies/a.yaml", "trainables/a.py", "trainables/sample_data/rows.jsonl", "analysis/a.py",
         "search_spaces/a.yaml", "pyproject.toml", "job/train_file.jsonl",
     }  # fmt: skip
-    assert set(package.texts) == {JOB_STUDY_FILE}
+    assert set(package.texts) == {JOB_STUDY_FILE, PACKED_GIT_FILE}
+
+
+def test_the_commit_goes_along_for_the_provenance(
+    tmp_path: Path, config: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "git_state", lambda checkout: {"commit": "0123abc", "dirty": True})
+    package = write_package(job_package(config, checkout(tmp_path / "checkout")), tmp_path / "package.zip")
+    monkeypatch.setattr(module, "git_state", lambda checkout: None)
+    without = write_package(job_package(config, tmp_path / "checkout"), tmp_path / "without.zip")
+    for file, state in ((package, {"commit": "0123abc", "dirty": True}), (without, None)):
+        there = tmp_path / f"{file.stem} there"
+        zipfile.ZipFile(file).extractall(there)
+        assert provenance.collect("study run", datetime.now(UTC), there)["git"] == state
 
 
 def test_our_own_checkout_is_small_and_whole(config: StudyConfig) -> None:

@@ -17,6 +17,7 @@ from study.planner import PlanError
 from study.records import TrialRecord
 from study.run import StudyRun
 from study.store import ResultsStore, StoreError
+from study.study_directory import prune_adapters
 from study.tune_searcher import TuneSearcher
 from tests.made_up_studies import make_record, write_study_file
 
@@ -150,7 +151,7 @@ def test_a_whole_study(
     study = begun(config)
     assert finish(study) == 0
     output = capsys.readouterr().out
-    assert "made-up: 4 trials to run. Results go to" in output
+    assert "made-up: 4 trials to run over nobody/nothing (hub id, revision main). Results go to" in output
     assert "made-up: 4 trials: 4 complete" in output
     assert f"Report: {study.directory / 'report.html'}" in output
     names = {path.name for path in study.directory.iterdir()}
@@ -169,13 +170,13 @@ def test_adapters_are_kept_by_the_policy(tmp_path: Path, policy: str, kept: set[
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "adapters" / "link").symlink_to(tmp_path / "elsewhere")
     records = [make_record("t0", status="failed"), *(make_record(f"t{number}") for number in (1, 2, 3))]
-    lifecycle.prune_adapters(tmp_path, policy, records, ["t2", "t3"])
+    prune_adapters(tmp_path, policy, records, ["t2", "t3"])
     assert {path.name for path in (tmp_path / "adapters").iterdir()} == kept | {"link"}
     assert (tmp_path / "elsewhere").is_dir()
 
 
 def test_no_adapters_at_all_are_nothing_to_prune(tmp_path: Path) -> None:
-    lifecycle.prune_adapters(tmp_path, "front", [], [])
+    prune_adapters(tmp_path, "front", [], [])
     assert not (tmp_path / "adapters").exists()
 
 

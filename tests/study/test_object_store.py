@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -12,9 +13,10 @@ import pytest
 
 from study.cli import main
 from study.config import ConfigError, load_study
-from study.lifecycle import here, reopen, staging_folder
+from study.lifecycle import reopen
 from study.object_store import Mirror, fetch, stored_checkpoint
 from study.store import ResultsStore, StoreError
+from study.study_directory import here, staging_folder
 from tests.made_up_studies import make_record, write_study_file
 from trainables.lora_trial import _read_state
 
@@ -61,6 +63,28 @@ def test_the_end_is_copied_and_what_is_not_kept_goes(tmp_path: Path, study: Path
     there = tmp_path / "store" / "made-up-1"
     assert (there / "report.html").read_text() == "the end"
     assert not (there / "adapters" / "t1" / "adapter_model.safetensors").exists()
+
+
+def test_adapters_that_a_killed_driver_left_in_the_store_go_when_the_study_goes_on(tmp_path: Path, study: Path) -> None:
+    (study / "adapters" / "t2").mkdir()
+    (study / "adapters" / "t2" / "adapter_model.safetensors").write_bytes(b"of the front")
+    (study / "pareto.json").write_text("{}")
+    Mirror(study, url_of(tmp_path)).copy()
+    shutil.rmtree(study / "adapters" / "t1")  # and killed: the store was not told
+    (study / "pareto.json").unlink()
+    there = tmp_path / "store" / "made-up-1"
+    with Mirror(study, url_of(tmp_path), seconds=600):
+        assert not (there / "adapters" / "t1" / "adapter_model.safetensors").exists()
+    assert (there / "adapters" / "t2" / "adapter_model.safetensors").read_bytes() == b"of the front"
+    assert (there / "pareto.json").exists()  # only adapters are taken out
+    assert (there / "tune" / "stopped-1" / "t1" / "checkpoint_000000" / "training.safetensors").exists()
+
+
+def test_what_somebody_else_took_out_of_the_store_is_no_fault(tmp_path: Path, study: Path) -> None:
+    adapter = Path("adapters/t1/adapter_model.safetensors")
+    with Mirror(study, url_of(tmp_path), seconds=600):
+        (study / adapter).unlink()
+        (tmp_path / "store" / "made-up-1" / adapter).unlink()
 
 
 def test_only_what_has_changed_is_copied(tmp_path: Path, study: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from study import provenance
-from study.provenance import collect, git_state, redacted
+from study.provenance import PACKED_GIT_FILE, collect, git_state, packed_git_state, redacted
 
 STARTED = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 HUB_TOKEN = "hf_" + "AbCdEf" * 5
@@ -70,6 +70,14 @@ def test_git_state(checkout: Path) -> None:
 def test_a_copy_in_someone_elses_repository_has_no_commit(checkout: Path) -> None:
     (checkout / "copy").mkdir()
     assert git_state(checkout / "copy") is None
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{"])
+def test_a_package_that_took_no_commit_along_has_none(tmp_path: Path, text: str) -> None:
+    assert packed_git_state(tmp_path) is None  # Ray's own `ray job submit` makes no such file
+    (tmp_path / "job").mkdir()
+    (tmp_path / PACKED_GIT_FILE).write_text(text)
+    assert packed_git_state(tmp_path) is None
 
 
 def test_no_repository_no_commit_and_no_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pynvml
 import pytest
 import torch
 
+from study.shadowing import CHECKOUT
 from trainables.gpu import device_energy_joules, device_used_bytes
 
 CUDA = torch.device("cuda", 1)
@@ -66,3 +69,13 @@ def test_a_processor_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlInit", failing(pynvml.NVML_ERROR_UNKNOWN))
     assert device_used_bytes(torch.device("cpu")) is None
     assert device_energy_joules(torch.device("cpu")) is None
+
+
+def test_of_the_package_s_own_name_nothing_is_said_and_of_all_else_it_is() -> None:
+    """Each room imports NVML first in a process of its own; another warning of the same kind is still shown."""
+    for room in ("trainables", "study.hardware"):
+        script = f"import warnings, {room}, pynvml; warnings.warn('This matters', FutureWarning)"
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=True)
+        assert "pynvml package" not in done.stderr
+        assert "FutureWarning: This matters" in done.stderr
