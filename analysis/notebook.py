@@ -92,7 +92,8 @@ def _numbers(figure: Figure) -> Table:
 
 
 def _specification(figure: Figure) -> dict[str, Any]:
-    return {**figure.chart.to_dict(validate=False), "config": THEMES["light"]}
+    # On paper of its own: a notebook, or GitHub, in dark colours would show the light theme's letters on black.
+    return {**figure.chart.to_dict(validate=False), "config": {**THEMES["light"], "background": "white"}}
 
 
 def _png(figure: Figure) -> str:
