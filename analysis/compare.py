@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from analysis.bootstrap import Interval, mean_interval
@@ -71,7 +71,10 @@ def pairs(first: Study, second: Study) -> list[tuple[TrialRecord, TrialRecord]]:
 
 
 def changes(both: Sequence[tuple[TrialRecord, TrialRecord]], metrics: Sequence[str]) -> list[Change]:
-    """How each metric changed over the pairs that have it finite and above 0, with an interval over the pairs."""
+    """How each metric changed over the pairs that have it finite and above 0, with an interval over the pairs.
+
+    Of one pair the interval's bounds are NaN: it says nothing of another.
+    """
     found = []
     for metric in metrics:
         values = [(_number(one, metric), _number(other, metric)) for one, other in both]
@@ -79,6 +82,7 @@ def changes(both: Sequence[tuple[TrialRecord, TrialRecord]], metrics: Sequence[s
         ratio = not metric.endswith("accuracy")
         interval = mean_interval([math.log(b / a) if ratio else b - a for a, b in known])
         if interval is not None:
+            interval = interval if len(known) > 1 else replace(interval, low=math.nan, high=math.nan)
             found.append(Change(metric, len(known), _ratios(interval) if ratio else interval))
     return found
 

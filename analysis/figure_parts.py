@@ -17,7 +17,7 @@ from study.records import TrialRecord
 
 Row = dict[str, Any]
 
-REACH = 3.0  # what lies further away than this many times the greatest value would squeeze the points; it is left out
+REACH = 2.0  # what lies further away than this many times the greatest value would squeeze the points; it is left out
 CONFIGURATION = (
     ("trial_id", "Trial"), ("precision", "Precision"), ("rank", "Rank"), ("lora_alpha", "Alpha"),
     ("lora_dropout", "Dropout"), ("target_modules", "Target modules"), ("learning_rate", "Learning rate"),

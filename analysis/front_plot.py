@@ -146,6 +146,9 @@ def _caption(study: Study, points: Sequence[Row]) -> str:
     ]
     if upward.metric == "perplexity" and base_levels(study):
         sentences.append(f"Dashed: {base_words(base_levels(study))}.")
+    limit = budget(study, across)
+    if across.direction == "minimize" and budget_line(study, points) is None and math.isfinite(limit):
+        sentences.append(f"The budget, {format_value(across.metric, limit)}, would lie further right.")
     others = [objective.label.lower() for objective in study.objectives if objective not in (across, upward)]
     if others:
         sentences.append(f"The front is also decided by what is not shown here: {', '.join(others)}.")

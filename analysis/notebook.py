@@ -19,6 +19,7 @@ from analysis.tables import TABLES, Table
 WIDTH = 720  # pixels
 VEGALITE = f"application/vnd.vegalite.v{alt.SCHEMA_VERSION.lstrip('v').split('.')[0]}+json"
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+TO_THE_LEFT = ("<td>", '<th scope="col">', '<th scope="row">')  # words, which Jupyter would push to the right
 NOTHING = "The study has nothing to show here yet."
 
 
@@ -57,9 +58,10 @@ def show_table(table: Table | None) -> Shown:
     """A table with its caption."""
     if table is None:
         return Shown().add("text/plain", NOTHING)
-    html = (
-        f"<h4>{escape(table.title)}</h4>{grid(table.headings, table.rows, table.words)}<p>{escape(table.caption)}</p>"
-    )
+    rows = grid(table.headings, table.rows, table.words)
+    for tag in TO_THE_LEFT:
+        rows = rows.replace(tag, f'{tag[:-1]} style="text-align: left">')
+    html = f"<h4>{escape(table.title)}</h4>{rows}<p>{escape(table.caption)}</p>"
     return Shown().add("text/html", html).add("text/plain", f"{table.title}\n{table.to_csv()}")
 
 
@@ -90,7 +92,8 @@ def _numbers(figure: Figure) -> Table:
 
 
 def _specification(figure: Figure) -> dict[str, Any]:
-    return {**figure.chart.to_dict(validate=False), "config": THEMES["light"]}
+    # On paper of its own: a notebook, or GitHub, in dark colours would show the light theme's letters on black.
+    return {**figure.chart.to_dict(validate=False), "config": {**THEMES["light"], "background": "white"}}
 
 
 def _png(figure: Figure) -> str:

@@ -22,8 +22,8 @@ FULL_PRECISIONS = ("fp16", "bf16", "fp32")
 EFFECTS_HEADINGS = ("Choice", "From", "To", "Measure", "Change", "95 % interval", "Pairs", "Sure")
 EFFECTS_CAPTION = (
     "Means over pairs of trials that differ in this one choice; the interval draws pairs anew (for perplexity "
-    "evaluation documents too). An interval with 0 in it says that the study cannot tell. Less is better, but for "
-    "accuracy."
+    "evaluation documents too). An interval with 0 in it says that the study cannot tell; of accuracy, whose documents "
+    "are not drawn anew, only whether the pairs agree can be said. Less is better, but for accuracy."
 )
 METRIC_WORDS = {
     "perplexity": "perplexity", "test_perplexity": "test perplexity", "accuracy": "answer accuracy",
@@ -130,8 +130,14 @@ def _effect_row(one: Effect) -> tuple[str, ...]:
     interval = f"{_change(change.low, points)} to {_change(change.high, points)}" if known else DASH
     return (
         one.factor.replace("_", " "), str(one.before), str(one.after), METRIC_WORDS[one.metric],
-        _change(change.value, points), interval, str(one.pairs), ("yes" if one.sure else "no") if known else DASH,
+        _change(change.value, points), interval, str(one.pairs), _sure(one, points) if known else DASH,
     )  # fmt: skip
+
+
+def _sure(one: Effect, points: bool) -> str:
+    if not one.sure:
+        return "no"
+    return "pairs agree" if points else "yes"
 
 
 def _change(value: float, points: bool) -> str:

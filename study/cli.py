@@ -167,6 +167,10 @@ def _add_directory_commands(commands: Any) -> None:
         if function is _report:
             text = "show it in a browser of this machine instead, anew while the study runs; PORT 0 takes a free one"
             command.add_argument("--serve", type=int, nargs="?", const=0, metavar="PORT", help=text)
+            text = "also print it to report.pdf, with the Chromium or Chrome of this machine"
+            command.add_argument("--pdf", action="store_true", help=text)
+            text = "also write every figure as PNG and SVG, and every table as CSV, into this folder"
+            command.add_argument("--figures", type=Path, metavar="FOLDER", help=text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -222,6 +226,15 @@ def _report(options: argparse.Namespace) -> int:
 
         say(budget_text(load_study(options.directory), budget, TOLERANCE) + "\n")
     say(str(report))
+    if options.figures:
+        from analysis.load import load_study
+        from analysis.notebook import export_everything
+
+        say("\n".join(map(str, export_everything(load_study(options.directory), options.figures))))
+    if options.pdf:
+        from study.printing import print_report
+
+        say(str(print_report(report)))
     return DONE
 
 

@@ -78,6 +78,14 @@ def test_changes_are_mean_ratios_and_accuracies_differences(record: MakeRecord) 
     assert all(math.isfinite(each.change.low) for each in (perplexity, accuracy))
 
 
+def test_of_one_pair_there_is_no_interval(record: MakeRecord) -> None:
+    one, other = (record(0, measurements={"perplexity": value}) for value in (10.0, 11.0))
+    (change,) = changes([(one, other)], ("perplexity",))
+    assert change.change.value == pytest.approx(0.1)
+    assert math.isnan(change.change.low)
+    assert math.isnan(change.change.high)
+
+
 def test_a_joint_front_says_whose_each_member_is(record: MakeRecord) -> None:
     def of(index: int, perplexity: float, memory: int) -> TrialRecord:
         return record(index, measurements={"perplexity": perplexity, "peak_memory_bytes": memory})

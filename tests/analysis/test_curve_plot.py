@@ -32,6 +32,13 @@ def test_every_trial_has_its_evaluations_by_step(study: Study) -> None:
     assert points[0]["perplexity"] == pytest.approx(21.37)
 
 
+def test_a_curve_begins_at_the_base_model_where_step_0_was_not_evaluated(study: Study, record: MakeRecord) -> None:
+    once = record(0, curve=_curve((16, 8.0)))
+    assert [(point["step"], point["perplexity"]) for point in curve_points(_with(study, once))] == [(0, 22.94), (16, 8)]
+    unknown = record(1, curve=_curve((16, 8.0)), measurements={"base_perplexity": None})
+    assert [point["step"] for point in curve_points(_with(study, unknown))] == [16]
+
+
 def test_a_steps_last_write_wins_and_steps_are_sorted(study: Study, record: MakeRecord) -> None:
     points = curve_points(_with(study, record(0, curve=_curve((0, 9.0), (5, 8.0), (10, 7.0), (5, 6.0)))))
     assert [(point["step"], point["perplexity"]) for point in points] == [(0, 9.0), (5, 6.0), (10, 7.0)]
@@ -93,7 +100,7 @@ def test_the_numbers_behind_have_a_column_a_step(study: Study, record: MakeRecor
     )
     assert figure is not None
     assert figure.headings == ("trial", "step 0", "step 5")
-    assert figure.rows == (("t000", "9", "8"), ("t001", "–", "7.250"))
+    assert figure.rows == (("t000", "9", "8"), ("t001", "22.94", "7.250"))
 
 
 @pytest.mark.parametrize("steps", [1, MOST_STEPS, MOST_STEPS + 1, 10 * MOST_STEPS + 3])

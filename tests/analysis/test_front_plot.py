@@ -104,6 +104,12 @@ def test_a_budget_out_of_reach_is_left_out(study: Study) -> None:
     assert budget_line(replace(study, memory_limit=front_plot.REACH * greatest * GIB * 0.999), points)
     assert budget_line(replace(study, memory_limit=front_plot.REACH * greatest * GIB * 1.001), points) is None
     assert budget_line(study, ()) is None
+    far = front_figure(replace(study, memory_limit=24.0 * GIB))
+    near = front_figure(study)
+    assert far is not None
+    assert near is not None
+    assert "The budget, 24.00 GiB, would lie further right." in far.caption
+    assert "would lie further right" not in near.caption
 
 
 def test_infeasible_trials_stand_where_they_asked_memory(study: Study) -> None:

@@ -43,6 +43,10 @@ def test_it_runs_from_top_to_bottom(
     assert sum("image/png" in forms and notebook.VEGALITE in forms for forms in shown) == 3
     assert sum("text/html" in forms for forms in shown) == 7
     assert not [forms for forms in shown if forms["text/plain"] == notebook.NOTHING]
+    figures = [forms[notebook.VEGALITE] for forms in shown if notebook.VEGALITE in forms]
+    assert {figure["config"]["background"] for figure in figures} == {"white"}
+    tables = [forms["text/html"] for forms in shown if "text/html" in forms]
+    assert all('<th scope="row" style="text-align: left">' in html and "<td>" not in html for html in tables)
     output = capsys.readouterr().out
     assert "pubmedqa-t4 | 16 trials: 11 complete" in output
     assert "Best perplexity with peak memory at most 1.25 GiB" in output
