@@ -17,6 +17,7 @@ from study.records import TrialRecord
 from study.sampling import Sampling
 from study.study_plan import footprint, make_plan
 from study.targets import target_here, target_of_cluster
+from trainables.gauges import PredictedMemory
 
 CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 MOST_DRAWN = 12  # configurations of a precision that stand for a search's
@@ -47,6 +48,11 @@ class Forecast:
         return max(
             (one.largest.needed_bytes for one in self._fits.values() if one.config.precision == precision), default=0
         )
+
+    def memory(self, config: TrialConfig) -> PredictedMemory:
+        """What the configuration adds to a card, and what is there without it."""
+        one = self.fit(config)
+        return PredictedMemory(one.adapter_bytes, one.capacity_bytes - one.room_bytes)
 
     def note(self, record: TrialRecord) -> None:
         """A trial has ended: where it ran out of memory alone, those of its footprint would too."""

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from search_spaces.trial_config import TrialConfig
 from study.admission import Admission, refuse_what_never_fits
 from study.charts import StudyCharts
 from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
@@ -23,7 +24,7 @@ from study.config import StudyConfig
 from study.cost import counted
 from study.early_stopping import early_stopping
 from study.files import write_whole
-from study.forecast import forecast_on
+from study.forecast import Forecast, forecast_on
 from study.hosts_ahead import prepare_hosts
 from study.keeping import Keeping
 from study.live_file import LiveFile
@@ -35,7 +36,7 @@ from study.preflight import Preflight
 from study.progress import LiveTable, StudyProgress
 from study.ray_address import LOCAL, ray_address
 from study.ray_session import ray_session, terminated_as_interrupt
-from study.recording import Recorder
+from study.recording import Recorder, Start
 from study.search import StudySearch
 from study.store import ResultsStore
 from study.tune_searcher import TuneSearcher
@@ -89,7 +90,7 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
             _refuse(study, keeping)
             for number, phase in enumerate(phases):
                 prepare_hosts(keeper, phases, number, forecast)
-                _run_phase(study, phase, table, keeping)
+                _run_phase(study, phase, _starting(table, keeper, forecast), keeping)
                 keeping.keep_lessons()
                 seconds = ray.get(keeper.host_seconds.remote(), timeout=60)
                 write_whole(study.directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
@@ -123,7 +124,18 @@ def _refuse(study: StudyRun, keeping: Keeping) -> None:
         keeping.raise_any()
 
 
-def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keeping) -> None:
+def _starting(table: LiveTable, keeper: Any, forecast: Forecast | None) -> Start:
+    """What is told when a trial begins: the table, and for the charts the keeper what it is predicted to take."""
+
+    def start(trial_id: str, config: TrialConfig) -> None:
+        table.note_started(trial_id, config)
+        if forecast:
+            keeper.note_predicted.remote(trial_id, forecast.memory(config))
+
+    return start
+
+
+def _run_phase(study: StudyRun, own: StudyPhase, start: Start, keeping: Keeping) -> None:
     phase, forecast = own.phase, keeping.forecast
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(phase.places)  # trial actors start side by side
     search: StudySearch | Admission = study.search
@@ -160,7 +172,7 @@ def _run_phase(study: StudyRun, own: StudyPhase, table: LiveTable, keeping: Keep
             name=f"{phase.precision}-{time.time_ns()}",
             storage_path=f"{study.url or study.directory}/{TUNE_FOLDER}",
             callbacks=[
-                Recorder(study.config.name, keeping.append, table.note_started, scheduler.reason),
+                Recorder(study.config.name, keeping.append, start, scheduler.reason),
                 *tune_loggers(study.config.loggers, study.config.name, study.directory),
             ],
             stop=StopWhen(lambda: keeping.error is not None),

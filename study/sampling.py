@@ -6,6 +6,7 @@ import hashlib
 import random
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy as shallow_copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,15 +57,17 @@ class Sampling:
         fixed = {"precision": precision} if isinstance(self.space["precision"].kind, Choice) else {}
         for _ in range(REDRAWS):
             config = self._draw(copy, fixed)
+            drawn = _last(copy)
             if config not in taken:
-                return copy.trials[-1], config
-            copy.tell(copy.trials[-1].number, state=TrialState.FAIL)  # samplers leave failed trials out
+                return drawn, config
+            copy.tell(drawn.number, state=TrialState.FAIL)  # samplers leave failed trials out
         return self._draw_from_rest(precision, number, copy, taken)
 
     def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         copy = optuna.create_study(directions=self.directions, sampler=by)
-        copy.add_trials(constrained(history, len(self.directions)))
+        if self.algorithm != "random":  # chance has no memory
+            copy.add_trials(map(_bare, constrained(history, len(self.directions))))
         return copy
 
     def _draw(self, copy: optuna.Study, fixed: Mapping[str, Value]) -> TrialConfig:
@@ -81,7 +84,19 @@ class Sampling:
             return None
         config = random.Random(seed_of(self.seed, number)).choice(rest)
         self._draw(copy, self.space.grid_parameters(config))
-        return copy.trials[-1], config
+        return _last(copy), config
+
+
+def _last(study: optuna.Study) -> FrozenTrial:
+    """The trial that was drawn last; Optuna's own `trials` would copy them all, deeply, at each look."""
+    return study.get_trials(deepcopy=False)[-1]
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without our own attributes: no sampler looks at them, and to copy them takes longer than all else."""
+    bare = shallow_copy(trial)
+    bare.user_attrs = {}
+    return bare
 
 
 def constrained(history: Sequence[FrozenTrial], objectives: int) -> Sequence[FrozenTrial]:

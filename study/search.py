@@ -79,6 +79,7 @@ class StudySearch:
         self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions, known)
         self._planned = planned_trials(self._sampling, seeds, try_first)
         self._unrecorded: set[str] = set()
+        self._configs: dict[int, TrialConfig] = {}  # by Optuna's number: read once, since every proposal looks at all
         metrics = [objective.metric for objective in objectives]
         plan: dict[str, Any] = {
             "space": space.to_mapping(),
@@ -202,7 +203,10 @@ class StudySearch:
     ) -> tuple[FrozenTrial, TrialConfig] | None:
         if planned.config is not None:
             return fixed_trial(self._sampling.space, planned.config), planned.config
-        taken = {_config(trial) for trial in history if "config" in trial.user_attrs}
+        for trial in history:
+            if trial.number not in self._configs and "config" in trial.user_attrs:
+                self._configs[trial.number] = _config(trial)
+        taken = frozenset(self._configs.values())
         return self._sampling.propose(precision, planned.number, history, taken)
 
     def _add(self, trial: FrozenTrial, trial_id: str, config: TrialConfig) -> None:

@@ -12,20 +12,23 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from study.store import StoreError
 
 DATABASE_FILE = "optuna.db"
 BUSY_SECONDS = 60.0  # a dashboard that reads may hold the database for a moment
+COUNTS = text("SELECT state, COUNT(*) FROM trials WHERE study_id = :study GROUP BY state")
 PLAN = "plan"  # the study's attribute that says what the search was begun with
 
 
 class SearchDatabase:
     """One Optuna study in an SQLite file. Every method raises StoreError where the file cannot be read or written.
 
-    `plan` says what the search consists of, JSON-ready: a database that was begun with another one is refused.
+    `plan` says what the search consists of, JSON-ready: a database that was begun with another one is refused. Its
+    trials are kept once they were read, and read again where the file has more or other ended ones: Optuna would read
+    every running trial anew at each look.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class SearchDatabase:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._file = file.resolve()
+        self._trials: dict[int, FrozenTrial] = {}  # by number
         url = URL.create("sqlite", database=str(self._file)).render_as_string()
         with self._at_work():
             self._storage = optuna.storages.RDBStorage(
@@ -52,13 +56,16 @@ class SearchDatabase:
     def trials(self) -> list[FrozenTrial]:
         """All trials that run or have ended, in the order in which they were added; not to be changed."""
         with self._at_work():
-            there = self._study.get_trials(deepcopy=False)
-            return [trial for trial in there if trial.state != TrialState.WAITING]
+            ended = sum(trial.state.is_finished() for trial in self._trials.values())
+            if self._counts() != (len(self._trials), ended):  # another copy of this search has written
+                there = self._study.get_trials(deepcopy=False)
+                self._trials = {trial.number: trial for trial in there if trial.state != TrialState.WAITING}
+            return list(self._trials.values())
 
     def add(self, trial: FrozenTrial) -> None:
         """Adds a trial with its parameters and attributes in one transaction: after a kill it is whole or not there."""
         with self._at_work():
-            self._study.add_trial(trial)
+            self._keep(self._storage.create_new_trial(self._key, template_trial=trial))
 
     def finish(
         self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, attributes: Mapping[str, Any]
@@ -69,6 +76,18 @@ class SearchDatabase:
             for name, value in attributes.items():  # before its end, after which Optuna takes none
                 self._storage.set_trial_user_attr(key, name, value)
             self._study.tell(trial.number, values, state)
+            self._keep(key)
+
+    def _counts(self) -> tuple[int, int]:
+        """How many trials the file holds, and how many of them have ended; Optuna would read them all to count them."""
+        with self._storage.engine.connect() as connection:
+            rows = connection.execute(COUNTS, {"study": self._key}).all()
+        counts = {TrialState[state]: int(count) for state, count in rows if state != TrialState.WAITING.name}
+        return sum(counts.values()), sum(count for state, count in counts.items() if state.is_finished())
+
+    def _keep(self, key: int) -> None:
+        kept = self._storage.get_trial(key)
+        self._trials[kept.number] = kept
 
     def _begin(self, metrics: Sequence[str], plan: Mapping[str, Any]) -> None:
         there = self._study.user_attrs.get(PLAN)

@@ -8,11 +8,12 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 
+from trainables.node_notice import NodeNotice
 from trainables.protocol import JoinRequest, News, NotResidentError
 from trainables.settings import TrialSettings
 
@@ -53,6 +54,7 @@ class BaseModelHost:
         self._load_error: str | None = None
         self._watched: dict[str, _Watched] = {}  # by trial id
         self._last_watch = self._last_status = 0.0
+        self._notice = NodeNotice(watch_cloud=settings.device == "cuda")
         threading.Thread(target=self._live, name="training", daemon=True).start()
 
     # -- messages -----------------------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class BaseModelHost:
         with self._news:
             while len(resident.reports) <= seen and not resident.outcome and time.monotonic() < deadline:
                 self._news.wait(min(0.25, timeout_seconds))
-        return self._resident(trial_id, incarnation).news(seen)
+        return replace(self._resident(trial_id, incarnation).news(seen), leaving=self._notice.leaving)
 
     def state(self, trial_id: str, incarnation: int) -> bytes:
         """The adapter's checkpoint, taken between two steps. Raises NotResidentError."""

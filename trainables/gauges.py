@@ -43,10 +43,32 @@ GAUGES = (
     GaugeKind("host_tokens_per_second", "Training tokens of all adapters on a host, from their last steps", HOST),
     GaugeKind("host_busy_ratio", "Part of its time that a host has not waited, since its first step", HOST),
     GaugeKind("host_memory_allocated_bytes", "Memory that torch holds on a host's card", HOST),
+    GaugeKind("host_memory_predicted_bytes", "Peak that is predicted of a base with the adapters at work on it", HOST),
     GaugeKind("host_power_watts", "What a host's card draws", HOST),
     GaugeKind("study_trials", "Trials that have ended, by how", (*STUDY, "status")),
     GaugeKind("study_hypervolume", "What the front covers, in the objectives' units", STUDY),
 )
+
+
+@dataclass(frozen=True)
+class PredictedMemory:
+    """What the memory model says of a trial: the bytes that it adds to its host, and those of the base under it."""
+
+    adapter_bytes: int
+    base_bytes: int
+
+
+def predicted_host_bytes(
+    statuses: Iterable[ResidentStatus], predicted: Mapping[str, PredictedMemory]
+) -> dict[str, float]:
+    """The predicted peak of a host with the trials at work on it, as `host_samples` takes it; empty where nothing is
+    known of one of them, or none is there."""
+    at_work = [predicted.get(status.trial_id) for status in statuses if status.phase != "ended"]
+    known = [one for one in at_work if one is not None]
+    if not known or len(known) < len(at_work):
+        return {}
+    total = max(one.base_bytes for one in known) + sum(one.adapter_bytes for one in known)
+    return {"memory_predicted_bytes": float(total)}
 
 
 def trial_samples(statuses: Iterable[ResidentStatus]) -> list[Sample]:

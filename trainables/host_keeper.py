@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.base_model_host import BaseModelHost, HostSettings
-from trainables.gauges import host_samples, trial_samples
+from trainables.gauges import PredictedMemory, host_samples, predicted_host_bytes, trial_samples
 from trainables.protocol import ResidentStatus
 from trainables.ray_gauges import RayGauges
 from trainables.settings import TrialSettings
@@ -45,10 +45,12 @@ class HostKeeper:
         self._prepared: dict[tuple[str, str], Any] = {}  # node and precision -> handle, for a phase that has not begun
         self._next: NextHost | None = None
         self._incarnations: dict[str, int] = {}
-        self._statuses: dict[str, ResidentStatus] = {}
+        self._statuses: dict[str, tuple[str, ResidentStatus]] = {}  # by trial: the host that spoke of it last, its word
+        self._known: set[str] = set()  # all trials that any host has spoken of
         self._seconds: dict[str, dict[str, float]] = {}  # by host
         self._alone: set[str] = set()  # suspects at work
         self._deaths_alone: dict[str, int] = {}
+        self._predicted: dict[str, PredictedMemory] = {}  # by trial
         self._gauges = RayGauges(Path(study_directory).name)
 
     def __repr__(self) -> str:
@@ -94,19 +96,26 @@ class HostKeeper:
         self, statuses: Sequence[ResidentStatus], host: str, seconds: dict[str, float], device: dict[str, float]
     ) -> None:
         """A host's word on its residents, on where its time goes, and on its card; it goes to the charts as well."""
-        for status in statuses:
-            self._statuses[status.trial_id] = status
+        for trial_id in [name for name, (speaker, _) in self._statuses.items() if speaker == host]:
+            del self._statuses[trial_id]  # else thousands that have ended would be told of again and again
+        self._statuses |= {status.trial_id: (host, status) for status in statuses}
+        self._known |= {status.trial_id for status in statuses}
         self._make_next()
         self._seconds[host] = seconds
-        self._gauges.set([*trial_samples(statuses), *host_samples(host, statuses, seconds, device)])
+        values = {**device, **predicted_host_bytes(statuses, self._predicted)}
+        self._gauges.set([*trial_samples(statuses), *host_samples(host, statuses, seconds, values)])
+
+    def note_predicted(self, trial_id: str, predicted: PredictedMemory) -> None:
+        """What a trial that begins is predicted to take, for the charts."""
+        self._predicted[trial_id] = predicted
 
     def host_seconds(self) -> dict[str, dict[str, float]]:
         """Where every host's time has gone, by the host's name: seconds by phase."""
         return self._seconds
 
     def statuses(self) -> dict[str, ResidentStatus]:
-        """The last word on every trial, for the live table."""
-        return self._statuses
+        """The last word on every trial that is on a host, or was when its host died, for the live table."""
+        return {trial_id: status for trial_id, (_, status) in self._statuses.items()}
 
     def hosts(self) -> list[Any]:
         """The living hosts' handles."""
@@ -131,8 +140,8 @@ class HostKeeper:
 
     def _make_next(self) -> None:
         """Costs are measured alone, so nothing loads while a trial is measured or still to come."""
-        following, phases = self._next, [status.phase for status in self._statuses.values()]
-        if following is None or len(phases) < following.after_trials or {"loading", "measuring"} & set(phases):
+        following, phases = self._next, {status.phase for _, status in self._statuses.values()}
+        if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & phases:
             return
         self._next = None
         if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes:

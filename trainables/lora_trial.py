@@ -19,6 +19,7 @@ POLL_SECONDS = 5.0
 ANSWER_SECONDS = 300.0  # a host that does not answer for so long counts as dead
 LOAD_SECONDS = 3600.0  # a large base model may have to be fetched and quantized first
 CHECKPOINT_SECONDS = 30.0
+LEAVING_SECONDS = 5.0  # between checkpoints on a node that is about to be taken away
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints
 MAX_HOST_DEATHS = 10  # without a step of progress in between
 MAX_DEATHS_ALONE = 2  # with this trial as the only one at work: it is the guilty one
@@ -144,7 +145,7 @@ class LoraTrial(tune.Trainable):
         self._seen += len(news.reports)
         self._step = news.step
         fresh = [report for report in news.reports if report.step > self._told_step]
-        due = self._checkpoint_due() and news.step - max(told_at, self._state_step) >= REPORT_STEPS
+        due = self._checkpoint_due(news.leaving) and self._has_progress(news, told_at)
         if not fresh and not due:
             return None
         result: dict[str, Any] = {"study_trial_id": self._trial_id, "step": news.step}
@@ -157,9 +158,16 @@ class LoraTrial(tune.Trainable):
             result["should_checkpoint"] = True
         return result
 
-    def _checkpoint_due(self) -> bool:
+    def _checkpoint_due(self, leaving: bool) -> bool:
         pause = max(CHECKPOINT_SECONDS, self._state_seconds / CHECKPOINT_SHARE)
+        if leaving:
+            pause = max(LEAVING_SECONDS, self._state_seconds)
         return time.monotonic() - self._state_time > pause
+
+    def _has_progress(self, news: News, told_at: int) -> bool:
+        if news.leaving:
+            return news.step > self._state_step
+        return news.step - max(told_at, self._state_step) >= REPORT_STEPS
 
     def _fetch_state(self) -> None:
         started = time.monotonic()

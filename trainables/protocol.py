@@ -63,11 +63,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class News:
-    """A host's answer to a trial: the reports it has not seen yet, and the outcome once there is one."""
+    """A host's answer to a trial: the reports it has not seen yet, and the outcome once there is one.
+
+    `leaving`: the host's node is about to be taken away, and what is not in a checkpoint by then is lost.
+    """
 
     reports: tuple[Report, ...]
     outcome: Outcome | None
     step: int
+    leaving: bool = False
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ START_SECONDS = 120.0
 LONG_STEPS = 800  # of the studies that something happens to in the middle
 MEMORY = "--object-store-memory=100000000"
 STEP_SECONDS = 300.0
+NOTICE_SECONDS = 25.0  # of the 30 s that the shorter of the clouds' notices leaves
 SPACE = {"precision": "fp32", "rank": {"choice": [2, 8]}, "target_modules": "q_v", "learning_rate": 1.0e-3}
 
 
@@ -57,6 +58,7 @@ class Cluster:
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_API_SERVER_ADDRESS": self.address, "HF_HUB_OFFLINE": "1", "HOME": str(folder),
+            "LORA_FRONTIER_TRACEBACK": "1",
             "LORA_FRONTIER_CACHE": str(folder / "cache"), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }  # fmt: skip
         self.nodes: list[subprocess.Popen[bytes]] = []
@@ -77,10 +79,9 @@ class Cluster:
             time.sleep(1.0)
 
     def start_worker(self) -> None:
-        """Adds a node of two cores."""
-        self._start(
-            f"--address=127.0.0.1:{self.gcs}", "--num-cpus=2", "--num-gpus=0", "--object-store-memory=100000000"
-        )
+        """Adds a node of two cores, with a folder of its own as on another machine: a node takes its code along."""
+        folder = self.folder / f"w{len(self.nodes)}"  # short: sockets in it have long names
+        self._start(f"--address=127.0.0.1:{self.gcs}", "--num-cpus=2", "--num-gpus=0", f"--temp-dir={folder}", MEMORY)
 
     def lose_worker(self) -> int:
         """Kills the last node with all that runs on it; answers how many processes that were."""
@@ -91,10 +92,23 @@ class Cluster:
                 process.kill()
         return len(lost)
 
+    def drain_worker(self) -> str:
+        """Has Ray drain the nodes but the head, as a cloud's notice does; answers what it says."""
+        listed = self.run("ray", "list", "nodes", f"--address={self.address}", "--format=json")
+        nodes = json.loads(listed.stdout[listed.stdout.index("[") :])
+        said = []
+        for node in nodes:
+            if node["state"] == "ALIVE" and not node["is_head_node"]:
+                drain = ["ray", "drain-node", f"--address=127.0.0.1:{self.gcs}", f"--node-id={node['node_id']}"]
+                reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice"]
+                said.append(self.run(*drain, *reason, "--deadline-remaining-seconds=120").stdout.strip())
+        return " / ".join(said)
+
     def trials_at_work(self) -> int:
         """How many hosts' trials wait for news, on all nodes together: with one adapter a host, so many train."""
         found = 0
-        for process in [each for node in self.nodes for each in psutil.Process(node.pid).children(recursive=True)]:
+        living = [psutil.Process(node.pid) for node in self.nodes if node.poll() is None]
+        for process in [each for node in living for each in node.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
                 found += "BaseModelHost.advance" in " ".join(process.cmdline())
         return found
@@ -224,20 +238,44 @@ def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
 
 def outlives_a_node(there: Cluster) -> tuple[bool, str]:
     """Trials on a node that is lost in the middle go on elsewhere, to the same perplexity."""
-    undisturbed = there.study("submit", str(_study(there, "whole", max_steps=LONG_STEPS)), "--wait")
+    expected, job_id = _on_two_nodes(there, "torn")
+    time.sleep(4.0)
+    return _after_a_loss(there, job_id, expected)
+
+
+def saves_before_a_node_leaves(there: Cluster) -> tuple[bool, str]:
+    """Trials on a node that Ray drains, as for a spot machine that is taken away, write checkpoints before it goes."""
+    expected, job_id = _on_two_nodes(there, "left")
+    said = there.drain_worker()
+    began = time.monotonic()
+    files = _directory(there, job_id) / "tune"
+    _wait(lambda: list(files.glob("*/*/checkpoint_*/training.safetensors")), f"a checkpoint ({said})")
+    saved = time.monotonic() - began
+    good, text = _after_a_loss(there, job_id, expected)
+    return good and saved < NOTICE_SECONDS, f"a checkpoint {saved:.1f} s after the notice; {text}"
+
+
+def _on_two_nodes(there: Cluster, name: str) -> tuple[dict[str, float], str]:
+    """Perplexities of an undisturbed study, and the job of the same study that trains on two nodes now."""
+    undisturbed = there.study("submit", str(_study(there, f"{name}-not", max_steps=LONG_STEPS)), "--wait")
     expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
     there.start_worker()
     time.sleep(15.0)
-    job_id = _job_id(there.study("submit", str(_study(there, "torn", max_steps=LONG_STEPS))).stdout)
-    directory = _directory(there, job_id)
+    job_id = _job_id(there.study("submit", str(_study(there, name, max_steps=LONG_STEPS))).stdout)
     _wait(lambda: there.trials_at_work() > 1, "two trials at work")
-    time.sleep(4.0)
+    return expected, job_id
+
+
+def _after_a_loss(there: Cluster, job_id: str, expected: dict[str, float]) -> tuple[bool, str]:
+    """Loses the last node now; what the study then comes to."""
+    directory = _directory(there, job_id)
     lost = there.lose_worker()
     ended = there.study("logs", job_id, "--follow")
     found = _perplexities(directory)
     same = set(found) == set(expected) and all(abs(found[one] / expected[one] - 1) < 1e-6 for one in expected)
+    good = ended.returncode == 0 and same
     text = f"{lost} processes lost; exit code {ended.returncode}, {len(_records(directory))} records, same: {same}"
-    return ended.returncode == 0 and same, text if same else f"{text}; {_tail(ended.stdout)}"
+    return good, text if good else f"{text}; {_tail(ended.stdout, 60)}"
 
 
 STEPS: dict[str, Callable[[Cluster], tuple[bool, str]]] = {
@@ -247,6 +285,7 @@ STEPS: dict[str, Callable[[Cluster], tuple[bool, str]]] = {
     "ray-submit": takes_rays_own_submit,
     "stop": stops_and_goes_on,
     "node-lost": outlives_a_node,
+    "node-leaves": saves_before_a_node_leaves,
 }
 
 

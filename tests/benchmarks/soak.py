@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -56,6 +57,7 @@ class Round:
         self.directory = directory
         self.driver = start("run", str(file), "--out", str(directory))
         self.seen: dict[str, str] = {}
+        self.said = ""
 
     def note_records(self) -> None:
         """Remembers what stands in the results: it must not change any more."""
@@ -64,9 +66,14 @@ class Round:
 
     def end_driver(self, number: signal.Signals) -> None:
         """Ends the driver by a signal, and waits until what it owned has gone as well."""
+        self.await_driver(number)
+
+    def await_driver(self, number: signal.Signals | None = None) -> None:
+        """Waits until the driver has ended, by a signal or by itself, and what it owned has gone as well."""
         ours = [child for child in psutil.Process(self.driver.pid).children(recursive=True) if is_ours(child)]
-        self.driver.send_signal(number)
-        self.driver.communicate(timeout=180)
+        if number is not None:
+            self.driver.send_signal(number)
+        self.said, _ = self.driver.communicate(timeout=180)
         psutil.wait_procs(ours, timeout=60)  # Ray's own agents take their time
         self.note_records()
 
@@ -135,6 +142,13 @@ def tear_checkpoint(one: Round) -> None:
     one.resume()
 
 
+def fill_disk(one: Round) -> None:
+    """The driver finds no room for anything more, as on a full disk; it must end by itself."""
+    psutil.Process(one.driver.pid).rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    one.await_driver()
+    one.resume()
+
+
 FAULTS: dict[str, Callable[[Round], None]] = {
     "host killed": kill_host,
     "trial killed": kill_trial,
@@ -142,6 +156,7 @@ FAULTS: dict[str, Callable[[Round], None]] = {
     "driver stopped": stop_driver,
     "results torn": tear_results,
     "checkpoints torn": tear_checkpoint,
+    "disk full": fill_disk,
 }
 
 

@@ -15,7 +15,8 @@ from study.phases import StudyPhase, study_phases
 from study.planner import Node, PlanError
 from tests.made_up_studies import write_study_file
 from tests.plan_cases import GIB, LLAMA_3_8B, cards, cpus, workload
-from trainables.memory_model import predict_pack
+from tests.plan_cases import config as make_config
+from trainables.memory_model import base_bytes, predict_pack
 
 ONE_CARD = (Node(8, 1),)
 SPACE = {
@@ -144,3 +145,13 @@ def together(phase: StudyPhase, own: list[TrialConfig], forecast: Forecast) -> N
                 free, there = free - share, [*there, fit]
         pack = predict_pack(LLAMA_3_8B, there[0].setting, [fit.load for fit in there])
         assert pack.needed_bytes <= there[0].capacity_bytes
+
+
+def test_the_charts_prediction_is_the_base_and_never_less_than_the_pack() -> None:
+    forecast = t4s()
+    small, large = (forecast.memory(make_config(rank=rank)) for rank in (8, 64))
+    fits = [forecast.fit(make_config(rank=rank)) for rank in (8, 64)]
+    assert small.base_bytes == large.base_bytes == base_bytes(LLAMA_3_8B, fits[0].setting)
+    pack = predict_pack(LLAMA_3_8B, fits[0].setting, [one.load for one in fits])
+    together = small.base_bytes + small.adapter_bytes + large.adapter_bytes
+    assert pack.needed_bytes <= together < 1.2 * pack.needed_bytes

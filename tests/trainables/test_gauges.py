@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from trainables.gauges import GAUGES, Sample, host_samples, study_samples, trial_samples
+from trainables.gauges import (
+    GAUGES,
+    PredictedMemory,
+    Sample,
+    host_samples,
+    predicted_host_bytes,
+    study_samples,
+    trial_samples,
+)
 from trainables.protocol import ResidentStatus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +58,15 @@ def test_a_host_sums_over_those_at_work() -> None:
     assert "host_busy_ratio" not in {one.name for one in host_samples("1 nf4", [], {}, {})}
 
 
+def test_a_host_is_predicted_to_take_its_base_and_the_adapters_at_work() -> None:
+    statuses = [ResidentStatus("t0", "training", 3, 10), ResidentStatus("t1", "measuring", 0, 10)]
+    ended = ResidentStatus("t2", "ended", 10, 10)
+    predicted = {"t0": PredictedMemory(5, 100), "t1": PredictedMemory(7, 100), "t2": PredictedMemory(11, 100)}
+    assert predicted_host_bytes([*statuses, ended], predicted) == {"memory_predicted_bytes": 112.0}
+    assert predicted_host_bytes([ended], predicted) == {}
+    assert predicted_host_bytes([*statuses, ResidentStatus("t3", "training", 0, 10)], predicted) == {}
+
+
 def test_a_study_counts_its_ends() -> None:
     found = study_samples(["complete", "failed", "complete"], 4.5)
     assert found == [
@@ -62,7 +79,7 @@ def test_a_study_counts_its_ends() -> None:
 
 def test_samples_have_the_tags_of_their_gauge() -> None:
     status = ResidentStatus("t0", "training", 3, 10, train_loss=1.0, perplexity=2.0)
-    device = {"memory_allocated_bytes": 1.0, "power_watts": 1.0}
+    device = {"memory_allocated_bytes": 1.0, "memory_predicted_bytes": 1.0, "power_watts": 1.0}
     samples = [*trial_samples([status]), *host_samples("h", [status], {"all": 1.0}, device), *study_samples(["x"], 1.0)]
     assert {sample.name for sample in samples} == set(NAMES)
     for sample in samples:

@@ -69,3 +69,20 @@ def test_another_precision_on_a_device_ends_the_host_there(keeper: Any) -> None:
 
 def test_incarnations_rise_by_trial(keeper: Any) -> None:
     assert [keeper.keeper.next_incarnation(name) for name in "aabab"] == [0, 1, 0, 2, 1]
+
+
+def test_a_trial_that_its_host_let_go_is_told_of_no_more_unless_another_has_it(keeper: Any) -> None:
+    def tell(host: str, **phases: str) -> None:
+        statuses = [ResidentStatus(name, phase, 0, 4) for name, phase in phases.items()]  # type: ignore[arg-type]
+        keeper.keeper.note_statuses(statuses, host, {}, {})
+
+    tell("one", a="ended", b="training")
+    tell("two", c="training")
+    tell("one", b="training")
+    assert set(keeper.keeper.statuses()) == {"b", "c"}
+    tell("two", c="training", b="measuring")  # it moved on
+    tell("one")
+    assert {name: status.phase for name, status in keeper.keeper.statuses().items()} == {
+        "c": "training",
+        "b": "measuring",
+    }
