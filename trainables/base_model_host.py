@@ -211,7 +211,12 @@ def device_values(settings: HostSettings) -> dict[str, float]:
     return values if power is None else {**values, "power_watts": power}
 
 
-def make_engine(settings: HostSettings, keep_adapter: Any, between: Callable[[], None], note_alone: Any) -> Any:
+def make_engine(
+    settings: HostSettings,
+    keep_adapter: Any,
+    between: Callable[[], None] = lambda: None,
+    note_alone: Any = lambda trial_id, begins: None,
+) -> Any:
     """Loads the base model and the data, and makes the engine over them."""
     import torch
 

@@ -54,6 +54,9 @@ ALONE_WORDS = """\
 Llama-3-8B's shapes with random weights, NF4 with double quantization, fp16 products, activation checkpointing, one row
 a step, no dropout; PEFT with FlashAttention, in which the card is busy for less time. The wall time is mostly launches,
 which a slower card hides; "busy" is what the card computes. Packs of 2, 4 and 8: the README."""
+SEVERAL_WORDS = """\
+Llama-3-8B's shapes with random weights, one row of up to 512 tokens a step, checkpointing. Whole layers are on one card
+or the other, and rows go through them in turn: two cards hold more, and are no faster than one."""
 PREDICTED_WORDS = f"""\
 The peak of training alone, one row of {TOKENS} tokens, a quarter of them targets, checkpointing, on one card, not
 calibrated. Out of memory: that, or a moment of generating, does not fit beside CUDA's context. Over several cards of
@@ -61,7 +64,7 @@ one machine, or with your rows: `python -m study plan STUDY.yaml --gpu NAME --gp
 MISSING = """\
 ## Not measured yet
 
-- Anything on a T4, and anything on a cluster of several cards: none was at hand. Rows for it above are predictions.
+- Anything on a T4, and anything on a cluster of several machines: none was at hand. A T4's rows are predictions.
 - The quality of Llama-3 models: their weights are gated. Memory and speed do not depend on weights' values, so that
   random ones do for those; perplexity and accuracy they cannot give.
 - More than one seed of the grid: how much the seed matters is in no interval above.
@@ -76,7 +79,9 @@ def page() -> str:
     studies = [load_study(file.parent) for file in sorted(RESULTS.glob("*/study.yaml"))]
     tables = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob("memory_table_*.json"))]
     step = json.loads((RESULTS / "packed_step_h100.json").read_text(encoding="utf-8"))
+    two = json.loads((RESULTS / "several_cards_h100.json").read_text(encoding="utf-8"))
     parts = [INTRODUCTION, *map(study_section, studies), *map(memory_section, tables), alone_section(step)]
+    parts.append(several_cards_section(two))
     return "\n".join([*parts, prediction_section(), MISSING])
 
 
@@ -212,6 +217,31 @@ def _alone_row(cells: Mapping[tuple[str, int, str], Any], targets: str, tokens: 
     times = [f"{1000 * cell[kind]:.0f} ms" for kind in ("wall", "busy") for cell in (ours, peft)]
     peaks = [format_value("peak_memory_bytes", cell["peak_bytes"]) for cell in (ours, peft)]
     return (f"nf4, rank {rank}, {targets}", str(tokens), *peaks, *times)
+
+
+def several_cards_section(found: Mapping[str, Any]) -> str:
+    """A base model over two cards that are each too small for it, beside NF4 on one of them."""
+    headings = (
+        "configuration", "cards", "peak memory of each", "in sum", "train tokens/s", "predicted peak of each",
+    )  # fmt: skip
+    device = found["rows"][0]["device"]
+    return "\n".join([
+        f"## Two cards that hold a 16-bit base model together, each a {device['name']} capped at 14.56 GiB\n",
+        f"{SEVERAL_WORDS}\n",
+        markdown_table(headings, [_several_row(row) for row in found["rows"]]),
+    ])  # fmt: skip
+
+
+def _several_row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    config, measured = TrialConfig.from_dict(row["config"]), row["measured_bytes"]
+    peaks, predicted = (
+        ", ".join(format_value("peak_memory_bytes", one) for one in some) for some in (measured, row["predicted_bytes"])
+    )
+    return (
+        f"{config.precision}, rank {config.rank}, {config.target_set}", str(len(measured)), peaks,
+        format_value("peak_memory_bytes", sum(measured)),
+        format_value("train_tokens_per_second", row["measurements"]["train_tokens_per_second"]), predicted,
+    )  # fmt: skip
 
 
 def prediction_section() -> str:

@@ -34,8 +34,9 @@ def test_what_fits_needs_no_more_than_a_card_can_hold_and_the_rest_more():
 
 
 def measured_rows():
-    text = (RESULTS / "memory_table_h100_llama_3_8b_nf4.json").read_text(encoding="utf-8")
-    return [row for row in json.loads(text)["rows"] if row["status"] == "measured"]
+    text = (RESULTS / "memory_table_h100.json").read_text(encoding="utf-8")
+    rows = (row for row in json.loads(text)["rows"] if row["status"] == "measured")
+    return [row for row in rows if (row["model"], row["setting"]["precision"]) == ("llama-3-8b", "nf4")]
 
 
 def fit_of(row, limit_bytes: int) -> Fit:

@@ -278,14 +278,12 @@ def error_of(row) -> float:
 
 @pytest.mark.parametrize(
     ("tuned", "fewest", "median", "worst"),
-    [(True, 19, 0.02, 0.05), (False, 6, 0.03, 0.07)],
+    [(True, 38, 0.02, 0.05), (False, 24, 0.03, 0.07)],
     ids=["llama-3-8b", "other models"],
 )
 def test_the_measured_table(tuned, fewest, median, worst):
     """Nothing was fitted to the other models' rows."""
     errors = [error_of(row) for row in table_rows() if (row["model"] == "llama-3-8b") == tuned]
-    if not errors and not tuned:
-        pytest.skip("no other model was measured on a card yet")
     assert len(errors) >= fewest
     assert statistics.median(errors) <= median
     assert max(errors) <= worst
@@ -293,9 +291,13 @@ def test_the_measured_table(tuned, fewest, median, worst):
 
 @pytest.mark.parametrize("row", table_rows(), ids=lambda row: f"{row['model']} {row['setting']['precision']}")
 def test_the_measured_base(row):
-    """What is allocated before any adapter is there, against the sum of weights; 1 % for rounding and libraries."""
+    """What is allocated before any adapter is there, against the sum of weights; 0.1 % for rounding.
+
+    The first model was loaded into a fresh process; cuBLAS kept its workspaces for those that followed it there.
+    """
     load = {**row["load"], "target_modules": tuple(row["load"]["target_modules"])}
     components = predict(ModelShape(**row["shape"]), MemorySetting(**row["setting"]), AdapterLoad(**load)).components
     base = sum(components[name] for name in ("base_linears", "embedding_and_head", "norms"))
-    assert base == pytest.approx(row["base_bytes"], rel=0.01)
+    first = (row["model"], row["setting"]["precision"]) == ("llama-3-8b", "nf4")
+    assert base + (0 if first else components["libraries"]) == pytest.approx(row["base_bytes"], rel=0.001)
     assert row["peak_memory_bytes"] > row["base_bytes"]
