@@ -17,7 +17,8 @@ from study.units import format_bytes
 class Admission:
     """A study's search with what cannot fit taken out: it asks as the search does, and answers what may start.
 
-    `record` keeps the record of each trial that may not. `wanted` narrows a grid to the configurations of one phase.
+    `record` keeps the record of each trial that may not. `wanted` narrows a grid to the configurations of one phase;
+    `cards` is how many a search's phase gives to each base model, beyond which its hosts cannot go.
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class Admission:
         forecast: Forecast,
         record: Callable[[TrialRecord], Any],
         wanted: Callable[[TrialConfig], bool] = lambda config: True,
+        cards: int | None = None,
     ) -> None:
         self._study = study
         self._search = search
         self._forecast = forecast
         self._record = record
         self._wanted = wanted
+        self._cards = cards
         self.tell = search.tell  # how trials end is the search's own business
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,13 +54,13 @@ class Admission:
         return [one for one in proposals if self._wanted(one.config) and self._admits(one)]
 
     def _admits(self, proposal: Proposal) -> bool:
-        one, kin = self._forecast.fit(proposal.config), self._forecast.ran_out(proposal.config)
+        one, kin = self._forecast.fit(proposal.config, self._cards), self._forecast.ran_out(proposal.config)
         if one.fits and kin is None:
             return True
         if kin is not None:
             record = kin_record(self._study, proposal, kin)
         else:
-            record = refused_record(self._study, proposal, one, self._forecast)
+            record = refused_record(self._study, proposal, one, self._forecast, self._cards)
         self._record(record)
         self._search.tell(proposal.trial_id, "infeasible", None, record.reason)
         return False
@@ -78,12 +81,14 @@ def refuse_what_never_fits(
         admission.ask(precision)  # nothing of these is admitted: it goes through them all
 
 
-def refused_record(study: str, proposal: Proposal, one: Fit, forecast: Forecast) -> TrialRecord:
+def refused_record(
+    study: str, proposal: Proposal, one: Fit, forecast: Forecast, cards: int | None = None
+) -> TrialRecord:
     """The record of a trial that was never started, with the components of what it would need."""
     card = forecast.target.card
     needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
     where = "the machine" if card is None else f"one {card.name}"
-    helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target))
+    helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target_of(cards)))
     reason = f"predicted not to fit: it needs {needed}, and {where} can hold {there}"
     return TrialRecord(
         study=study,
@@ -91,7 +96,7 @@ def refused_record(study: str, proposal: Proposal, one: Fit, forecast: Forecast)
         status="infeasible",
         config=proposal.config,
         reason=f"{reason}; what would make it fit: {helps}" if helps else reason,
-        predictions=forecast.predictions(proposal.config),
+        predictions={"peak_memory_bytes": one.peak_memory_bytes},
         infeasible=infeasible_facts(one),
     )
 

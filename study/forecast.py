@@ -4,7 +4,7 @@ no ray)"""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
@@ -36,12 +36,16 @@ class Forecast:
     _fits: dict[tuple[object, ...], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
     _ran_out: dict[tuple[object, ...], TrialRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def fit(self, config: TrialConfig) -> Fit:
-        """Whether and how the configuration fits."""
-        key = footprint(config)
+    def fit(self, config: TrialConfig, cards: int | None = None) -> Fit:
+        """Whether and how the configuration fits; its base model over at most so many `cards`, if that is given."""
+        key = (*footprint(config), cards)
         if key not in self._fits:
-            self._fits[key] = fit(config, self.workload, self.target)
+            self._fits[key] = fit(config, self.workload, self.target_of(cards))
         return self._fits[key]
+
+    def target_of(self, cards: int | None) -> Target:
+        """The target, of which a base model may have at most so many cards (None: as many as one machine has)."""
+        return self.target if cards is None else replace(self.target, per_node=min(self.target.per_node, cards))
 
     def largest_bytes(self, precision: str) -> int:
         """The most that a configuration of that precision takes, of those that have been looked at."""

@@ -21,6 +21,11 @@ class StudyPhase:
     phase: Phase
     footprints: frozenset[tuple[object, ...]] | None = None
 
+    @property
+    def cards_at_most(self) -> int | None:
+        """How many cards a trial's base model may have: a grid's fit as they are, a search's take what is there."""
+        return None if self.footprints is not None else self.phase.cards
+
     def holds(self, config: TrialConfig) -> bool:
         """Whether the configuration runs in this phase."""
         if config.precision != self.phase.precision:

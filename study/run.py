@@ -141,7 +141,7 @@ def _run_phase(study: StudyRun, own: StudyPhase, start: Start, keeping: Keeping)
     search: StudySearch | Admission = study.search
     unfinished = [one for one in study.search.unfinished() if own.holds(one.config)]
     if forecast:
-        search = Admission(study.config.name, study.search, forecast, keeping.append, own.holds)
+        search = Admission(study.config.name, study.search, forecast, keeping.append, own.holds, own.cards_at_most)
         unfinished = search.admitted(unfinished)
     scheduler = early_stopping(study.config.early_stopping, study.store.records())
     searcher = TuneSearcher(

@@ -116,3 +116,19 @@ def test_a_phase_asks_for_its_own_configurations_alone(tmp_path: Path, forecast:
     assert left is not None
     assert left.config.rank == 8
     assert admission.admitted([left]) == []
+
+
+def test_a_searchs_phase_of_one_card_refuses_what_takes_two(tmp_path: Path) -> None:
+    """Its hosts hold one card each; a grid would run the same configuration in a phase of two."""
+    several = Forecast(workload(), cards(count=4))
+    search, kept = search_in(tmp_path, "random", precision="fp16"), list[TrialRecord]()
+    proposal = search.ask("fp16")
+    assert proposal is not None
+    assert several.fit(proposal.config).cards == 2
+    assert Admission("s", search, several, kept.append).admitted([proposal]) == [proposal]
+    assert Admission("s", search, several, kept.append, cards=2).admitted([proposal]) == [proposal]
+    assert Admission("s", search, several, kept.append, cards=1).admitted([proposal]) == []
+    (record,) = kept
+    assert record.reason is not None
+    assert "one NVIDIA T4 can hold 13.84 GiB; what would make it fit: precision: nf4; or 2 such cards" in record.reason
+    assert (record.infeasible or {})["requested_bytes"] == several.fit(proposal.config, 1).largest.needed_bytes
