@@ -186,7 +186,14 @@ def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     quiet = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "0"}
     for name, value in {**quiet, "TUNE_MAX_PENDING_TRIALS_PG": "2"}.items():
         monkeypatch.setenv(name, value)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", namespace="searcher")
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        namespace="searcher",
+    )
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test
     yield
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

@@ -1,0 +1,17 @@
+"""What all tests share: which begin first, and that a busy machine fails none of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+LONGEST = ("test_whole_study.py", "test_planner_ray.py")
+
+# Other workers share the processor; where something must be fast, its test says so itself.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files before all others, so that two workers end together; the order within a file stays."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
