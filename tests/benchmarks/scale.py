@@ -63,13 +63,15 @@ class Row:
     search: str
     trial_seconds: float
     seconds: float  # of the whole run, the cluster's start left out
-    first_wave_seconds: float  # until every place had its first trial
+    first_wave_seconds: float  # until all places were taken at once
     window_seconds: float  # from then until the last trial was given out
     idle_share: float | None  # of the cards' time; None where the window is empty
-    wait_ms: Mapping[str, float]  # medians: of a trial, after a report; of a card, between two trials (one at a time)
+    idle_share_at: Mapping[str, float | None]  # in each quarter of the window
+    wait_ms: Mapping[str, Mapping[str, float]]  # of trials after a report, of cards of one place between two trials
+    trial_processes: int
     results_per_second: float
-    driver_ms_per_result: float  # of CPU time
-    driver_ms_per_result_at: Mapping[str, float]  # in each quarter of the window
+    driver_ms_per_result: float | None  # of CPU time
+    driver_ms_per_result_at: Mapping[str, float | None]  # in each quarter of the window
     driver_mib: float  # resident, at the end
     cores_used: Mapping[str, float]  # CPU seconds a second, by part
     machine_busy: float  # of all cores, whatever used them
@@ -123,18 +125,27 @@ def part_of(command: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Times:
-    """When cards were at work: pieces of training as (card, begin, end, trial), and trials' joins as (card, time)."""
+    """When cards were at work: pieces of training as (card, begin, end, trial); and the processes that trials had."""
 
     pieces: Sequence[tuple[str, float, float, str]]
-    joins: Sequence[tuple[str, float]]
+    actors: int = 0  # Tune uses one for trial after trial where it can
 
-    def window(self, places_per_card: int) -> tuple[float, float]:
-        """From the moment when every place had its first trial, until the last trial was given out."""
-        by_card: dict[str, list[float]] = {}
-        for card, moment in self.joins:
-            by_card.setdefault(card, []).append(moment)
-        first = max(sorted(moments)[min(places_per_card, len(moments)) - 1] for moments in by_card.values())
-        return first, max(moment for _, moment in self.joins)
+    def window(self, places: int) -> tuple[float, float]:
+        """From the moment when all places were first taken at once, until the last trial was given out.
+
+        Where they never were, it is empty: both are the latter.
+        """
+        begins: dict[str, float] = {}
+        ends: dict[str, float] = {}
+        for _, begin, end, trial in self.pieces:
+            begins[trial] = min(begin, begins.get(trial, begin))
+            ends[trial] = max(end, ends.get(trial, end))
+        last, taken = max(begins.values()), 0
+        for moment, change in sorted([*((one, 1) for one in begins.values()), *((one, -1) for one in ends.values())]):
+            taken += change
+            if taken >= places:
+                return moment, last
+        return last, last
 
     def idle_share(self, cards: int, begin: float, end: float) -> float | None:
         """The part of the cards' time between two moments in which nothing trained on them; None for no time."""
@@ -146,15 +157,23 @@ class Times:
         busy = sum(map(covered, by_card.values()))
         return 1 - busy / (cards * (end - begin))
 
-    def waits(self) -> dict[str, float]:
-        """Medians in milliseconds: how long trials waited after a report, and cards of one place for the next trial."""
+    def waits(self) -> dict[str, dict[str, float]]:
+        """Milliseconds that trials waited after a report, and cards of one place for the next trial."""
         after_report: list[float] = []
         between: list[float] = []
         for before, after in pairwise(sorted(self.pieces, key=lambda piece: (piece[0], piece[1]))):
             if before[0] == after[0]:
                 (after_report if before[3] == after[3] else between).append(1000 * (after[1] - before[2]))
         found = {"after a report": after_report, "between trials": between}
-        return {name: round(median(values), 1) for name, values in found.items() if values}
+        return {name: spread(values) for name, values in found.items() if values}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, mean, the 95th of a hundred, and the largest."""
+    ordered = sorted(values)
+    last = ordered[int(0.95 * (len(ordered) - 1))]
+    found = {"median": median(ordered), "mean": sum(ordered) / len(ordered), "95 %": last, "largest": ordered[-1]}
+    return {name: round(value, 1) for name, value in found.items()}
 
 
 def covered(intervals: Sequence[tuple[float, float]]) -> float:
@@ -174,11 +193,13 @@ def spent_between(samples: Sequence[Sample], begin: float, end: float) -> tuple[
     return parts, last.time - first.time
 
 
-def driver_ms(times: Times, samples: Sequence[Sample], begin: float, end: float) -> float:
-    """The driver's CPU milliseconds for each result that came between two moments."""
+def driver_ms(times: Times, samples: Sequence[Sample], begin: float, end: float) -> float | None:
+    """The driver's CPU milliseconds for each result that came between two moments; None where none did."""
+    if end <= begin:
+        return None
     parts, seconds = spent_between(samples, begin, end)
     results = sum(begin <= piece[2] < end for piece in times.pieces) / (end - begin) * seconds
-    return 1000 * parts["driver"] / results if results else float("nan")
+    return 1000 * parts["driver"] / results if results else None
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
@@ -248,9 +269,10 @@ def row_of(
 ) -> Row:
     """The row of a study that has run."""
     times = Times(**json.loads((directory / TIMES_FILE).read_text(encoding="utf-8")))
-    begin, end = times.window(options.adapters_per_gpu)
+    begin, end = times.window(gpus * options.adapters_per_gpu)
     parts, seconds = spent_between(samples, begin, end)
-    quarters = [begin + (end - begin) * number / 4 for number in range(5)]
+    bounds = [begin + (end - begin) * number / 4 for number in range(5)]
+    quarters = {f"quarter {number}": pair for number, pair in enumerate(pairwise(bounds), 1)}
     inside = [one for one in samples if begin <= one.time <= end] or samples
     counts = Counter(json.loads(line)["trial_id"] for line in (directory / "results.jsonl").open(encoding="utf-8"))
     results = sum(begin <= piece[2] < end for piece in times.pieces)
@@ -264,12 +286,12 @@ def row_of(
         first_wave_seconds=round(begin - whole[0], 1),
         window_seconds=round(end - begin, 1),
         idle_share=times.idle_share(gpus, begin, end),
+        idle_share_at={name: times.idle_share(gpus, *pair) for name, pair in quarters.items()},
         wait_ms=times.waits() if options.adapters_per_gpu == 1 else {},
+        trial_processes=times.actors,
         results_per_second=results / (end - begin) if end > begin else 0.0,
         driver_ms_per_result=driver_ms(times, samples, begin, end),
-        driver_ms_per_result_at={
-            f"quarter {number}": driver_ms(times, samples, *pair) for number, pair in enumerate(pairwise(quarters), 1)
-        },
+        driver_ms_per_result_at={name: driver_ms(times, samples, *pair) for name, pair in quarters.items()},
         driver_mib=samples[-1].driver_bytes / 2**20,
         cores_used={name: round(value / seconds, 3) for name, value in parts.items()} if seconds else {},
         machine_busy=sum(one.machine_busy for one in inside) / len(inside),
@@ -303,9 +325,10 @@ class Table:
         lines.append("|---" * 8 + "|")
         for row in self.rows:
             idle = "-" if row.idle_share is None else f"{100 * row.idle_share:.1f} %"
+            cost = "-" if row.driver_ms_per_result is None else f"{row.driver_ms_per_result:.1f}"
             lines.append(
                 f"| {row.gpus} x {row.adapters_per_gpu} | {row.trials} | {row.trial_seconds:g} | {idle} "
-                f"| {row.results_per_second:.1f} | {row.driver_ms_per_result:.1f} | {row.driver_mib:.0f} "
+                f"| {row.results_per_second:.1f} | {cost} | {row.driver_mib:.0f} "
                 f"| {100 * row.machine_busy:.0f} % |"
             )
         return "\n".join(lines)

@@ -75,8 +75,8 @@ class SimulatedHosts:
         self._trial_seconds = trial_seconds
         self._residents: dict[str, SimulatedResident] = {}
         self._pieces: list[tuple[str, float, float, str]] = []  # card, begin and end of what was trained, trial
-        self._joins: list[tuple[str, float]] = []
         self._devices: set[Device] = set()
+        self._actors: set[str] = set()  # trial processes that have come
         self._telling: Any = None
 
     async def join(self, device: Device, request: JoinRequest, trial: Any) -> None:
@@ -86,7 +86,7 @@ class SimulatedHosts:
         resident = SimulatedResident(request, device, self._trial_seconds * spread, piece_began=time.time())
         self._residents[request.trial_id] = resident
         self._devices.add(device)
-        self._joins.append((card_name(device), resident.piece_began))
+        self._actors.add(str(trial))
 
     async def advance(self, trial_id: str, incarnation: int, seen: int, timeout_seconds: float) -> News:
         """Waits for news, as a host does; asking with all seen lets the trial train on."""
@@ -112,8 +112,8 @@ class SimulatedHosts:
         self._residents.pop(trial_id, None)
 
     async def told(self) -> dict[str, Any]:
-        """When which card was at work, and when trials came to it."""
-        return {"pieces": self._pieces, "joins": self._joins}
+        """When which card was at work for which trial, and how many processes these had."""
+        return {"pieces": self._pieces, "actors": len(self._actors)}
 
     def _resident(self, trial_id: str) -> SimulatedResident:
         if trial_id not in self._residents:

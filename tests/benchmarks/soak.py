@@ -1,7 +1,8 @@
 """Studies with faults injected until so many have been: what was lost, what came twice, what came out different.
 
-`python -m tests.benchmarks.soak [--faults 50] [--seed 0]` runs a tiny study undisturbed (fp32 on a CPU, one
-adapter at a time), then the same with processes killed and files torn at random moments, gone on with after each.
+`python -m tests.benchmarks.soak [--faults 50] [--seed 0] [--json OUT]` runs a tiny study undisturbed (fp32 on a CPU,
+one adapter at a time), then the same with processes killed, files torn and the disk full at random moments, gone on
+with after each.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -43,6 +45,11 @@ class Outcome:
     twice: int = 0  # with two
     rerun: int = 0  # whose record changed after it had been written
     unlike: int = 0  # with another perplexity than undisturbed, or none
+
+    def plus(self, values: Mapping[str, Any]) -> Outcome:
+        """This outcome and that of an earlier call, as its JSON has it."""
+        numbers = {name: value + values[name] for name, value in asdict(self).items() if name != "faults"}
+        return Outcome(self.faults + Counter(values["faults"]), **numbers)
 
     @property
     def clean(self) -> bool:
@@ -77,9 +84,10 @@ class Round:
         psutil.wait_procs(ours, timeout=60)  # Ray's own agents take their time
         self.note_records()
 
-    def resume(self) -> None:
-        """Goes on."""
+    def resume(self) -> bool:
+        """Goes on; the fault before has hit."""
         self.driver = start("resume", str(self.directory))
+        return True
 
 
 def whole_lines(file: Path) -> list[str]:
@@ -97,59 +105,61 @@ def whole_lines(file: Path) -> list[str]:
 # -- the faults --------------------------------------------------------------------------------------------------------
 
 
-def kill_host(one: Round) -> None:
+def kill_host(one: Round) -> bool:
     """The process that holds the base model."""
-    kill_first(one, "BaseModelHost")
+    return kill_first(one, "BaseModelHost")
 
 
-def kill_trial(one: Round) -> None:
+def kill_trial(one: Round) -> bool:
     """A trial's own process."""
-    kill_first(one, "LoraTrial")
+    return kill_first(one, "LoraTrial")
 
 
-def kill_first(one: Round, name: str) -> None:
-    """Kills a process under the driver by its title, where there still is one."""
-    for process in processes_of(one.driver, name)[:1]:
+def kill_first(one: Round, name: str) -> bool:
+    """Kills a process under the driver by its title; answers whether there still was one."""
+    found = processes_of(one.driver, name)[:1]
+    for process in found:
         process.kill()
+    return bool(found)
 
 
-def kill_driver(one: Round) -> None:
+def kill_driver(one: Round) -> bool:
     """The driver, with -9."""
     one.end_driver(signal.SIGKILL)
-    one.resume()
+    return one.resume()
 
 
-def stop_driver(one: Round) -> None:
+def stop_driver(one: Round) -> bool:
     """The driver, asked to end: trials at work write checkpoints."""
     one.end_driver(signal.SIGTERM)
-    one.resume()
+    return one.resume()
 
 
-def tear_results(one: Round) -> None:
+def tear_results(one: Round) -> bool:
     """The driver killed in the middle of writing a record."""
     one.end_driver(signal.SIGKILL)
     with (one.directory / "results.jsonl").open("ab") as out:
         out.write(b'{"study": "made-up", "trial_id": "t00')
-    one.resume()
+    return one.resume()
 
 
-def tear_checkpoint(one: Round) -> None:
+def tear_checkpoint(one: Round) -> bool:
     """The driver killed, and the newest checkpoint of every trial cut short."""
     one.end_driver(signal.SIGKILL)
     for trial in {file.parents[1] for file in (one.directory / "tune").glob("*/*/checkpoint_*/*.safetensors")}:
         newest = max(trial.glob("checkpoint_*/*.safetensors"), key=lambda file: file.stat().st_mtime)
         newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    one.resume()
+    return one.resume()
 
 
-def fill_disk(one: Round) -> None:
+def fill_disk(one: Round) -> bool:
     """The driver finds no room for anything more, as on a full disk; it must end by itself."""
     psutil.Process(one.driver.pid).rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     one.await_driver()
-    one.resume()
+    return one.resume()
 
 
-FAULTS: dict[str, Callable[[Round], None]] = {
+FAULTS: dict[str, Callable[[Round], bool]] = {
     "host killed": kill_host,
     "trial killed": kill_trial,
     "driver killed": kill_driver,
@@ -171,9 +181,9 @@ def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, unti
             time.sleep(chance.uniform(0.5, 4.0))
             if one.driver.poll() is None:
                 name = chance.choice(list(FAULTS))
-                FAULTS[name](one)
-                outcome.faults[name] += 1
-                injected += 1
+                hit = FAULTS[name](one)
+                outcome.faults[name] += hit
+                injected += hit
                 print(f"{sum(outcome.faults.values()):3} {name}; {len(one.seen)} trials have ended", flush=True)
                 time.sleep(2.0)
         time.sleep(0.2)
@@ -224,13 +234,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=240, help="optimizer steps a trial")
     parser.add_argument("--seconds", type=float, default=7200.0, help="no fault is injected after so many")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="the counts are added to those that are there")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     with tempfile.TemporaryDirectory(prefix="lora-frontier-soak-") as folder:
         until = time.monotonic() + options.seconds
         outcome = soak(Path(folder), options.faults, options.seed, options.steps, until)
-    values = {**asdict(outcome), "faults": dict(outcome.faults)}
+    if options.json and options.json.is_file():
+        outcome = outcome.plus(json.loads(options.json.read_text(encoding="utf-8")))
+    values = {**asdict(outcome), "faults": dict(sorted(outcome.faults.items()))}
     print(json.dumps(values, indent=1))
     if options.json:
         options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

@@ -37,23 +37,24 @@ def test_what_intervals_cover(intervals: list[tuple[float, float]], length: floa
     assert covered(intervals) == length
 
 
-def test_the_window_is_after_every_place_had_a_trial_and_before_the_last_was_given_out() -> None:
-    joins = [("a", 0.0), ("b", 3.0), ("a", 10.0), ("b", 12.0), ("a", 20.0)]
-    pieces = [("a", 0.0, 9.0, "t0"), ("a", 10.0, 20.0, "t2"), ("b", 3.0, 11.0, "t1"), ("b", 12.0, 30.0, "t3")]
-    times = Times(pieces, joins)
-    assert times.window(1) == (3.0, 20.0)
-    assert times.window(2) == (12.0, 20.0)
+def test_the_window_is_from_when_all_places_are_taken_until_the_last_trial_is_given_out() -> None:
+    pieces = [("a", 0.0, 2.0, "t0"), ("a", 3.0, 9.0, "t0"), ("a", 10.0, 20.0, "t2"), ("b", 3.0, 11.0, "t1")]
+    pieces += [("b", 12.0, 30.0, "t3"), ("a", 20.0, 25.0, "t4")]
+    times = Times(pieces)
+    assert times.window(2) == (3.0, 20.0)
+    assert times.window(3) == (20.0, 20.0)  # so many were never at work at once
     # Of 17 s each, card a waited from 9 to 10, and card b from 11 to 12.
     assert times.idle_share(2, 3.0, 20.0) == pytest.approx(2 / 34)
     assert times.idle_share(4, 3.0, 20.0) == pytest.approx(2 / 68 + 0.5)  # a card that never got a trial idles
     assert times.idle_share(2, 5.0, 5.0) is None
-    assert times.waits() == {"between trials": 1000.0}
-    assert Times([*pieces, ("a", 20.5, 21.0, "t2")], joins).waits()["after a report"] == 500.0
+    waits = times.waits()
+    assert waits["after a report"] == {"median": 1000.0, "mean": 1000.0, "95 %": 1000.0, "largest": 1000.0}
+    assert waits["between trials"] == {"median": 1000.0, "mean": 666.7, "95 %": 1000.0, "largest": 1000.0}
 
 
 def test_a_results_cost_is_the_drivers_own_time() -> None:
     samples = [Sample(float(second), {"driver": 0.1 * second, "Ray": 9.0}, 0, 0.5) for second in range(21)]
-    times = Times([("a", second, second + 1.0, "t0") for second in range(20)], [])
+    times = Times([("a", second, second + 1.0, "t0") for second in range(20)])
     parts, seconds = spent_between(samples, 0.1, 9.8)
     assert (parts["driver"], parts["Ray"], seconds) == (pytest.approx(1.0), 0.0, 10.0)
     assert driver_ms(times, samples, 5.0, 15.0) == pytest.approx(100.0)
