@@ -13,9 +13,8 @@ from study.records import TrialRecord
 from study.study_plan import footprint
 from study.study_time import seconds_per_epoch
 from study.targets import CPU
+from trainables.memory_setting import PRECISION_OF_DTYPE
 from trainables.protocol import ENGINE_VERSION
-
-COMPUTE_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def keep_lessons(records: Iterable[TrialRecord], forecast: Forecast) -> int:
@@ -40,7 +39,7 @@ def _comparable(record: TrialRecord, forecast: Forecast) -> bool:
     """Whether the record's peak was measured, on such a card, in the type that was predicted."""
     name, card = str(record.device.get("name") or ""), forecast.target.card
     there = name.startswith("CPU") if card is None else is_of_kind(name, card)
-    compute = COMPUTE_NAMES.get(str(record.device.get("compute_dtype")))
+    compute = PRECISION_OF_DTYPE.get(str(record.device.get("compute_dtype")))
     one = forecast.fit(record.config)
     if one.cards != 1:  # what several cards hold together says nothing of each
         return False

@@ -20,7 +20,6 @@ from trainables.settings import TrialSettings
 WATCH_SECONDS = 1.0  # between looks at whether the trials still live
 STATUS_SECONDS = 0.5  # between words to the keeper
 COMMAND_TIMEOUT_SECONDS = 120.0
-PRECISION_NAMES = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}
 
 
 class HostLoadError(Exception):
@@ -243,12 +242,14 @@ def cards_by_module(settings: HostSettings) -> dict[str, int]:
     from trainables.base_model import compute_dtype
     from trainables.base_split import cards_of_modules
     from trainables.dataset import prepare_dataset
+    from trainables.memory_setting import PRECISION_OF_DTYPE
     from trainables.model_files import inspect, load_tokenizer
     from trainables.model_shape import ModelShape
 
     trial = settings.trial
     rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).train.rows
-    compute = PRECISION_NAMES[str(compute_dtype(settings.precision, torch.device(settings.device)))]
+    dtype = compute_dtype(settings.precision, torch.device(settings.device))
+    compute = PRECISION_OF_DTYPE[str(dtype).removeprefix("torch.")]
     shape = ModelShape.from_info(inspect(trial.base_model))
     longest = max(len(row.tokens) for row in rows)
     return cards_of_modules(shape, trial, settings.precision, compute, longest, settings.cards)

@@ -11,6 +11,7 @@ from search_spaces.trial_config import TrialConfig
 Device = Literal["cuda", "cpu"]
 Attention = Literal["flash", "memory_efficient", "cpu", "math"]  # math alone has tokens x tokens scores
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
+PRECISION_OF_DTYPE = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by torch's names
 
 
 @dataclass(frozen=True)

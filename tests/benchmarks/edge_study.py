@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from tests.benchmarks.study_makespan import CASES, random_llama, study_file, timed, write_data
+from tests.benchmarks.study_makespan import CASES, made_llama, study_file, timed, write_data
 
 RANKS = (2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192)
 EDGE = {
@@ -69,11 +69,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work, context = options.work.resolve(), multiprocessing.get_context("spawn")
-    model = work / "llama-3-8b-shapes"
-    work.mkdir(parents=True, exist_ok=True)
-    builder = context.Process(target=random_llama, args=(model, options.tokenizer))
-    builder.start()
-    builder.join()
+    model = made_llama(work, options.tokenizer)
     write_data(work / "edge-data", EDGE["train"], EDGE["eval"])
     file = work / "edge.yaml"
     file.write_text(yaml.safe_dump(study_file(EDGE, "cuda", model, work / "edge-data")), encoding="utf-8")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.benchmarks.study_makespan import CASES, random_llama, study_file, timed, write_data
+from tests.benchmarks.study_makespan import CASES, made_llama, study_file, timed, write_data
 
 CASE = {**CASES["cuda"], "precisions": ["fp16", "nf4"], "ranks": [8, 64], "rates": [1.0e-4], "steps": 5, "train": 16}
 GIB = 2**30
@@ -46,11 +45,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     work = options.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    model = work / "llama-3-8b-shapes"
-    builder = multiprocessing.get_context("spawn").Process(target=random_llama, args=(model, options.tokenizer))
-    builder.start()
-    builder.join()
+    model = made_llama(work, options.tokenizer)
     write_data(work / "two-data", CASE["train"], CASE["eval"])
     file, out = work / "two.yaml", work / "two-study"
     file.write_text(yaml.safe_dump(study_file(CASE, "cuda", model, work / "two-data")), encoding="utf-8")

@@ -64,6 +64,16 @@ def random_llama(folder: Path, tokenizer: Path) -> None:
             shutil.copy(tokenizer / name, folder / name)
 
 
+def made_llama(work: Path, tokenizer: Path | None) -> Path:
+    """`random_llama` in the work folder, by a process of its own, which gives the card back."""
+    model = work / "llama-3-8b-shapes"
+    work.mkdir(parents=True, exist_ok=True)
+    builder = multiprocessing.get_context("spawn").Process(target=random_llama, args=(model, tokenizer))
+    builder.start()
+    builder.join()
+    return model
+
+
 def smollm2(folder: Path) -> Path:
     """SmolLM2-135M as a folder of safetensors, from the package that carries it."""
     from trainables.model_files import weights_folder
@@ -181,11 +191,7 @@ def main() -> None:
     options = parser.parse_args()
     case, work = CASES[options.device], options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    model = smollm2(work) if options.device == "cpu" else work / "llama-3-8b-shapes"
-    if options.device == "cuda":  # in a process of its own, which gives the card back
-        builder = multiprocessing.get_context("spawn").Process(target=random_llama, args=(model, options.tokenizer))
-        builder.start()
-        builder.join()
+    model = smollm2(work) if options.device == "cpu" else made_llama(work, options.tokenizer)
     write_data(work / "data", case["train"], case["eval"])
     trials = len(configurations(case))
     ours = run_ours(case, options.device, model, work)
