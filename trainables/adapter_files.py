@@ -91,12 +91,24 @@ def _shape(tensor: torch.Tensor) -> str:
 
 def peft_files(adapter: LoraAdapter, base_model_path: str, revision: str) -> dict[str, bytes]:
     """An adapter as the files that `PeftModel.from_pretrained` reads, by name."""
-    tensors = {
-        f"base_model.model.{name}.weight": tensor.cpu().contiguous() for name, tensor in adapter.named_tensors().items()
-    }
+    return as_files(peft_tensors(adapter), adapter.config, base_model_path, revision)
+
+
+def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
+    """Copies of an adapter's weights on the CPU, under the names that PEFT gives them in a file."""
     return {
-        ADAPTER_FILE: save(tensors, metadata={"format": "pt"}),
-        ADAPTER_CONFIG_FILE: json.dumps(peft_config(adapter.config, base_model_path, revision), indent=2).encode(),
+        f"base_model.model.{name}.weight": tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in adapter.named_tensors().items()
+    }
+
+
+def as_files(
+    tensors: Mapping[str, torch.Tensor], config: TrialConfig, base_model_path: str, revision: str
+) -> dict[str, bytes]:
+    """`peft_tensors` as PEFT's two files, by name."""
+    return {
+        ADAPTER_FILE: save(dict(tensors), metadata={"format": "pt"}),
+        ADAPTER_CONFIG_FILE: json.dumps(peft_config(config, base_model_path, revision), indent=2).encode(),
     }
 
 

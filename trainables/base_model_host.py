@@ -36,6 +36,7 @@ class HostSettings:
     device: str  # "cpu" or "cuda"
     threads: int  # of a CPU host; Ray gives an actor without CPUs just one
     cards: int = 1  # that hold the base model together, where the device is "cuda"
+    keep_adapters: bool = True  # whether finished adapters are handed to the keeper
 
 
 class BaseModelHost:
@@ -116,7 +117,8 @@ class BaseModelHost:
 
     def _live(self) -> None:
         try:
-            self._engine = make_engine(self._settings, self._keep_adapter, self._between, self._note_alone)
+            keep = self._keep_adapter if self._settings.keep_adapters else None
+            self._engine = make_engine(self._settings, keep, self._between, self._note_alone)
         except Exception as error:
             self._load_error = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -212,7 +214,7 @@ def device_values(settings: HostSettings) -> dict[str, float]:
 
 def make_engine(
     settings: HostSettings,
-    keep_adapter: Any,
+    keep_adapter: Any = None,
     between: Callable[[], None] = lambda: None,
     note_alone: Any = lambda trial_id, begins: None,
 ) -> Any:

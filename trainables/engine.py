@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from search_spaces.trial_config import TrialConfig
-from trainables.adapter_files import peft_files
+from trainables.adapter_handover import AdapterHandover, KeepAdapter
 from trainables.base_model import BaseModel
 from trainables.blame import Unit, attempt, end_failed, failure_of
 from trainables.dataset import PreparedDataset
@@ -31,15 +31,15 @@ from trainables.settings import TrialSettings
 DEFAULT_PACK = {"cpu": 4, "cuda": 8}
 GRACE_SECONDS, GRACE_OF_STEP = 0.05, 0.05  # how long a step waits for adapters that have just reported
 
-KeepAdapter = Callable[[str, dict[str, bytes]], None]
 NoteAlone = Callable[[str, bool], None]
 
 
 class Engine:
     """One base model, its data, and the adapters resident on it.
 
-    `keep_adapter` takes a finished adapter's files; `between` is called between two passes; `note_alone` is told
-    before and after a suspect works, so that it is known who did when the process dies.
+    `keep_adapter` takes a finished adapter's files, on a thread of its own; without it none are made. `between` is
+    called between two passes; `note_alone` is told before and after a suspect works, so that it is known who did when
+    the process dies.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Engine:
         settings: TrialSettings,
         base: BaseModel,
         dataset: PreparedDataset,
-        keep_adapter: KeepAdapter,
+        keep_adapter: KeepAdapter | None = None,
         between: Callable[[], None] = lambda: None,
         note_alone: NoteAlone = lambda trial_id, begins: None,
     ) -> None:
@@ -55,7 +55,7 @@ class Engine:
         self.base = base
         self.dataset = dataset
         self.residents: dict[str, Resident] = {}
-        self._keep_adapter = keep_adapter
+        self._handover = AdapterHandover(keep_adapter, base.info.path, settings.base_model.revision)
         self._between = between
         self._note_alone = note_alone
         self._model = PackedModel(base.model)
@@ -126,7 +126,7 @@ class Engine:
             ("evaluating", self._evaluate, self._pack_limit),
             ("finishing", self._finish, self._pack_limit),
         ):
-            chosen = [resident for resident in self.residents.values() if resident.phase == phase]
+            chosen = [one for one in self.residents.values() if one.phase == phase and not one.is_handed_over]
             if chosen:
                 self._do(unit, _suspect_first(chosen, most))
                 return True
@@ -138,19 +138,17 @@ class Engine:
         if suspect:
             self._note_alone(suspect.trial_id, True)
         others = [r for r in self.residents.values() if r not in chosen and r.phase != "ended"]
-        phase, began = chosen[0].phase, time.monotonic()
+        work, began = chosen[0].work, time.monotonic()
         attempt(unit, chosen, others, self._bench, self._budget)
-        self._clock.note(phase, began, time.monotonic())
+        self._clock.note(work, began, time.monotonic())
         if suspect:
             self._note_alone(suspect.trial_id, False)
 
     def _train(self) -> bool:
         ready = [r for r in self.residents.values() if r.phase == "training" and r.awaiting_since is None]
-        if not ready:
-            return False
-        if self._worth_waiting():
+        if not ready or self._worth_waiting():
             time.sleep(0.002)
-            return True
+            return bool(ready) or any(resident.is_handed_over for resident in self.residents.values())
         # Those first who have done the fewest steps: cohorts merge again.
         ready.sort(key=lambda resident: resident.member.step)
         self._do(self._step, _suspect_first(ready, self._pack_limit))
@@ -210,11 +208,14 @@ class Engine:
         if unsampled:
             self._quality.sample(unsampled)
             return
-        resident = chosen[0]
-        files = peft_files(resident.member.adapter, self.base.info.path, self.settings.base_model.revision)
-        self._keep_adapter(resident.trial_id, files)
-        footprint = self._footprints.known(resident.config)
-        resident.end(complete_outcome(self._bench, resident, footprint))
+        fresh = [resident for resident in chosen if resident.handover is None]
+        for resident in fresh:
+            resident.handover = self._handover.begin(resident.trial_id, resident.member.adapter)
+        if not fresh:
+            for resident in chosen:
+                self._handover.end(resident.handover)
+            for resident in chosen:
+                resident.end(complete_outcome(self._bench, resident, self._footprints.known(resident.config)))
 
 
 def _suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:

@@ -123,8 +123,6 @@ class HostKeeper:
 
     def keep_adapter(self, trial_id: str, files: dict[str, bytes]) -> None:
         """Writes a finished adapter to `adapters/TRIAL/`."""
-        if not self._keep_adapters:
-            return
         folder = self._adapters / trial_id
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -152,7 +150,10 @@ class HostKeeper:
         device = "cuda" if gpu_ids else "cpu"
         self._hosts_made += 1
         name = f"{self._hosts_made} {precision} on {'card ' + ','.join(gpu_ids) if gpu_ids else 'cpu'} of {node_id[:8]}"
-        settings = HostSettings(self._settings, name, precision, device, self._cpu_threads, max(1, len(gpu_ids)))
+        cards = max(1, len(gpu_ids))
+        settings = HostSettings(
+            self._settings, name, precision, device, self._cpu_threads, cards, self._keep_adapters
+        )  # fmt: skip
         options: dict[str, Any] = {
             "name": f"host {name}",  # in the dashboard; unlike any other, since hosts are numbered
             "num_cpus": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -43,6 +44,7 @@ class Resident:
         self.final: Evaluation | None = None  # the one at the end, with accuracy
         self.test: Evaluation | None = None
         self.samples: tuple[dict[str, Any], ...] | None = None  # None: not written yet
+        self.handover: Future[None] | None = None  # of its adapter's files; None: not begun
         self.phase: Phase = "measuring"
         self.awaiting_since: float | None = None  # reported; its trial has not said yet that it goes on
         self.suspect = False  # it was on a host that died: it works alone until it has taken a step
@@ -72,6 +74,18 @@ class Resident:
         """A checkpoint of weights, optimizer and history."""
         history = replace(self.history, wall_seconds=self.wall_seconds)
         return training_state(self.member, asdict(history))
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether its adapter's files are on their way to the study: until they are there, nothing is left to do."""
+        return self.handover is not None and not self.handover.done()
+
+    @property
+    def work(self) -> str:
+        """Its phase, and at the finish what of it comes next: the last evaluation, samples, or handing over."""
+        if self.phase != "finishing":
+            return self.phase
+        return "evaluating" if self.final is None else "sampling" if self.samples is None else self.phase
 
     def next_phase(self) -> Phase:
         """What is due: an evaluation not yet taken, the finish, or the next step."""

@@ -45,7 +45,7 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
 
     study = load_study(file)
     settings = HostSettings(study.trial, "alone", "nf4", "cuda", 1)
-    engine = make_engine(settings, lambda trial_id, files: None)
+    engine = make_engine(settings)
     rows, training = engine.dataset.train.rows, study.trial.training
     for values in configs:
         config, member = TrialConfig.from_dict(values), None

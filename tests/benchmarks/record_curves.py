@@ -89,7 +89,7 @@ def record_precision(
     from trainables.protocol import JoinRequest
 
     host = HostSettings(settings, f"{precision} of {options.model}", precision, options.device, options.threads)
-    engine = make_engine(host, lambda trial_id, files: None)
+    engine = make_engine(host)
     base_bytes = sum(parameter.numel() * parameter.element_size() for parameter in engine.base.model.parameters())
     waiting = {f"{precision}-{number:03}": config for number, config in enumerate(configs)}
     joined: dict[str, TrialConfig] = {}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.small_models import tiny_llama
@@ -72,7 +74,7 @@ def make_engine(
     )
     base = BaseModel(tiny_llama(), Letters(), INFO, "fp32", torch.float32, torch.device("cpu"))
     dataset = PreparedDataset(rows(20, 1), rows(6, 2), rows(5, 3), "print", (), (), {})
-    return Engine(settings, base, dataset, keep_adapter=lambda trial_id, files: None, **hooks)
+    return Engine(settings, base, dataset, **hooks)
 
 
 def config(rank: int = 4, targets: str = "q_v", rate: float = 2e-2, seed: int = 0, dropout: float = 0.1) -> TrialConfig:
@@ -334,3 +336,39 @@ def test_held_out_questions_stand_beside_their_reference_and_how_likely_it_is():
         assert sample["base_perplexity"] > sample["tuned_perplexity"]  # it has learned something
         assert len(sample["tuned"]) == len(sample["base"]) == 4
         assert sample["tuned"] != sample["base"]
+
+
+def test_a_pack_trains_on_while_a_finished_adapter_is_written():
+    """The first to finish is held back until the others have taken all their steps; its weights are as it left them."""
+    release, kept = threading.Event(), {}
+
+    def keep(trial_id: str, files: dict[str, bytes]) -> None:
+        assert release.wait(60)
+        kept[trial_id] = load(files["adapter_model.safetensors"])
+
+    engine = make_engine(most=1, keep_adapter=keep)
+    join(engine, {"a": config(seed=3), "b": config(8, "all_linear")})
+    b = engine.residents["b"]
+    while b.member.step < b.member.total_steps:
+        assert engine.work()
+        b.awaiting_since = engine.residents["a"].awaiting_since = None
+    assert engine.residents["a"].phase == "finishing"
+    release.set()
+    outcomes = run(engine)
+    assert {outcome.status for outcome in outcomes.values()} == {"complete"}
+    for name, resident in engine.residents.items():
+        for place, tensor in resident.member.adapter.named_tensors().items():
+            assert torch.equal(kept[name][f"base_model.model.{place}.weight"], tensor)
+    assert engine.seconds()["sampling"] >= 0
+
+
+def test_an_adapter_that_cannot_be_written_fails_its_trial_alone():
+    def keep(trial_id: str, files: dict[str, bytes]) -> None:
+        if trial_id == "a":
+            raise OSError(28, "No space left on device")
+
+    engine = make_engine(keep_adapter=keep)
+    join(engine, {"a": config(), "b": config(seed=1)})
+    outcomes = run(engine)
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {"a": "failed", "b": "complete"}
+    assert "No space left on device" in outcomes["a"].reason
