@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,17 @@ def members_of(
     return found
 
 
-def train(model: PackedModel, dataset: PreparedDataset, packs: Sequence[Sequence[int]], limits: PassLimits, half: bool):
+@dataclass(frozen=True)
+class Run:
+    """Losses by step and final perplexities, by member."""
+
+    losses: dict[int, list[float]]
+    perplexities: dict[int, float]
+
+
+def train(
+    model: PackedModel, dataset: PreparedDataset, packs: Sequence[Sequence[int]], limits: PassLimits, half: bool
+) -> Run:
     """Losses by step and final perplexities of every member, trained in these packs."""
     losses: dict[int, list[float]] = {}
     perplexities: dict[int, float] = {}
@@ -57,7 +68,19 @@ def train(model: PackedModel, dataset: PreparedDataset, packs: Sequence[Sequence
         adapters = [member.adapter for member in members]
         for number, one in zip(numbers, evaluate_together(model, adapters, dataset.eval.rows, None, 2048), strict=True):
             perplexities[number] = one.perplexity
-    return losses, perplexities
+    return Run(losses, perplexities)
+
+
+def difference(name: str, one: Run, first: Run) -> dict[str, Any]:
+    """The largest differences between two runs, over the members."""
+    members = one.perplexities
+    return {
+        "run": name,
+        "first_step": max(abs(one.losses[n][0] - first.losses[n][0]) for n in members),
+        "last_step": max(abs(one.losses[n][-1] - first.losses[n][-1]) for n in members),
+        "perplexity": max(abs(one.perplexities[n] / first.perplexities[n] - 1) for n in members),
+        "by_member": {n: one.perplexities[n] / first.perplexities[n] - 1 for n in members},
+    }
 
 
 def main() -> None:
@@ -77,28 +100,24 @@ def main() -> None:
     half = base.compute_dtype == torch.float16
     alone, together = [[number] for number in range(MEMBERS)], [list(range(MEMBERS))]
     runs = {
-        "alone": train(model, dataset, alone, WHOLE_STEP, half),
-        "alone again": train(model, dataset, alone, WHOLE_STEP, half),
-        "alone, pass by pass": train(model, dataset, alone, ONE_BY_ONE, half),
-        "in a pack of 8": train(model, dataset, together, WHOLE_STEP, half),
+        "alone": (alone, WHOLE_STEP),
+        "in a pack of 8": (together, WHOLE_STEP),
+        "alone again": (alone, WHOLE_STEP),
+        "alone, pass by pass": (alone, ONE_BY_ONE),
     }
-    first_losses, first = runs["alone"]
-    rows: list[dict[str, Any]] = []
-    for name, (losses, perplexities) in runs.items():
-        rows.append({
-            "run": name,
-            "first_step": max(abs(losses[n][0] - first_losses[n][0]) for n in losses),
-            "last_step": max(abs(losses[n][-1] - first_losses[n][-1]) for n in losses),
-            "perplexity": max(abs(perplexities[n] / first[n] - 1) for n in perplexities),
-            "by_member": {n: perplexities[n] / first[n] - 1 for n in perplexities},
-        })  # fmt: skip
+    first: Run | None = None
+    answer: dict[str, Any] = {"precision": options.precision, "device": options.device, "rows": []}
     print(f"{options.precision}, {options.device}; largest differences from the first run")
-    for row in rows:
-        print(f"{row['run']:22} loss of step 1 {row['first_step']:.2e}  of step {STEPS} {row['last_step']:.2e}  "
-              f"perplexity {100 * row['perplexity']:.4f} %")  # fmt: skip
-    if options.json:
-        answer = {"precision": options.precision, "losses": first_losses, "perplexities": first, "rows": rows}
-        options.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    for name, (packs, limits) in runs.items():
+        one = train(model, dataset, packs, limits, half)
+        first = first or one
+        row = difference(name, one, first)
+        print(f"{name:22} loss of step 1 {row['first_step']:.2e}  of step {STEPS} {row['last_step']:.2e}  "
+              f"perplexity {100 * row['perplexity']:.4f} %", flush=True)  # fmt: skip
+        answer["rows"].append(row)
+        answer |= {"losses": first.losses, "perplexities": first.perplexities}
+        if options.json:  # after each run: a long one that is broken off has shown something
+            options.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
