@@ -10,7 +10,7 @@ from study.time_model import pass_time, update_seconds
 from trainables import dataset_batches
 from trainables.memory_setting import AdapterLoad, Pass
 
-PASS_TOKENS = 8192  # of one pass on a card at most: trainables.device_memory.MOST_TOKENS
+PASS_TOKENS = 65536  # of one pass on a card at most: trainables.device_memory.MOST_TOKENS
 LOAD_SECONDS = 60.0  # of a host's start: interpreter, CUDA, base model from a warm cache
 MEASURED_PASSES = 6  # of each footprint, alone: warm-up, timed, the longest
 STATE_BYTES = 16  # of a trainable number: weight, gradient, AdamW's moments

@@ -12,10 +12,12 @@ import torch
 from trainables.packed_training import TrainingMember
 from trainables.passes import PassLimits, tokens_that_fit
 
-# Past these a pass gains nothing: a CPU is busy from a few hundred tokens on, a card from a few thousand.
-MOST_TOKENS = {"cpu": 512, "cuda": 8192}
+# Past these a pass gains nothing: a CPU is busy from a few hundred tokens on; a card, which memory bounds before, from
+# a few thousand with 8 billion parameters, and with 0.1 billion from ten times as many.
+MOST_TOKENS = {"cpu": 512, "cuda": 65536}
 FEWEST_TOKENS = 64
-# What a pass costs beside its tokens. On a card: dequantizing all weights, about 26 ms where a token takes 0.09 ms.
+# What a pass costs beside its tokens. On a card, until it is measured there: dequantizing all weights of 8 billion
+# parameters, about 26 ms where a token takes 0.09 ms.
 FIXED_TOKENS = {"cpu": 16, "cuda": 285}
 SLACK_BYTES = 3 * 2**28  # for the CUDA context and the allocator's fragments
 
@@ -26,6 +28,7 @@ class PassBudget:
     def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None) -> None:
         self._kind = devices[0].type
         self._most = MOST_TOKENS[self._kind]
+        self._fixed_tokens: int | None = None
         self._bytes_per_token = 0.0
         self._cards: dict[torch.device, int] = {}  # and what each may hold
         for device in devices:
@@ -37,6 +40,15 @@ class PassBudget:
         """Takes in what a token in training was measured to need on the card that it needs most of; the greatest
         counts."""
         self._bytes_per_token = max(self._bytes_per_token, bytes_per_token)
+
+    @property
+    def wants_pass_cost(self) -> bool:
+        """Whether what a pass costs beside its tokens is still to be measured: on a card, once."""
+        return bool(self._cards) and self._fixed_tokens is None
+
+    def learn_pass_cost(self, fixed_tokens: int | None) -> None:
+        """Takes in what a pass was measured to cost beside its tokens, in tokens; None: it could not be measured."""
+        self._fixed_tokens = FIXED_TOKENS[self._kind] if fixed_tokens is None else fixed_tokens
 
     def shrink(self) -> bool:
         """Halves the passes, after one ran out of memory; False where they are as small as they get."""
@@ -50,7 +62,7 @@ class PassBudget:
         if self._cards and self._bytes_per_token > 0:
             free = min(total - torch.cuda.memory_allocated(card) for card, total in self._cards.items())
             tokens = tokens_that_fit(free - SLACK_BYTES, self._bytes_per_token, self._most)
-        return PassLimits(tokens, FIXED_TOKENS[self._kind])
+        return PassLimits(tokens, FIXED_TOKENS[self._kind] if self._fixed_tokens is None else self._fixed_tokens)
 
 
 @contextmanager
@@ -67,15 +79,17 @@ def parked(members: Sequence[TrainingMember]) -> Iterator[None]:
 
 class _Parked:
     def __init__(self, member: TrainingMember) -> None:
-        self._member = member
+        weights, moments = _tensors(member)
+        self._kept = [*weights, *moments] if member.step else weights
+        self._zeros = [] if member.step else moments  # a fresh member's moments are not worth carrying
+        self._shapes = [tensor.shape for tensor in self._zeros]
+        self._devices = [tensor.device for tensor in self._kept]
         self._file: Path | None = None
-        tensors = _tensors(member)
-        self._devices = [tensor.device for tensor in tensors]
         if self._devices[0].type == "cpu":
-            self._file = _saved([tensor.data for tensor in tensors])
+            self._file = _saved([tensor.data for tensor in self._kept])
         else:
-            self._moved = [tensor.data.to("cpu") for tensor in tensors]
-        for tensor in tensors:
+            self._moved = [tensor.data.to("cpu") for tensor in self._kept]
+        for tensor in (*self._kept, *self._zeros):
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
 
     def back(self) -> None:
@@ -84,8 +98,10 @@ class _Parked:
             self._file.unlink()
         else:
             kept = [tensor.to(device) for tensor, device in zip(self._moved, self._devices, strict=True)]
-        for tensor, data in zip(_tensors(self._member), kept, strict=True):
+        for tensor, data in zip(self._kept, kept, strict=True):
             tensor.data = data
+        for tensor, shape in zip(self._zeros, self._shapes, strict=True):
+            tensor.data = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
 
 
 def _saved(tensors: list[torch.Tensor]) -> Path:
@@ -99,12 +115,13 @@ def _saved(tensors: list[torch.Tensor]) -> Path:
     return path
 
 
-def _tensors(member: TrainingMember) -> list[torch.Tensor]:
-    """The large tensors of a member: weights and moments (AdamW's step counters stay)."""
+def _tensors(member: TrainingMember) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The large tensors of a member: weights, and moments (AdamW's step counters stay)."""
+    weights: list[torch.Tensor] = [*member.adapter.parameters()]
     moments = [
         value
-        for parameter in member.adapter.parameters()
+        for parameter in weights
         for name, value in member.optimizer.state.get(parameter, {}).items()
         if name != "step"
     ]
-    return [*member.adapter.parameters(), *moments]
+    return weights, moments

@@ -13,6 +13,7 @@ from trainables.generation import generated_tokens_per_second
 from trainables.outcomes import Bench
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember
+from trainables.pass_cost import measure_fixed_tokens
 from trainables.resources import (
     TYPICAL_MICRO_BATCHES,
     Footprint,
@@ -66,6 +67,9 @@ class FootprintBook:
             peaks = zip(footprint.card_peak_bytes, before.items(), strict=True)
             of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
             self._budget.learn(max(0, *of_rows) / tokens)
+        if self._budget.wants_pass_cost:
+            most = self._budget.limits().max_tokens
+            self._budget.learn_pass_cost(measure_fixed_tokens(model, self._new_member, config, rows, most))
         return footprint
 
     def _median_prompt(self) -> Sequence[int]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_FIXED_TOKENS = 2**20
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -68,6 +70,18 @@ def _runs(order: Sequence[MicroBatch], begin: Sequence[int]) -> list[tuple[Micro
 def tokens_that_fit(free_bytes: float, bytes_per_token: float, highest: int) -> int:
     """How many tokens a pass may have in the memory that is free; at least one, at most `highest`."""
     return max(1, min(highest, int(free_bytes / bytes_per_token)))
+
+
+def fixed_in_tokens(few_tokens: int, few_seconds: float, many_tokens: int, many_seconds: float) -> int:
+    """The fixed cost of a pass in tokens' worth of work, from the seconds of a small pass and a large one.
+
+    Seconds are taken as fixed + rate x tokens. Where the larger pass is no slower, the host's launches decide and
+    tokens are free: the answer is `MOST_FIXED_TOKENS`, with which a step is one pass as far as memory allows.
+    """
+    rate = (many_seconds - few_seconds) / (many_tokens - few_tokens)
+    if rate <= 0:
+        return MOST_FIXED_TOKENS
+    return max(0, min(MOST_FIXED_TOKENS, round(few_seconds / rate) - few_tokens))
 
 
 def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:

@@ -180,7 +180,8 @@ def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, unti
         if injected < left and time.monotonic() < until and trains_now(one.driver):
             time.sleep(chance.uniform(0.5, 4.0))
             if one.driver.poll() is None:
-                name = chance.choice(list(FAULTS))
+                fewest = min(outcome.faults[name] for name in FAULTS)  # so that every kind comes up
+                name = chance.choice([name for name in FAULTS if outcome.faults[name] == fewest])
                 hit = FAULTS[name](one)
                 outcome.faults[name] += hit
                 injected += hit

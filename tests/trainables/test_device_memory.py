@@ -56,6 +56,18 @@ def test_parked_members_are_away_and_come_back_bit_for_bit(model: PackedModel, o
     assert [training_state(one, {}) for one in members] == [training_state(one, {}) for one in twins]
 
 
+def test_a_fresh_member_comes_back_too_and_its_moments_are_not_written(model: PackedModel, own_folder: Path) -> None:
+    member, twin = (new_member(model, lora_config(seed=1, rank=64), ROWS) for _ in range(2))
+    before = training_state(member, {})
+    with parked([member]):
+        assert all(tensor.numel() == 0 for tensor in tensors(member))
+        (file,) = own_folder.iterdir()
+        assert file.stat().st_size < 1.5 * 4 * twin.adapter.trainable_parameters
+    assert training_state(member, {}) == before
+    assert train_step(model, [member], ROWS) == train_step(model, [twin], ROWS)
+    assert training_state(member, {}) == training_state(twin, {})
+
+
 def test_they_come_back_when_the_work_meanwhile_fails(model: PackedModel, own_folder: Path) -> None:
     member = trained(model, 1)
     before = training_state(member, {})
@@ -106,3 +118,13 @@ def test_passes_shrink_by_halves_down_to_the_smallest() -> None:
     assert sizes[-1] == FEWEST_TOKENS
     assert not budget.shrink()
     assert budget.limits().max_tokens == FEWEST_TOKENS
+
+
+def test_what_a_pass_costs_is_measured_on_cards_alone_and_once() -> None:
+    budget = PassBudget([CPU], None)
+    assert not budget.wants_pass_cost
+    usual = budget.limits().fixed_tokens
+    budget.learn_pass_cost(None)
+    assert budget.limits().fixed_tokens == usual
+    budget.learn_pass_cost(5000)
+    assert budget.limits().fixed_tokens == 5000

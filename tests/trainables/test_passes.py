@@ -8,7 +8,14 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.passes import MicroBatch, PassLimits, padding_share, plan_passes
+from trainables.passes import (
+    MOST_FIXED_TOKENS,
+    MicroBatch,
+    PassLimits,
+    fixed_in_tokens,
+    padding_share,
+    plan_passes,
+)
 
 batches = st.lists(
     st.tuples(st.integers(1, 3), st.integers(1, 40)), min_size=1, max_size=7
@@ -76,3 +83,18 @@ def test_padding_of_a_pack_on_lengths_like_pubmedqa_stays_under_five_percent():
     some = [MicroBatch(k // 16, k % 16, 1, length) for k, length in enumerate(lengths)]
     passes = plan_passes(some, PassLimits(max_tokens=4096, fixed_tokens=285))
     assert padding_share(passes, sum(lengths)) < 0.05
+
+
+@given(st.floats(1e-4, 1.0), st.floats(1e-7, 1e-3), st.integers(1, 500), st.integers(501, 9000))
+def test_the_fixed_cost_of_a_straight_line_is_found(fixed, rate, few, many):
+    """To a token: it is rounded to whole ones; a cost beyond the most counts as that."""
+    found = fixed_in_tokens(few, fixed + rate * few, many, fixed + rate * many)
+    assert abs(found - min(MOST_FIXED_TOKENS, fixed / rate)) <= 1 + 1e-6 * fixed / rate
+
+
+def test_where_more_tokens_take_no_longer_a_step_is_one_pass():
+    fixed = fixed_in_tokens(40, 0.11, 8000, 0.10)
+    assert fixed == MOST_FIXED_TOKENS
+    some = [MicroBatch(k, 0, 4, longest) for k, longest in enumerate((90, 250, 30, 128))]
+    assert len(plan_passes(some, PassLimits(65536, fixed))) == 1
+    assert len(plan_passes(some, PassLimits(65536, 0))) == 4

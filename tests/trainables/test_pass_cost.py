@@ -1,0 +1,68 @@
+"""The fixed cost of a pass: which passes are timed, and that nothing is left of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.lora_cases import lora_config, new_member, random_rows
+from tests.small_models import tiny_llama
+from trainables import pass_cost
+from trainables.packed_lora import PackedModel
+from trainables.packed_training import TrainingMember
+from trainables.pass_cost import measure_fixed_tokens
+
+ROWS = random_rows(8)
+LENGTHS = sorted(len(row.tokens) for row in ROWS)
+
+
+@pytest.fixture(scope="module")
+def model() -> PackedModel:
+    return PackedModel(tiny_llama().train())
+
+
+def maker(model: PackedModel, made: list[TrainingMember]):
+    def make(config, plan):
+        member = new_member(model, config, ROWS)
+        made.append(TrainingMember(member.adapter, member.training, plan, half=False))
+        return made[-1]
+
+    return make
+
+
+def test_a_pass_of_the_shortest_row_is_timed_against_one_of_many_of_the_longest(model, monkeypatch):
+    """With seconds of 3 + 0.01 a token, the fixed cost is 300 tokens' worth."""
+    timed = []
+
+    def seconds(model, member, rows, one):
+        timed.append((one.rows, one.longest, [len(rows[number].tokens) for number in member.plan[0][one.number]]))
+        return 3 + 0.01 * one.rows * one.longest
+
+    monkeypatch.setattr(pass_cost, "_seconds", seconds)
+    assert measure_fixed_tokens(model, maker(model, []), lora_config(), ROWS, 2000) == 300
+    count = 1000 // LENGTHS[-1]
+    assert timed == [(1, LENGTHS[0], [LENGTHS[0]]), (count, LENGTHS[-1], [LENGTHS[-1]] * count)]
+
+
+def test_real_passes_are_timed_and_leave_no_gradient(model):
+    made: list[TrainingMember] = []
+    before = [parameter.clone() for parameter in model_parameters(model)]
+    found = measure_fixed_tokens(model, maker(model, made), lora_config(), ROWS, 4000)
+    assert found is not None
+    assert found >= 0
+    assert all(parameter.grad is None for parameter in made[0].adapter.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(before, model_parameters(model), strict=True))
+
+
+def test_without_room_for_a_larger_pass_there_is_no_answer(model, monkeypatch):
+    assert measure_fixed_tokens(model, maker(model, []), lora_config(), ROWS, 2 * LENGTHS[0]) is None
+
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(pass_cost, "_seconds", full)
+    assert measure_fixed_tokens(model, maker(model, []), lora_config(), ROWS, 2000) is None
+
+
+def model_parameters(model: PackedModel) -> list[torch.Tensor]:
+    return [model.head, *(parameter for parameter in model.model.parameters())]
