@@ -3,8 +3,9 @@
     python -m tests.benchmarks.half_spread --model MODEL --device cuda --json OUT
 
 Eight members of different rank, alpha, targets, learning rate, batch and seed take 50 steps over real rows: alone,
-alone again, alone with every micro-batch in a pass of its own (the same mathematics, summed in another order), and
-together. Prints the largest differences of losses and final perplexities from the first.
+together, alone with every row in a pass of its own (the same mathematics in products of other shapes, summed in
+another order; without dropout, whose masks go by the micro-batch), and alone again. Prints the largest differences of
+losses and final perplexities from the first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from tests.packed_cases import make_member
 from trainables.base_model import load_base_model
 from trainables.dataset import PreparedDataset, prepare_dataset
+from trainables.dataset_batches import batch_plan
 from trainables.evaluation import evaluate_together
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import WHOLE_STEP, TrainingMember, train_step
@@ -33,16 +35,20 @@ LEARNING_RATE_SHARE = 0.1  # of MEMBERS' own, which are for a random model
 
 
 def members_of(
-    model: PackedModel, dataset: PreparedDataset, numbers: Sequence[int], half: bool
+    model: PackedModel, dataset: PreparedDataset, numbers: Sequence[int], half: bool, row_by_row: bool
 ) -> list[TrainingMember]:
-    """Fresh members, always equal."""
+    """Fresh members, always equal; `row_by_row` parts the same rows of each step into micro-batches of one."""
     found = []
     for number in numbers:
         one = make_member(model, dataset.train.rows, number, STEPS)
-        config = one.adapter.config
-        gentle = {"learning_rate": config.learning_rate * LEARNING_RATE_SHARE}
+        config, training = one.adapter.config, one.training
+        gentle = {"learning_rate": config.learning_rate * LEARNING_RATE_SHARE, "lora_dropout": 0.0}
         again = make_member(model, dataset.train.rows, number, STEPS, **gentle)
-        found.append(TrainingMember(again.adapter, again.training, again.plan, half))
+        if row_by_row:
+            rows = training.micro_batch_size * training.gradient_accumulation_steps
+            training = replace(training, micro_batch_size=1, gradient_accumulation_steps=rows)
+        plan = batch_plan(len(dataset.train.rows), training, config.seed)
+        found.append(TrainingMember(again.adapter, training, plan, half))
     return found
 
 
@@ -61,7 +67,7 @@ def train(
     losses: dict[int, list[float]] = {}
     perplexities: dict[int, float] = {}
     for numbers in packs:
-        members = members_of(model, dataset, numbers, half)
+        members = members_of(model, dataset, numbers, half, limits == ONE_BY_ONE)
         for _ in range(STEPS):
             for number, result in zip(numbers, train_step(model, members, dataset.train.rows, limits), strict=True):
                 losses.setdefault(number, []).append(result.loss)
@@ -102,8 +108,8 @@ def main() -> None:
     runs = {
         "alone": (alone, WHOLE_STEP),
         "in a pack of 8": (together, WHOLE_STEP),
+        "alone, row by row": (alone, ONE_BY_ONE),
         "alone again": (alone, WHOLE_STEP),
-        "alone, pass by pass": (alone, ONE_BY_ONE),
     }
     first: Run | None = None
     answer: dict[str, Any] = {"precision": options.precision, "device": options.device, "rows": []}

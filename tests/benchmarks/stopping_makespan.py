@@ -2,31 +2,35 @@
 
     python -m tests.benchmarks.stopping_makespan --model MODEL --source ori_pqal.json --work DIR --json OUT
 
-The studies are equal but for `early_stopping` and `hardware.max_adapters_per_gpu: 1`. `--study packed` and
-`--study alone` run one of them (on two cards of one machine at once, say) and leave what they measured in the work
-folder, from where `--study none` compares them. Prints makespans, fronts and the mean pack size.
+The studies are equal but for `early_stopping` and `hardware.max_adapters_per_gpu: 1`. `--study NAME` runs one part and
+leaves what it measured in the work folder, from where `--study none` compares: `packed`, and the full training as
+`alone-16bit` and `alone-nf4`, so that two cards of one machine can share the wait. Of the parts of the full training
+the start is counted once, as if they were one study. Prints makespans, fronts and the mean pack size.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from analysis.pareto import hypervolume, non_dominated
 from tests.benchmarks.study_makespan import ALL_LINEAR, timed
 
 RANKS, RATES = (4, 16, 64, 128), (2.0e-4, 1.0e-3)
-STUDIES = ("packed", "alone")
-REFERENCE_PERPLEXITY = 60.0
+PARTS = ("packed", "alone-16bit", "alone-nf4")
+REFERENCE = (30.0, 2.0 * 2**30)  # perplexity, bytes
 
 
-def study_file(options: argparse.Namespace, packed: bool) -> dict[str, Any]:
-    """The study, alone to the end or packed with stopping."""
+def study_file(options: argparse.Namespace, part: str) -> dict[str, Any]:
+    """The study packed with stopping, or one precision of it alone to the end."""
+    packed, full = part == "packed", "bf16" if options.gpu else "fp32"
+    precisions = {"packed": [full, "nf4"], "alone-16bit": [full], "alone-nf4": ["nf4"]}[part]
     stopping = {"algorithm": "pareto_halving"} if packed else {"algorithm": "none"}
     return {
         "name": "stopping",
@@ -36,7 +40,7 @@ def study_file(options: argparse.Namespace, packed: bool) -> dict[str, Any]:
             "train_examples": options.train_examples, "eval_examples": 64, "test_examples": 0,
         },
         "space": {
-            "precision": {"choice": ["bf16", "nf4"] if options.gpu else ["fp32", "nf4"]},
+            "precision": {"choice": precisions},
             "rank": {"choice": list(RANKS)}, "target_modules": {"choice": [["q_proj", "v_proj"], ALL_LINEAR]},
             "learning_rate": {"choice": list(RATES)}, "lora_dropout": 0.05,
         },
@@ -46,8 +50,8 @@ def study_file(options: argparse.Namespace, packed: bool) -> dict[str, Any]:
         },
         "early_stopping": stopping,
         "objectives": [
-            {"metric": "perplexity", "direction": "minimize", "reference": REFERENCE_PERPLEXITY},
-            {"metric": "peak_memory_bytes", "direction": "minimize", "reference": "8 GiB"},
+            {"metric": "perplexity", "direction": "minimize", "reference": REFERENCE[0]},
+            {"metric": "peak_memory_bytes", "direction": "minimize", "reference": "2 GiB"},
         ],
         "hardware": {"gpu": "auto" if options.gpu else "cpu", "gpus": 1 if options.gpu else None,
                      "max_adapters_per_gpu": None if packed else 1},
@@ -55,75 +59,98 @@ def study_file(options: argparse.Namespace, packed: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(options: argparse.Namespace, name: str) -> dict[str, Any]:
+def run(options: argparse.Namespace, part: str) -> dict[str, Any]:
     """One of the studies, as a process."""
     work = options.work.resolve()
-    file, out = work / f"{name}.yaml", work / f"{name}-study"
-    file.write_text(yaml.safe_dump(study_file(options, name == "packed")), encoding="utf-8")
-    seconds = timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], work / f"{name}.log")
+    file, out = work / f"{part}.yaml", work / f"{part}-study"
+    file.write_text(yaml.safe_dump(study_file(options, part)), encoding="utf-8")
+    seconds = timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], work / f"{part}.log")
     records = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     return {
         "seconds": seconds,
         "records": [
-            {"trial_id": one["trial_id"], "status": one["status"], "config": one["config"],
+            {"status": one["status"], "config": one["config"],
              **{key: one["measurements"][key] for key in
                 ("perplexity", "peak_memory_bytes", "mean_pack_size", "train_steps", "wall_seconds")}}
             for one in records
         ],
-        "front": json.loads((out / "pareto.json").read_text(encoding="utf-8")),
         "host_seconds": json.loads((out / "host_seconds.json").read_text(encoding="utf-8")),
     }  # fmt: skip
 
 
+def as_one_study(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Parts run apart as one study: all that they took from their first steps on, and the longest start once."""
+    at_work = [sum(seconds["all"] for seconds in part["host_seconds"].values()) for part in parts]
+    starts = [part["seconds"] - working for part, working in zip(parts, at_work, strict=True)]
+    return {
+        "seconds": sum(at_work) + max(starts),
+        "records": [record for part in parts for record in part["records"]],
+        "host_seconds": {name: seconds for part in parts for name, seconds in part["host_seconds"].items()},
+    }
+
+
+def front_of(study: dict[str, Any]) -> tuple[set[str], float]:
+    """The configurations on a study's front, of those trained to their end, and its hypervolume."""
+    complete = [one for one in study["records"] if one["status"] == "complete"]
+    points = [(one["perplexity"], one["peak_memory_bytes"]) for one in complete]
+    on_front = non_dominated(points)
+    members = {key_of(one) for one, is_on in zip(complete, on_front, strict=True) if is_on}
+    return members, hypervolume(points, REFERENCE)
+
+
+def key_of(record: dict[str, Any]) -> str:
+    """A configuration as text, to find it in another study."""
+    return json.dumps(record["config"], sort_keys=True)
+
+
 def compared(packed: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
     """What stopping and packing saved, and what they kept of the front."""
-    configs, stopped = (
-        {one["trial_id"]: json.dumps(one["config"], sort_keys=True) for one in study["records"]}
-        for study in (alone, packed)
-    )
-    full = {configs[one["trial_id"]] for one in alone["front"]["front"]}
-    kept = {stopped[one["trial_id"]] for one in packed["front"]["front"]}
+    (kept, kept_volume), (full, full_volume) = front_of(packed), front_of(alone)
+    known = {key_of(one): one["perplexity"] for one in alone["records"]}
+    unlike = [abs(one["perplexity"] / known[key_of(one)] - 1) for one in packed["records"]
+              if one["status"] == "complete"]  # fmt: skip
     sizes = [one["mean_pack_size"] for one in packed["records"] if one["mean_pack_size"]]
     steps = [sum(one["train_steps"] or 0 for one in study["records"]) for study in (packed, alone)]
     return {
         "packed": packed, "alone": alone, "times_shorter": alone["seconds"] / packed["seconds"],
-        "hypervolume_share": packed["front"]["hypervolume"] / (alone["front"]["hypervolume"] or math.nan),
-        "front_members": len(full), "front_members_kept": len(full & kept), "steps_share": steps[0] / steps[1],
-        "mean_pack_size": sum(sizes) / len(sizes),
+        "hypervolume_share": kept_volume / full_volume, "front_members": len(full),
+        "front_members_kept": len(full & kept), "steps_share": steps[0] / steps[1],
+        "mean_pack_size": sum(sizes) / len(sizes), "perplexity_apart": max(unlike),
     }  # fmt: skip
 
 
 def print_table(answer: dict[str, Any]) -> None:
     """Makespans, fronts, pack size, and where the hosts' time went."""
-    for name in STUDIES:
+    for name in ("packed", "alone"):
         print(f"{name:7} {answer[name]['seconds']:7.1f} s  {len(answer[name]['records'])} trials")
-    for name in ("times_shorter", "hypervolume_share", "front_members", "front_members_kept", "steps_share",
-                 "mean_pack_size"):  # fmt: skip
-        print(f"{name:20} {answer[name]:.3f}")
-    for name in STUDIES:
+    for name, value in answer.items():
+        if not isinstance(value, dict):
+            print(f"{name:20} {value:.4g}")
+    for name in ("packed", "alone"):
         for host, seconds in answer[name]["host_seconds"].items():
             print(name, host, {key: round(value, 1) for key, value in seconds.items()})
 
 
 def main() -> None:
-    """Runs what is asked for, prints a table and writes JSON once both studies are there."""
+    """Runs what is asked for, prints a table and writes JSON once all parts are there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", required=True)
     parser.add_argument("--source", required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--train-examples", type=int, default=256)
     parser.add_argument("--gpu", action="store_true")
-    parser.add_argument("--study", choices=("both", "none", *STUDIES), default="both")
+    parser.add_argument("--study", choices=("all", "none", *PARTS), default="all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    files = {name: options.work / f"{name}.json" for name in STUDIES}
-    for name, file in files.items():
-        if options.study in (name, "both"):
-            file.write_text(json.dumps(run(options, name), indent=1) + "\n", encoding="utf-8")
+    files = {part: options.work / f"{part}.json" for part in PARTS}
+    for part, file in files.items():
+        if options.study in (part, "all"):
+            file.write_text(json.dumps(run(options, part), indent=1) + "\n", encoding="utf-8")
     if not all(file.exists() for file in files.values()):
         return
-    answer = compared(**{name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()})
+    packed, *alone = (json.loads(file.read_text(encoding="utf-8")) for file in files.values())
+    answer = compared(packed, as_one_study(alone))
     print_table(answer)
     if options.json:
         options.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
