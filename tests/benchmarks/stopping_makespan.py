@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,7 +114,7 @@ def compared(packed: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
     steps = [sum(one["train_steps"] or 0 for one in study["records"]) for study in (packed, alone)]
     return {
         "packed": packed, "alone": alone, "times_shorter": alone["seconds"] / packed["seconds"],
-        "hypervolume_share": kept_volume / full_volume, "front_members": len(full),
+        "hypervolume_share": kept_volume / (full_volume or math.nan), "front_members": len(full),
         "front_members_kept": len(full & kept), "steps_share": steps[0] / steps[1],
         "mean_pack_size": sum(sizes) / len(sizes), "perplexity_apart": max(unlike),
     }  # fmt: skip
