@@ -112,7 +112,8 @@ def main() -> None:
         "alone again": (alone, WHOLE_STEP),
     }
     first: Run | None = None
-    answer: dict[str, Any] = {"precision": options.precision, "device": options.device, "rows": []}
+    about = {"model": Path(options.model).name, "precision": options.precision, "device": options.device}
+    answer: dict[str, Any] = {**about, "rows": []}
     print(f"{options.precision}, {options.device}; largest differences from the first run")
     for name, (packs, limits) in runs.items():
         one = train(model, dataset, packs, limits, half)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from study.recording import record_of
-from tests.benchmarks.scale import Sample, Times, covered, driver_ms, part_of, spent_between
+from tests.benchmarks.scale_measures import Sample, Times, covered, driver_ms, part_of, spent_between
 from tests.benchmarks.simulated_hosts import EVALUATIONS, TOTAL_STEPS, SimulatedHosts
 from tests.made_up_studies import make_config
 from trainables.protocol import JoinRequest, News, NotResidentError
