@@ -35,9 +35,19 @@ def runtime_env(address: str, environment: Mapping[str, str], folder: Path) -> d
 
 def cluster_nodes() -> tuple[Node, ...]:
     """The machines of the cluster that live, and those that its autoscaler may still start."""
+    return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in cluster_resources())
+
+
+def cluster_resources() -> list[Mapping[str, float]]:
+    """What each of `cluster_nodes` offers, in Ray's words; of one still to start its cores and cards alone."""
     living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in living)
-    return (*nodes, *promised_nodes(autoscaler_config(AUTOSCALER_FILE.expanduser()), nodes))
+    return with_promised(living, autoscaler_config(AUTOSCALER_FILE.expanduser()))
+
+
+def with_promised(living: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> list[Mapping[str, float]]:
+    """Nodes' resources, and those of the nodes that an autoscaler of this cluster file may add to them."""
+    nodes = [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in living]
+    return [*living, *({"CPU": node.cpus, "GPU": node.gpus} for node in promised_nodes(config, nodes))]
 
 
 def autoscaler_config(file: Path) -> Mapping[str, Any]:

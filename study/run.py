@@ -19,7 +19,7 @@ from search_spaces.trial_config import TrialConfig
 from study.admission import Admission, refuse_what_never_fits
 from study.charts import StudyCharts
 from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
-from study.cluster import check_shared, cluster_nodes
+from study.cluster import check_shared, cluster_nodes, cluster_resources
 from study.config import StudyConfig
 from study.cost import counted
 from study.early_stopping import early_stopping
@@ -76,7 +76,7 @@ def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
             check_shared(study.directory)
         config, left = study.config, remaining(study)
         gpu, local = use_gpu(config), ray_address() == LOCAL
-        forecast = forecast_on(config, study.found, _node_resources(), gpu, local)
+        forecast = forecast_on(config, study.found, cluster_resources(), gpu, local)
         ended = [record.config for record in study.store.records()]
         phases = study_phases(config, left, ended, forecast, cluster_nodes(), gpu)
         keeper = _start_keeper(study, max((one.phase.per_device for one in phases), default=1))
@@ -109,10 +109,6 @@ def use_gpu(config: StudyConfig) -> bool:
     if config.trial.hardware.gpu == "auto":
         return any(node.gpus for node in cluster_nodes())
     return config.trial.hardware.gpu != "cpu"
-
-
-def _node_resources() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _refuse(study: StudyRun, keeping: Keeping) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from study.cluster import with_promised
 from study.config import load_study
 from study.fitting import Workload
 from study.forecast import Forecast, forecast_on
@@ -16,6 +17,7 @@ from study.records import TrialRecord
 from study.store import StoreError
 from tests.made_up_studies import write_study_file
 from tests.plan_cases import LLAMA_3_8B, PUBMEDQA, cards, config, workload
+from tests.test_cluster_files import cluster
 
 
 class StandIn:
@@ -89,3 +91,18 @@ def test_a_forecast_on_a_cluster_needs_model_and_cards(tmp_path: Any, monkeypatc
     assert forecast_on(study, None, nodes, use_gpu=True, local=False) is None
     assert forecast_on(study, found, nodes[:1], use_gpu=True, local=False) is None
     assert forecast_on(study, dataclasses.replace(found, shape=None), nodes, use_gpu=True, local=False) is None
+
+
+def test_on_a_cluster_whose_workers_are_still_to_start_they_are_what_a_study_is_forecast_on(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray up` starts the head alone: NF4 fits the T4s that come, and nothing is refused for want of cards."""
+    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path))
+    study = load_study(write_study_file(tmp_path, hardware={"gpu": "t4"}))
+    found = Preflight(8_030_261_248, "llama", PUBMEDQA, LLAMA_3_8B)
+    nodes = with_promised([{"CPU": 0.0, "memory": 1e9}], cluster("cluster.yaml"))
+    forecast = forecast_on(study, found, nodes, use_gpu=True, local=False)
+    assert forecast is not None
+    assert (forecast.target.count, forecast.target.per_node) == (4, 1)
+    assert forecast.fit(config(precision="nf4")).fits
+    assert not forecast.fit(config(precision="fp16")).fits  # its base takes two cards of one machine
