@@ -11,6 +11,9 @@ from typing import Any
 from search_spaces.trial_config import MODULE_NAMES
 from study.config import ConfigError, ConfigFault, StudyConfig
 from study.gpu_catalogue import find_gpu, precision_refusal
+from study.hardware import find_cards
+from study.ray_address import LOCAL, ray_address
+from study.targets import smallest_here
 from trainables.model_shape import ModelShape
 from trainables.settings import BaseModelSettings, DatasetSettings
 
@@ -54,7 +57,7 @@ def check(config: StudyConfig, weights: bool = True) -> Preflight:
     tokenizer = None
     if info and TOKENIZER not in missing:
         tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError)
-    faults += _precision_faults(config)
+    faults += _precision_faults(config, runs=weights)
     if info:
         faults += _module_faults(config, info.linear_modules)
         faults += _length_faults(config, info.max_positions)
@@ -98,14 +101,16 @@ def _missing(model: BaseModelSettings) -> tuple[str, ...]:
         return (WEIGHTS,) if has_tokenizer else (WEIGHTS, TOKENIZER)
 
 
-def _precision_faults(config: StudyConfig) -> list[ConfigFault]:
-    """Precisions that the study's own hardware should not compute in."""
+def _precision_faults(config: StudyConfig, runs: bool) -> list[ConfigFault]:
+    """Precisions that the study's own hardware should not compute in; `auto` is known where it `runs` here and now."""
     hardware = config.trial.hardware
-    if hardware.gpu == "auto":
+    refuse: Callable[[str], str | None] = _refused_on_a_cpu
+    if hardware.gpu == "auto" and not (runs and ray_address() == LOCAL):
         return []
-    refuse = _refused_on_a_cpu
-    if hardware.gpu != "cpu":
-        refuse = partial(precision_refusal, card=find_gpu(hardware.gpu), force_bf16=hardware.force_bf16)
+    found = smallest_here(find_cards().cards) if hardware.gpu == "auto" else None
+    card = found[0] if found else None if hardware.gpu in ("auto", "cpu") else find_gpu(hardware.gpu)
+    if card is not None:
+        refuse = partial(precision_refusal, card=card, force_bf16=hardware.force_bf16)
     refused = {precision: refuse(precision) for precision in config.space.precisions()}
     return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
 

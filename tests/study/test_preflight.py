@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from study import preflight
 from study.config import ConfigError, load_study
+from study.hardware import Card, Cards
 from study.preflight import Preflight, check
 from tests.made_up_studies import save_tiny_model, write_study_file
 from tests.small_models import shared
@@ -68,6 +70,21 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path, tiny_model: Path) -> N
     assert 'space.precision = "fp16": precision fp16 needs a GPU' in text
     assert "dataset.max_tokens = 300: must be at most the base model's 128 positions. Set it to 128 or less." in text
     assert "nothing.jsonl" in text
+
+
+def test_what_the_machine_s_own_card_should_not_compute_is_refused_before_anything_is_made(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t4 = Card("Tesla T4", "GPU-0", 15 * 2**30, "7.5")
+    monkeypatch.setattr(preflight, "find_cards", lambda: Cards((t4,)))
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    space = {"precision": {"choice": ["bf16", "nf4"]}, "rank": 4, "target_modules": "q_v", "learning_rate": 1e-3}
+    (fault,) = refused(tmp_path, tiny_model, space=space, hardware={"gpu": "auto"})
+    assert 'space.precision = "bf16": precision bf16 needs a card of compute capability 8.0 or more' in fault
+    forced = {"gpu": "auto", "force_bf16": True}
+    assert checked(tmp_path, tiny_model, space=space, hardware=forced).model_type == "llama"
+    plan = load_study(write_study_file(tmp_path, tiny_model, space=space, hardware={"gpu": "auto"}))
+    assert check(plan, weights=False).model_type == "llama"  # a plan may be for other cards
 
 
 @pytest.mark.parametrize(
