@@ -1,7 +1,7 @@
-"""Hosts made before a trial asks for them, where it is known which devices they will be on: a study on one machine.
+"""Hosts made before a trial asks for them, where it is known which device they will be on: a CPU study on one machine.
 
 Loading a base model takes as long as starting the trials, and neither uses all cores: done together, a study waits for
-the longer one only. The next phase's hosts load while the last trials of a phase train, if the devices hold both bases.
+the longer one only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from study.phases import StudyPhase
 
 
 def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, forecast: Forecast | None) -> None:
-    """Has the host of phase `number` made now on a CPU, and those of the next phase once this one's trials train."""
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    near = [one.phase for one in phases[number : number + 2]]
-    on_cards = ["GPU" in one.resources for one in near]
-    if len(nodes) != 1 or any(one.cards > 1 for one in near) or len(set(on_cards)) > 1:
+    """Has the host of phase `number` made now, and that of the next one once all trials before it are in training."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
+    if len(nodes) != 1 or any("GPU" in one.phase.resources for one in phases[number : number + 2]):
         return
-    if not on_cards[0]:
-        keeper.host_for.remote(nodes[0], (), near[0].precision)
-    if len(near) > 1 and forecast:
-        precision, before = near[1].precision, sum(one.phase.trials for one in phases[: number + 1])
-        keeper.prepare_next.remote(precision, before, forecast.largest_bytes(precision))
+    keeper.host_for.remote(nodes[0], (), phases[number].phase.precision)
+    following = phases[number + 1 : number + 2]
+    if following and forecast:
+        precision, before = following[0].phase.precision, sum(one.phase.trials for one in phases[: number + 1])
+        keeper.prepare_next.remote(nodes[0], precision, before, forecast.largest_bytes(precision))

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from search_spaces.trial_config import TrialConfig
-from trainables.adapter_files import peft_files
+from trainables.adapter_files import peft_files, peft_tensors
 from trainables.dataset import Row, batch_plan
 from trainables.packed_lora import LoraAdapter, PackedModel
 from trainables.packed_training import TrainingMember, train_step
@@ -53,9 +53,14 @@ def trained_adapter(model: PackedModel, config: TrialConfig, rows: Sequence[Row]
     return member.adapter
 
 
+def files_of(adapter: LoraAdapter, base: str = "any/base", revision: str = "main") -> dict[str, bytes]:
+    """The adapter as PEFT's files, by name."""
+    return peft_files(peft_tensors(adapter), adapter.config, base, revision)
+
+
 def peft_model(base: torch.nn.Module, adapter: LoraAdapter, folder: Path) -> PeftModel:
     """The base with the adapter as exported, loaded by PEFT from files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in peft_files(adapter, "any/base", "main").items():
+    for name, content in files_of(adapter).items():
         (folder / name).write_bytes(content)
     return PeftModel.from_pretrained(base, str(folder)).eval()

@@ -89,11 +89,6 @@ def _shape(tensor: torch.Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def peft_files(adapter: LoraAdapter, base_model_path: str, revision: str) -> dict[str, bytes]:
-    """An adapter as the files that `PeftModel.from_pretrained` reads, by name."""
-    return as_files(peft_tensors(adapter), adapter.config, base_model_path, revision)
-
-
 def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
     """Copies of an adapter's weights on the CPU, under the names that PEFT gives them in a file."""
     return {
@@ -102,10 +97,10 @@ def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
     }
 
 
-def as_files(
+def peft_files(
     tensors: Mapping[str, torch.Tensor], config: TrialConfig, base_model_path: str, revision: str
 ) -> dict[str, bytes]:
-    """`peft_tensors` as PEFT's two files, by name."""
+    """`peft_tensors` as the files that `PeftModel.from_pretrained` reads, by name."""
     return {
         ADAPTER_FILE: save(dict(tensors), metadata={"format": "pt"}),
         ADAPTER_CONFIG_FILE: json.dumps(peft_config(config, base_model_path, revision), indent=2).encode(),

@@ -204,15 +204,11 @@ def device_values(settings: HostSettings) -> dict[str, float]:
         return {}
     import torch
 
-    from trainables.gpu import device_power_watts, free_bytes, summed
+    from trainables.gpu import device_power_watts, summed
 
     cards = [torch.device("cuda", number) for number in range(settings.cards)]
     power = summed(device_power_watts, cards)
-    limit = settings.trial.hardware.memory_limit_bytes
-    values = {
-        "memory_allocated_bytes": float(sum(map(torch.cuda.memory_allocated, cards))),
-        "memory_free_bytes": float(min(free_bytes(card, limit) for card in cards)),
-    }
+    values = {"memory_allocated_bytes": float(sum(map(torch.cuda.memory_allocated, cards)))}
     return values if power is None else {**values, "power_watts": power}
 
 

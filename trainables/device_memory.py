@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from trainables.packed_training import TrainingMember
-from trainables.passes import PassLimits, tokens_that_fit
+from trainables.passes import PassCost, PassLimits, tokens_that_fit
 
-# Past these a pass gains nothing: a CPU is busy from a few hundred tokens on; a card, which memory bounds before, from
-# a few thousand with 8 billion parameters, and with 0.1 billion from ten times as many.
+# Past these a pass gains nothing: a CPU is busy from a few hundred tokens on, a card from a few thousand with 8 billion
+# parameters. With 0.1 billion it is not: a card takes more where such a pass was measured to be short.
+USUAL_TOKENS = {"cpu": 512, "cuda": 8192}
 MOST_TOKENS = {"cpu": 512, "cuda": 65536}
+PASS_SECONDS = 10.0  # at most, for more than the usual tokens: what trials ask of a host waits for the pass to end
 FEWEST_TOKENS = 64
 # What a pass costs beside its tokens. On a card, until it is measured there: dequantizing all weights of 8 billion
 # parameters, about 26 ms where a token takes 0.09 ms.
@@ -27,7 +29,7 @@ class PassBudget:
 
     def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None) -> None:
         self._kind = devices[0].type
-        self._most = MOST_TOKENS[self._kind]
+        self._most = USUAL_TOKENS[self._kind]
         self._fixed_tokens: int | None = None
         self._bytes_per_token = 0.0
         self._cards: dict[torch.device, int] = {}  # and what each may hold
@@ -46,9 +48,14 @@ class PassBudget:
         """Whether what a pass costs beside its tokens is still to be measured: on a card, once."""
         return bool(self._cards) and self._fixed_tokens is None
 
-    def learn_pass_cost(self, fixed_tokens: int | None) -> None:
-        """Takes in what a pass was measured to cost beside its tokens, in tokens; None: it could not be measured."""
-        self._fixed_tokens = FIXED_TOKENS[self._kind] if fixed_tokens is None else fixed_tokens
+    def learn_pass_cost(self, cost: PassCost | None) -> None:
+        """Takes in what a pass was measured to cost; None: it could not be measured."""
+        if cost is None:
+            self._fixed_tokens = FIXED_TOKENS[self._kind]
+            return
+        self._fixed_tokens = cost.fixed_tokens
+        in_time = round(PASS_SECONDS / cost.seconds_per_token)
+        self._most = min(MOST_TOKENS[self._kind], max(self._most, in_time))
 
     def shrink(self) -> bool:
         """Halves the passes, after one ran out of memory; False where they are as small as they get."""

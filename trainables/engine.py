@@ -121,16 +121,24 @@ class Engine:
 
     def work(self) -> bool:
         """Does one unit of work; False where there is nothing to do now."""
-        for phase, unit, most in (
+        for stage, unit, most in (
             ("measuring", self._measure, 1),
             ("evaluating", self._evaluate, self._pack_limit),
-            ("finishing", self._finish, self._pack_limit),
+            ("testing", self._quality.finish, self._pack_limit),
+            ("sampling", self._quality.sample, self._pack_limit),
+            ("finishing", self._finish, 1),
         ):
-            chosen = [one for one in self.residents.values() if one.phase == phase and not one.is_handed_over]
+            chosen = [one for one in self.residents.values() if one.stage == stage and self._can_go_on(one)]
             if chosen:
                 self._do(unit, _suspect_first(chosen, most))
                 return True
         return self._train()
+
+    def _can_go_on(self, resident: Resident) -> bool:
+        """Whether it need not wait for an adapter on its way to the study: they go one by one, this one or another."""
+        if resident.stage != "finishing":
+            return True
+        return resident.handover.done() if resident.handover else not self._handover.busy
 
     def _do(self, unit: Unit, chosen: Sequence[Resident]) -> None:
         """One unit of work; what fails ends the guilty one alone."""
@@ -138,17 +146,19 @@ class Engine:
         if suspect:
             self._note_alone(suspect.trial_id, True)
         others = [r for r in self.residents.values() if r not in chosen and r.phase != "ended"]
-        work, began = chosen[0].work, time.monotonic()
+        stage, began = chosen[0].stage, time.monotonic()
         attempt(unit, chosen, others, self._bench, self._budget)
-        self._clock.note(work, began, time.monotonic())
+        self._clock.note(stage, began, time.monotonic())
         if suspect:
             self._note_alone(suspect.trial_id, False)
 
     def _train(self) -> bool:
         ready = [r for r in self.residents.values() if r.phase == "training" and r.awaiting_since is None]
+        if not ready and not self._handover.busy:
+            return False
         if not ready or self._worth_waiting():
             time.sleep(0.002)
-            return bool(ready) or any(resident.is_handed_over for resident in self.residents.values())
+            return True
         # Those first who have done the fewest steps: cohorts merge again.
         ready.sort(key=lambda resident: resident.member.step)
         self._do(self._step, _suspect_first(ready, self._pack_limit))
@@ -183,6 +193,8 @@ class Engine:
 
     def _measure(self, chosen: Sequence[Resident]) -> None:
         (resident,) = chosen
+        if not self._footprints.has(resident.config):
+            self._handover.drain()  # what is on its way to the study would be measured too
         others = [r.member for r in self.residents.values() if r.phase != "ended"]
         footprint = self._footprints.of(resident.config, others)
         resident.peak_memory_bytes = footprint.peak_memory_bytes
@@ -200,22 +212,12 @@ class Engine:
         return stopped_outcome(self._bench, resident, self._footprints.known(resident.config))
 
     def _finish(self, chosen: Sequence[Resident]) -> None:
-        untested = [resident for resident in chosen if resident.final is None]
-        if untested:
-            self._quality.finish(untested)
-            return
-        unsampled = [resident for resident in chosen if resident.samples is None]
-        if unsampled:
-            self._quality.sample(unsampled)
-            return
-        fresh = [resident for resident in chosen if resident.handover is None]
-        for resident in fresh:
+        (resident,) = chosen
+        if resident.handover is None:
             resident.handover = self._handover.begin(resident.trial_id, resident.member.adapter)
-        if not fresh:
-            for resident in chosen:
-                self._handover.end(resident.handover)
-            for resident in chosen:
-                resident.end(complete_outcome(self._bench, resident, self._footprints.known(resident.config)))
+            return
+        self._handover.end(resident.handover)
+        resident.end(complete_outcome(self._bench, resident, self._footprints.known(resident.config)))
 
 
 def _suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:

@@ -13,7 +13,8 @@ from trainables.generation import generated_tokens_per_second
 from trainables.outcomes import Bench
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember
-from trainables.pass_cost import measure_fixed_tokens
+from trainables.pass_cost import measure_pass_cost
+from trainables.passes import PassCost
 from trainables.resources import (
     TYPICAL_MICRO_BATCHES,
     Footprint,
@@ -25,6 +26,8 @@ from trainables.resources import (
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
+
+PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
 
@@ -38,6 +41,10 @@ class FootprintBook:
         self._budget = budget
         self._new_member = new_member
         self._known: dict[FootprintKey, Footprint] = {}
+
+    def has(self, config: TrialConfig) -> bool:
+        """Whether the footprint of a configuration was measured before."""
+        return footprint_key(config) in self._known
 
     def known(self, config: TrialConfig) -> Footprint:
         """The footprint of a configuration that was measured before."""
@@ -67,10 +74,19 @@ class FootprintBook:
             peaks = zip(footprint.card_peak_bytes, before.items(), strict=True)
             of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
             self._budget.learn(max(0, *of_rows) / tokens)
+        del scratch  # it makes room for the next
         if self._budget.wants_pass_cost:
-            most = self._budget.limits().max_tokens
-            self._budget.learn_pass_cost(measure_fixed_tokens(model, self._new_member, config, rows, most))
+            self._budget.learn_pass_cost(self._pass_cost(config, footprint.seconds_per_token))
         return footprint
+
+    def _pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:
+        """What a pass costs here; None where that cannot be measured, which is no fault of the trial's."""
+        rows, most = self._bench.dataset.train.rows, self._budget.limits().max_tokens // 2
+        most = min(most, round(PASS_COST_SECONDS / seconds_per_token))
+        try:
+            return measure_pass_cost(self._model, self._new_member, config, rows, most)
+        except (RuntimeError, MemoryError):  # CUDA's errors too
+            return None
 
     def _median_prompt(self) -> Sequence[int]:
         """The prompt of the evaluation split's median length."""

@@ -43,7 +43,6 @@ GAUGES = (
     GaugeKind("host_tokens_per_second", "Training tokens of all adapters on a host, from their last steps", HOST),
     GaugeKind("host_busy_ratio", "Part of its time that a host has not waited, since its first step", HOST),
     GaugeKind("host_memory_allocated_bytes", "Memory that torch holds on a host's card", HOST),
-    GaugeKind("host_memory_free_bytes", "Memory of a host's card that nobody uses, the least of its cards", HOST),
     GaugeKind("host_memory_predicted_bytes", "Peak that is predicted of a base with the adapters at work on it", HOST),
     GaugeKind("host_power_watts", "What a host's card draws", HOST),
     GaugeKind("study_trials", "Trials that have ended, by how", (*STUDY, "status")),

@@ -25,12 +25,6 @@ def device_used_bytes(device: torch.device) -> int | None:
         return None
 
 
-def free_bytes(device: torch.device, limit_bytes: int | None) -> int:
-    """Memory of the card that nobody uses; with a limit, at most what this process may still take of it."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free if limit_bytes is None else max(0, min(free, limit_bytes - torch.cuda.memory_reserved(device)))
-
-
 def device_energy_joules(device: torch.device) -> float | None:
     """The card's total energy counter; None where the card or NVML has none."""
     handle = _handle(device)

@@ -19,14 +19,14 @@ from trainables.settings import TrialSettings
 
 KEEPER_NAME = "lora-frontier-keeper"
 MEMORY_MARGIN = 1.5  # times what a phase takes must be free for its host to be made ahead
-Device = tuple[str, tuple[str, ...]]  # a node's id, and the cards' (none: its cores)
 HOST_THREADS = 128  # messages a host can hold at once: each resident's `advance` waits in one
 
 
 @dataclass(frozen=True)
 class NextHost:
-    """The hosts of the phase to come, and what must hold before they are made."""
+    """The CPU host of the phase to come, and what must hold before it is made."""
 
+    node_id: str
     precision: str
     after_trials: int
     needed_bytes: int
@@ -40,10 +40,10 @@ class HostKeeper:
         self._adapters = Path(study_directory) / "adapters"
         self._keep_adapters = keep_adapters
         self._cpu_threads = cpu_threads
-        self._hosts: dict[Device, tuple[str, Any]] = {}  # device -> precision, handle
+        self._hosts: dict[tuple[str, tuple[str, ...]], tuple[str, Any]] = {}  # device -> precision, handle
         self._hosts_made = 0
-        self._prepared: dict[tuple[Device, str], Any] = {}  # device, precision -> handle, for a phase not begun
-        self._free_bytes: dict[str, float] = {}  # of a host's card, by the host's name
+        self._prepared: dict[tuple[str, str], Any] = {}  # node and precision -> handle, for a phase that has not begun
+        self._made_ahead: list[Any] = []  # hosts in use that loaded while another base was there
         self._next: NextHost | None = None
         self._incarnations: dict[str, int] = {}
         self._statuses: dict[str, tuple[str, ResidentStatus]] = {}  # by trial: the host that spoke of it last, its word
@@ -65,16 +65,28 @@ class HostKeeper:
             ray.kill(host)
             host = None
         if host is None:
-            host = self._prepared.pop((device, precision), None) or self._make_host(node_id, gpu_ids, precision)
+            host = None if gpu_ids else self._prepared.pop((node_id, precision), None)
+            if host is not None:
+                self._made_ahead.append(host)
+            host = host or self._make_host(node_id, gpu_ids, precision)
             self._hosts[device] = (precision, host)
         return host
 
-    def prepare_next(self, precision: str, after_trials: int, needed_bytes: int) -> None:
-        """Has a host for the phase to come made on each device, once so many trials have joined and none is measured.
+    def loads_anew(self, host: Any) -> bool:
+        """Whether a host that could not load its base has a successor: one that was made ahead has, since another base
+        was in memory then."""
+        if host in self._made_ahead:
+            self._made_ahead.remove(host)
+            ray.kill(host)
+            self._hosts = {device: one for device, one in self._hosts.items() if one[1] != host}
+        return all(living != host for _, living in self._hosts.values())
 
-        Not where the devices' memory could not hold both bases: `needed_bytes` is what the phase to come takes.
+    def prepare_next(self, node_id: str, precision: str, after_trials: int, needed_bytes: int) -> None:
+        """Has a CPU host made for the phase to come, once so many trials have joined and none is being measured.
+
+        Not where the machine's memory could not hold both bases: `needed_bytes` is what the phase to come takes.
         """
-        self._next = NextHost(precision, after_trials, needed_bytes)
+        self._next = NextHost(node_id, precision, after_trials, needed_bytes)
 
     def next_incarnation(self, trial_id: str) -> int:
         """The number of a trial's next life: higher than all before."""
@@ -100,8 +112,6 @@ class HostKeeper:
             del self._statuses[trial_id]  # else thousands that have ended would be told of again and again
         self._statuses |= {status.trial_id: (host, status) for status in statuses}
         self._known |= {status.trial_id for status in statuses}
-        if "memory_free_bytes" in device:
-            self._free_bytes[host] = device["memory_free_bytes"]
         self._make_next()
         self._seconds[host] = seconds
         values = {**device, **predicted_host_bytes(statuses, self._predicted)}
@@ -137,7 +147,6 @@ class HostKeeper:
         for _, host in self._hosts.values():
             ray.kill(host)
         self._hosts.clear()
-        self._free_bytes.clear()
 
     def _make_next(self) -> None:
         """Costs are measured alone, so nothing loads while a trial is measured or still to come."""
@@ -145,16 +154,9 @@ class HostKeeper:
         if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & phases:
             return
         self._next = None
-        if self._free_on_each() > MEMORY_MARGIN * following.needed_bytes:
-            for node_id, gpu_ids in self._hosts:
-                host = self._make_host(node_id, gpu_ids, following.precision)
-                self._prepared[(node_id, gpu_ids), following.precision] = host
-
-    def _free_on_each(self) -> float:
-        """Bytes that are free on every device with a host; none where one has not said it yet."""
-        if not any(gpu_ids for _, gpu_ids in self._hosts):
-            return float(psutil.virtual_memory().available)
-        return min(self._free_bytes.values()) if len(self._free_bytes) >= len(self._hosts) else 0.0
+        if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes:
+            host = self._make_host(following.node_id, (), following.precision)
+            self._prepared[following.node_id, following.precision] = host
 
     def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> Any:
         device = "cuda" if gpu_ids else "cpu"

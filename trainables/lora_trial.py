@@ -74,6 +74,9 @@ class LoraTrial(tune.Trainable):
                 self._state = None  # it cannot be read, or is another model's: the trial begins again
                 continue
             except HostLoadError as error:
+                if ray.get(self._keeper.loads_anew.remote(self._host), timeout=ANSWER_SECONDS):
+                    self._host = None
+                    continue
                 return self._ending(Outcome("failed", f"the base model could not be loaded: {error}"))
             except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError, NotResidentError) as error:
                 reason = self._survive(error)

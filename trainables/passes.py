@@ -35,6 +35,14 @@ class PassLimits:
     fixed_tokens: int
 
 
+@dataclass(frozen=True)
+class PassCost:
+    """What passes cost where they run: the fixed cost in tokens' worth of work, and how long a token takes at most."""
+
+    fixed_tokens: int
+    seconds_per_token: float
+
+
 def plan_passes(micro_batches: Sequence[MicroBatch], limits: PassLimits) -> list[tuple[MicroBatch, ...]]:
     """The cheapest split into passes of like length, the longest rows first, so that a lack of memory shows at once.
 
@@ -72,16 +80,16 @@ def tokens_that_fit(free_bytes: float, bytes_per_token: float, highest: int) -> 
     return max(1, min(highest, int(free_bytes / bytes_per_token)))
 
 
-def fixed_in_tokens(few_tokens: int, few_seconds: float, many_tokens: int, many_seconds: float) -> int:
-    """The fixed cost of a pass in tokens' worth of work, from the seconds of a small pass and a large one.
+def pass_cost(few: tuple[int, float], half: tuple[int, float], many: tuple[int, float]) -> PassCost:
+    """What a pass costs, from (tokens, seconds) of a small pass and two large ones, one of half the other's tokens.
 
-    Seconds are taken as fixed + rate x tokens. Where the larger pass is no slower, the host's launches decide and
-    tokens are free: the answer is `MOST_FIXED_TOKENS`, with which a step is one pass as far as memory allows.
+    A pass takes what is longer, the host's launches or the card's work, so the rate is that of the large passes alone.
+    Where the larger is no slower, launches decide and tokens are free: `MOST_FIXED_TOKENS`, with which a step is one
+    pass as far as memory allows.
     """
-    rate = (many_seconds - few_seconds) / (many_tokens - few_tokens)
-    if rate <= 0:
-        return MOST_FIXED_TOKENS
-    return max(0, min(MOST_FIXED_TOKENS, round(few_seconds / rate) - few_tokens))
+    rate = max(0.0, (many[1] - half[1]) / (many[0] - half[0]))
+    fixed = few[1] / rate if rate > few[1] / MOST_FIXED_TOKENS else MOST_FIXED_TOKENS
+    return PassCost(max(0, round(fixed) - few[0]), max(rate, many[1] / many[0]))
 
 
 def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:

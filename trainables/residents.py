@@ -76,16 +76,11 @@ class Resident:
         return training_state(self.member, asdict(history))
 
     @property
-    def is_handed_over(self) -> bool:
-        """Whether its adapter's files are on their way to the study: until they are there, nothing is left to do."""
-        return self.handover is not None and not self.handover.done()
-
-    @property
-    def work(self) -> str:
-        """Its phase, and at the finish what of it comes next: the last evaluation, samples, or handing over."""
+    def stage(self) -> str:
+        """Its phase, and before the finish what of it comes first: the last evaluation (testing), or samples."""
         if self.phase != "finishing":
             return self.phase
-        return "evaluating" if self.final is None else "sampling" if self.samples is None else self.phase
+        return "testing" if self.final is None else "sampling" if self.samples is None else self.phase
 
     def next_phase(self) -> Phase:
         """What is due: an evaluation not yet taken, the finish, or the next step."""

@@ -12,12 +12,11 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load, save
 
 from search_spaces.trial_config import MODULE_NAMES
-from tests.lora_cases import lora_config, new_member, peft_model, random_rows, trained_adapter
+from tests.lora_cases import files_of, lora_config, new_member, peft_model, random_rows, trained_adapter
 from tests.small_models import tiny_llama
 from trainables.adapter_files import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
-    peft_files,
     restore_training,
     training_state,
 )
@@ -63,7 +62,7 @@ def test_peft_reads_an_adapter_as_it_is(
 
 def test_the_files_hold_what_pefts_own_hold(model: PackedModel) -> None:
     config = lora_config(target_modules="q_v")
-    files = peft_files(trained_adapter(model, config, ROWS, steps=1), "some/model", "abc")
+    files = files_of(trained_adapter(model, config, ROWS, steps=1), "some/model", "abc")
     assert set(files) == {ADAPTER_FILE, ADAPTER_CONFIG_FILE} == {"adapter_model.safetensors", "adapter_config.json"}
     own = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     theirs = get_peft_model_state_dict(get_peft_model(tiny_llama(), own))
@@ -162,11 +161,11 @@ def test_a_cut_off_state_is_refused(kept: float, model: PackedModel, state: byte
 
 
 def test_what_is_no_state_is_refused(model: PackedModel) -> None:
-    exported = peft_files(trained_adapter(model, lora_config(), ROWS, steps=1), "a", "b")[ADAPTER_FILE]
+    exported = files_of(trained_adapter(model, lora_config(), ROWS, steps=1), "a", "b")[ADAPTER_FILE]
     for content in (b"not a state at all, but long enough to hold a length", exported):
         untouched(model, content, "must be whole, as it was written")
 
 
 def test_every_module_that_can_be_a_target_is_exported(model: PackedModel) -> None:
-    tensors = load(peft_files(model.new_adapter(lora_config()), "a", "b")[ADAPTER_FILE])
+    tensors = load(files_of(model.new_adapter(lora_config()), "a", "b")[ADAPTER_FILE])
     assert {name.split(".")[-3] for name in tensors} == set(MODULE_NAMES)

@@ -16,6 +16,7 @@ from trainables.adapter_files import training_state
 from trainables.device_memory import FEWEST_TOKENS, PassBudget, parked
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember, train_step
+from trainables.passes import PassCost, PassLimits
 from trainables.resources import peak_memory
 
 CPU = torch.device("cpu")
@@ -123,8 +124,24 @@ def test_passes_shrink_by_halves_down_to_the_smallest() -> None:
 def test_what_a_pass_costs_is_measured_on_cards_alone_and_once() -> None:
     budget = PassBudget([CPU], None)
     assert not budget.wants_pass_cost
-    usual = budget.limits().fixed_tokens
+    usual = budget.limits()
     budget.learn_pass_cost(None)
-    assert budget.limits().fixed_tokens == usual
-    budget.learn_pass_cost(5000)
-    assert budget.limits().fixed_tokens == 5000
+    assert budget.limits() == usual
+    budget.learn_pass_cost(PassCost(5000, 1e-6))
+    assert budget.limits() == PassLimits(usual.max_tokens, 5000)
+
+
+@pytest.mark.parametrize(("seconds_per_token", "most"), [(1e-6, 65536), (1e-3, 10000), (0.1, 8192)])
+def test_a_card_takes_more_than_the_usual_tokens_where_they_are_done_in_time(
+    seconds_per_token: float, most: int
+) -> None:
+    budget = PassBudget([torch.device("cuda")], None) if torch.cuda.is_available() else _card_without_memory()
+    budget.learn_pass_cost(PassCost(300, seconds_per_token))
+    assert budget.limits() == PassLimits(most, 300)
+
+
+def _card_without_memory() -> PassBudget:
+    """A budget as a card has it, where there is none to ask for its memory."""
+    budget = PassBudget([CPU], None)
+    budget._kind, budget._most = "cuda", device_memory.USUAL_TOKENS["cuda"]
+    return budget

@@ -339,7 +339,7 @@ def test_held_out_questions_stand_beside_their_reference_and_how_likely_it_is():
 
 
 def test_a_pack_trains_on_while_a_finished_adapter_is_written():
-    """The first to finish is held back until the others have taken all their steps; its weights are as it left them."""
+    """The first to finish is held back until the other has taken all its steps; what changes it then is not kept."""
     release, kept = threading.Event(), {}
 
     def keep(trial_id: str, files: dict[str, bytes]) -> None:
@@ -348,27 +348,67 @@ def test_a_pack_trains_on_while_a_finished_adapter_is_written():
 
     engine = make_engine(most=1, keep_adapter=keep)
     join(engine, {"a": config(seed=3), "b": config(8, "all_linear")})
-    b = engine.residents["b"]
-    while b.member.step < b.member.total_steps:
+    a, b = engine.residents["a"], engine.residents["b"]
+    while b.stage != "finishing":
         assert engine.work()
-        b.awaiting_since = engine.residents["a"].awaiting_since = None
-    assert engine.residents["a"].phase == "finishing"
+        b.awaiting_since = a.awaiting_since = None
+    assert (a.phase, a.handover.done(), b.handover) == ("finishing", False, None)  # they go one by one
+    weights = {name: tensor.clone() for name, tensor in a.member.adapter.named_tensors().items()}
+    for parameter in a.member.adapter.parameters():
+        parameter.data.zero_()
     release.set()
     outcomes = run(engine)
     assert {outcome.status for outcome in outcomes.values()} == {"complete"}
-    for name, resident in engine.residents.items():
-        for place, tensor in resident.member.adapter.named_tensors().items():
-            assert torch.equal(kept[name][f"base_model.model.{place}.weight"], tensor)
-    assert engine.seconds()["sampling"] >= 0
+    assert set(kept) == {"a", "b"}
+    for name, tensor in weights.items():
+        assert torch.equal(kept["a"][f"base_model.model.{name}.weight"], tensor)
+    assert {"measuring", "training", "evaluating", "testing", "sampling", "finishing"} >= set(engine.seconds()) - {
+        "waiting",
+        "all",
+    }
+
+
+def test_no_footprint_is_measured_while_an_adapter_is_on_its_way():
+    """Its copies would be in the process' peak."""
+    kept, order = threading.Event(), []
+
+    def keep(trial_id: str, files: dict[str, bytes]) -> None:
+        kept.wait(0.5)
+        order.append(f"{trial_id} kept")
+
+    engine = make_engine(most=1, keep_adapter=keep)
+    measured = engine._footprints._measure
+    engine._footprints._measure = lambda one: (order.append(f"rank {one.rank} measured"), measured(one))[1]
+    join(engine, {"a": config(4)})
+    while engine.residents["a"].handover is None:
+        assert engine.work()
+        engine.residents["a"].awaiting_since = None
+    join(engine, {"b": config(2)})
+    run(engine)
+    assert order == ["rank 4 measured", "a kept", "rank 2 measured", "b kept"]
+
+
+def test_a_keeper_that_answers_the_second_time_is_enough():
+    calls = []
+
+    def keep(trial_id: str, files: dict[str, bytes]) -> None:
+        calls.append(trial_id)
+        if len(calls) == 1:
+            raise TimeoutError("the keeper is busy")
+
+    engine = make_engine(keep_adapter=keep)
+    join(engine, {"a": config()})
+    assert run(engine)["a"].status == "complete"
+    assert calls == ["a", "a"]
 
 
 def test_an_adapter_that_cannot_be_written_fails_its_trial_alone():
     def keep(trial_id: str, files: dict[str, bytes]) -> None:
         if trial_id == "a":
-            raise OSError(28, "No space left on device")
+            raise MemoryError("No space left")  # not the card's: nothing is infeasible
 
     engine = make_engine(keep_adapter=keep)
     join(engine, {"a": config(), "b": config(seed=1)})
     outcomes = run(engine)
     assert {name: outcome.status for name, outcome in outcomes.items()} == {"a": "failed", "b": "complete"}
-    assert "No space left on device" in outcomes["a"].reason
+    assert "the adapter could not be kept: MemoryError: No space left" in outcomes["a"].reason

@@ -79,8 +79,7 @@ def test_a_study_counts_its_ends() -> None:
 
 def test_samples_have_the_tags_of_their_gauge() -> None:
     status = ResidentStatus("t0", "training", 3, 10, train_loss=1.0, perplexity=2.0)
-    kinds = ("memory_allocated_bytes", "memory_free_bytes", "memory_predicted_bytes", "power_watts")
-    device = dict.fromkeys(kinds, 1.0)
+    device = {"memory_allocated_bytes": 1.0, "memory_predicted_bytes": 1.0, "power_watts": 1.0}
     samples = [*trial_samples([status]), *host_samples("h", [status], {"all": 1.0}, device), *study_samples(["x"], 1.0)]
     assert {sample.name for sample in samples} == set(NAMES)
     for sample in samples:

@@ -30,14 +30,13 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
     return SimpleNamespace(made=made, killed=killed, keeper=one)
 
 
-def note(keeper: HostKeeper, host: str = "h", free: float | None = None, **phases: str) -> None:
-    statuses = [ResidentStatus(name, phase, 0, 4) for name, phase in phases.items()]  # type: ignore[arg-type]
-    keeper.note_statuses(statuses, host, {}, {} if free is None else {"memory_free_bytes": free})
+def note(keeper: HostKeeper, **phases: str) -> None:
+    keeper.note_statuses([ResidentStatus(name, phase, 0, 4) for name, phase in phases.items()], "h", {}, {})  # type: ignore[arg-type]
 
 
 def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keeper: Any) -> None:
     first = keeper.keeper.host_for("n", (), "bf16")
-    keeper.keeper.prepare_next("nf4", 2, GIB)
+    keeper.keeper.prepare_next("n", "nf4", 2, GIB)
     for phases in ({"a": "measuring"}, {"a": "training"}, {"a": "training", "b": "loading"}, {"b": "measuring"}):
         note(keeper.keeper, **phases)
         assert keeper.made == [first]
@@ -53,7 +52,7 @@ def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keepe
 
 def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> None:
     keeper.keeper.host_for("n", (), "bf16")
-    keeper.keeper.prepare_next("fp32", 1, 3 * GIB)  # 1.5 times that is more than is free
+    keeper.keeper.prepare_next("n", "fp32", 1, 3 * GIB)  # 1.5 times that is more than is free
     note(keeper.keeper, a="training")
     note(keeper.keeper, a="finishing")
     assert keeper.made == ["bf16 0"]
@@ -61,24 +60,19 @@ def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> No
     assert keeper.keeper.host_for("n", (), "fp32") == "fp32 1"
 
 
-def test_on_cards_each_gets_its_next_host_where_all_have_said_that_they_have_room(keeper: Any) -> None:
-    first = [keeper.keeper.host_for("n", (card,), "bf16") for card in "01"]
-    keeper.keeper.prepare_next("nf4", 2, GIB)
-    note(keeper.keeper, a="training", host="one", free=9 * GIB)
-    assert keeper.made == first
-    note(keeper.keeper, b="training", host="two", free=2 * GIB)
-    assert keeper.made == [*first, "nf4 2", "nf4 3"]
+def test_a_host_made_ahead_that_could_not_load_has_a_successor_and_another_has_none(keeper: Any) -> None:
+    first = keeper.keeper.host_for("n", (), "bf16")
+    keeper.keeper.prepare_next("n", "nf4", 1, GIB)
+    note(keeper.keeper, a="training")
+    assert not keeper.keeper.loads_anew(first)
     keeper.keeper.end_hosts()
-    assert keeper.killed == first
-    assert [keeper.keeper.host_for("n", (card,), "nf4") for card in "10"] == ["nf4 3", "nf4 2"]
-
-
-@pytest.mark.parametrize("free", [None, 1.4 * GIB])
-def test_on_a_card_without_room_that_is_known_no_host_is_made_ahead(keeper: Any, free: float | None) -> None:
-    first = keeper.keeper.host_for("n", ("0",), "bf16")
-    keeper.keeper.prepare_next("nf4", 1, GIB)
-    note(keeper.keeper, a="training", free=free)
-    assert keeper.made == [first]
+    ahead = keeper.keeper.host_for("n", (), "nf4")
+    assert [keeper.keeper.loads_anew(ahead) for _ in range(2)] == [True, True]  # for each trial that asks
+    assert keeper.killed == [first, ahead]
+    successor = keeper.keeper.host_for("n", (), "nf4")
+    assert successor != ahead
+    assert keeper.keeper.loads_anew(ahead)
+    assert not keeper.keeper.loads_anew(successor)
 
 
 def test_another_precision_on_a_device_ends_the_host_there(keeper: Any) -> None:

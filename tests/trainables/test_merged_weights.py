@@ -11,9 +11,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from tests.lora_cases import lora_config, random_rows, trained_adapter
+from tests.lora_cases import files_of, lora_config, random_rows, trained_adapter
 from tests.small_models import shared, tiny_llama
-from trainables.adapter_files import peft_files
 from trainables.base_licence import base_licence
 from trainables.gguf_conversion import read_gguf_licence
 from trainables.merged_weights import low_rank_updates, write_merged
@@ -37,7 +36,7 @@ def save_adapter(base: Path, folder: Path, **changes: object) -> Path:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False).train()
     adapter = trained_adapter(PackedModel(model), lora_config(**changes), random_rows(13))
     folder.mkdir()
-    for name, content in peft_files(adapter, str(base), "main").items():
+    for name, content in files_of(adapter, str(base)).items():
         (folder / name).write_bytes(content)
     return folder
 

@@ -12,8 +12,8 @@ from trainables.passes import (
     MOST_FIXED_TOKENS,
     MicroBatch,
     PassLimits,
-    fixed_in_tokens,
     padding_share,
+    pass_cost,
     plan_passes,
 )
 
@@ -85,16 +85,25 @@ def test_padding_of_a_pack_on_lengths_like_pubmedqa_stays_under_five_percent():
     assert padding_share(passes, sum(lengths)) < 0.05
 
 
-@given(st.floats(1e-4, 1.0), st.floats(1e-7, 1e-3), st.integers(1, 500), st.integers(501, 9000))
-def test_the_fixed_cost_of_a_straight_line_is_found(fixed, rate, few, many):
+@given(st.floats(1e-3, 1.0), st.floats(1e-6, 1e-3), st.integers(1, 500), st.integers(2000, 4000))
+def test_where_the_card_decides_a_small_pass_counts_in_tokens_of_the_large_ones(fixed, rate, few, half):
     """To a token: it is rounded to whole ones; a cost beyond the most counts as that."""
-    found = fixed_in_tokens(few, fixed + rate * few, many, fixed + rate * many)
-    assert abs(found - min(MOST_FIXED_TOKENS, fixed / rate)) <= 1 + 1e-6 * fixed / rate
+    sizes = (few, half, 2 * half)
+    found = pass_cost(*((tokens, fixed + rate * tokens) for tokens in sizes))
+    expected = min(MOST_FIXED_TOKENS - few, fixed / rate)
+    assert abs(found.fixed_tokens - expected) <= 1 + 1e-6 * expected
+    assert found.seconds_per_token >= rate
+
+
+def test_the_rate_is_not_taken_from_a_pass_that_waits_for_launches():
+    """Launches take 0.11 s, a token 1e-5 s: up to 11,000 tokens a pass takes 0.11 s, and 22,000 take 0.22 s."""
+    found = pass_cost((100, 0.11), (11000, 0.11), (22000, 0.22))
+    assert found.fixed_tokens == 11000 - 100
 
 
 def test_where_more_tokens_take_no_longer_a_step_is_one_pass():
-    fixed = fixed_in_tokens(40, 0.11, 8000, 0.10)
-    assert fixed == MOST_FIXED_TOKENS
+    found = pass_cost((40, 0.11), (4000, 0.11), (8000, 0.10))
+    assert found.fixed_tokens > MOST_FIXED_TOKENS / 2
     some = [MicroBatch(k, 0, 4, longest) for k, longest in enumerate((90, 250, 30, 128))]
-    assert len(plan_passes(some, PassLimits(65536, fixed))) == 1
+    assert len(plan_passes(some, PassLimits(65536, found.fixed_tokens))) == 1
     assert len(plan_passes(some, PassLimits(65536, 0))) == 4
