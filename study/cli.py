@@ -159,7 +159,8 @@ def _add_directory_commands(commands: Any) -> None:
     for name, function, text in (("resume", _resume, resume_text), ("report", _report, report_text)):
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         kind = str if function is _resume else Path  # a URL is no path
-        command.add_argument("directory", type=kind, metavar="DIR", help="the directory that `run` made, or its URL")
+        where = "the directory that `run` made" + (", or its URL" if function is _resume else "")
+        command.add_argument("directory", type=kind, metavar="DIR", help=where)
         if function is _report:
             text = "say which configuration to take with so much memory, such as 8GiB, and what it costs"
             command.add_argument("--budget", metavar="BYTES", help=text)

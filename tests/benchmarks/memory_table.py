@@ -1,7 +1,7 @@
 """Measures the allocator's peak of training one adapter alone, for many configurations, beside what is predicted.
 
-    python -m tests.benchmarks.memory_table --out tests/trainables/data/memory_table.json      on a card
-    python -m tests.benchmarks.memory_table --compare tests/trainables/data/memory_table.json  anywhere
+    python -m tests.benchmarks.memory_table --out tests/benchmarks/results/memory_table.json      on a card
+    python -m tests.benchmarks.memory_table --compare tests/benchmarks/results/memory_table.json  anywhere
 
 Models have random weights: memory does not depend on values. A configuration is warmed up by a whole optimizer step;
 the peak is that of two micro-batches (at the second, gradients are there) and the update. `--compare` shows

@@ -49,11 +49,13 @@ a column. What does not fit is listed like everything else. [How each number is 
 """
 MEMORY_WORDS = """\
 One adapter alone, random weights (memory does not depend on values), half of the tokens targets, bf16 products over
-NF4. The predictions take no measurement of this card into account."""
+NF4. Predictions are not calibrated; one of their constants, cuBLAS' workspace, is Hopper's. In the first nine rows
+about 16 GiB on the card were not the process' own: compare "reserved"."""
 ALONE_WORDS = """\
 Llama-3-8B's shapes with random weights, NF4 with double quantization, fp16 products, activation checkpointing, one row
 a step, no dropout; PEFT with FlashAttention, in which the card is busy for less time. The wall time is mostly launches,
-which a slower card hides; "busy" is what the card computes. Packs of 2, 4 and 8: the README."""
+which a slower card hides; "busy" is what the card computes. Packs of 8: the README, where PEFT's time is that of its
+faster attention kernel; of 2 and 4: tests/benchmarks/results/packed_step_h100.json."""
 SEVERAL_WORDS = """\
 Llama-3-8B's shapes with random weights, one row of up to 512 tokens a step, checkpointing. Whole layers are on one card
 or the other, and rows go through them in turn: two cards hold more, and are no faster than one."""
