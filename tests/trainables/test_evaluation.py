@@ -98,8 +98,10 @@ def test_a_trained_adapters_nats_are_those_of_its_exported_files(
 def test_a_learned_models_perplexity_is_plain_transformers_and_pefts(
     precision: str, tolerance: float, sampled_rows: list[Row], tmp_path: Path
 ) -> None:
+    """On a CPU that multiplies bf16, bf16 and NF4 compute in its 8 bits, and both sides round: to 1 %."""
     settings = BaseModelSettings(str(shared("models/stories260K")))
     loaded, other = (load_base_model(settings, precision, "cpu", use_cache=False) for _ in range(2))
+    tolerance = tolerance if loaded.compute_dtype == torch.float32 else 1e-2
     ours, plain, tokenizer = PackedModel(loaded.model.train()), other.model, other.tokenizer
     rows = [*_story_rows(tokenizer), *sampled_rows]
     base = evaluate(ours, None, rows, None, 256)
