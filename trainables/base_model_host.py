@@ -59,6 +59,9 @@ class BaseModelHost:
 
     # -- messages -----------------------------------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"BaseModelHost({self._settings.name})"  # in the dashboard and in Ray's logs
+
     def join(self, request: JoinRequest, trial: Any) -> None:
         """Takes a trial's adapter in and watches its actor. Raises HostLoadError, NotResidentError."""
 

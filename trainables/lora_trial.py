@@ -39,6 +39,9 @@ class LoraTrial(tune.Trainable):
         """What the trial asks Ray for; not through `tune.with_resources`, which hides the class' name."""
         return tune.PlacementGroupFactory([dict(config["resources"])])
 
+    def __repr__(self) -> str:
+        return f"LoraTrial({self._config.precision})"  # in the dashboard; an actor is used for trial after trial
+
     def setup(self, config: dict[str, Any]) -> None:
         """Begins a trial; joining waits for the first step, since a checkpoint may follow."""
         self._trial_id: str = config["trial_id"]
