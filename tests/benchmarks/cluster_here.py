@@ -83,16 +83,19 @@ class Cluster:
             return "the cable cut"
         return f"{_kill(self.nodes[-1])} processes killed"
 
+    def workers(self) -> list[str]:
+        """The ids of the living nodes but the head's, as Ray knows them."""
+        listed = self.run("ray", "list", "nodes", f"--address={self.address}", "--format=json").stdout
+        nodes = json.loads(listed[listed.index("[") :]) if "[" in listed else []
+        return [node["node_id"] for node in nodes if node["state"] == "ALIVE" and not node["is_head_node"]]
+
     def drain_worker(self) -> str:
         """Has Ray drain the nodes but the head, as a cloud's notice does; answers what it says."""
-        listed = self.run("ray", "list", "nodes", f"--address={self.address}", "--format=json")
-        nodes = json.loads(listed.stdout[listed.stdout.index("[") :])
         head, said = f"--address={self.network.addresses[HEAD]}:{self.gcs}", []
-        for node in nodes:
-            if node["state"] == "ALIVE" and not node["is_head_node"]:
-                drain = ["ray", "drain-node", head, f"--node-id={node['node_id']}"]
-                reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice"]
-                said.append(self.run(*drain, *reason, "--deadline-remaining-seconds=120").stdout.strip())
+        for node_id in self.workers():
+            drain = ["ray", "drain-node", head, f"--node-id={node_id}"]
+            reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=notice"]
+            said.append(self.run(*drain, *reason, "--deadline-remaining-seconds=120").stdout.strip())
         return " / ".join(said)
 
     def trials_at_work(self) -> int:

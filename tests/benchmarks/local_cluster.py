@@ -21,7 +21,7 @@ from tests.benchmarks.cluster_here import STEP_SECONDS, Cluster, cluster, tail
 from tests.benchmarks.namespaces import Loopback, Namespaces
 from tests.made_up_studies import save_tiny_model, write_study_file
 
-LONG_STEPS = 800  # of the studies that something happens to in the middle
+LONG_STEPS = 2000  # of the studies that something happens to in the middle: a minute on a fast core
 NOTICE_SECONDS = 20.0  # of the 30 s that the shorter of the clouds' notices leaves
 CHECKPOINTS = "*/*/checkpoint_*/training.safetensors"
 SPACE = {"precision": "fp32", "rank": {"choice": [2, 8]}, "target_modules": "q_v", "learning_rate": 1.0e-3}
@@ -127,7 +127,7 @@ def _on_two_nodes(there: Cluster, name: str) -> tuple[dict[str, float], str]:
     undisturbed = there.study("submit", str(_study(there, f"{name}-not", max_steps=LONG_STEPS)), "--wait")
     expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
     there.start_worker()
-    time.sleep(15.0)
+    _wait(there.workers, "a second node")  # else both trials are the head's, one after another
     job_id = _job_id(there.study("submit", str(_study(there, name, max_steps=LONG_STEPS))).stdout)
     _wait(lambda: there.trials_at_work() > 1, "two trials at work")
     return expected, job_id
