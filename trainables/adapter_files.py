@@ -90,7 +90,10 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
-    """Copies of an adapter's weights on the CPU, under the names that PEFT gives them in a file."""
+    """Copies of an adapter's weights on the CPU, under the names that PEFT gives them in a file.
+
+    All fp32: `lora_A` is rank x in_features, `lora_B` out_features x rank.
+    """
     return {
         f"base_model.model.{name}.weight": tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in adapter.named_tensors().items()
