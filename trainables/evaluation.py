@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from trainables.dataset import Row
+from trainables.pack import likeness
 from trainables.packed_lora import LoraAdapter, PackedModel, PackedRows
 from trainables.packed_training import collate, target_hidden
 from trainables.target_loss import target_nats
@@ -106,10 +107,16 @@ def _joint_batches(
     """Places of adapters and numbers of rows that go through the model together."""
     longest = max((len(row.tokens) for row in rows), default=1)
     together = max(1, min(len(adapters), batch_tokens // longest))
+    alike = sorted(range(len(adapters)), key=lambda place: _likeness(adapters[place]))
     for start in range(0, len(adapters), together):
-        places = list(range(len(adapters)))[start : start + together]
+        places = alike[start : start + together]
         for numbers in batches_by_length(rows, batch_tokens // len(places)):
             yield places, numbers
+
+
+def _likeness(adapter: LoraAdapter | None) -> tuple[object, ...]:
+    """The base model comes first."""
+    return likeness(adapter) if adapter else ()
 
 
 def batches_by_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:

@@ -76,7 +76,9 @@ class FootprintBook:
             self._budget.learn(max(0, *of_rows) / tokens)
         del scratch  # it makes room for the next
         if self._budget.wants_pass_cost:
-            self._budget.learn_pass_cost(self._pass_cost(config, footprint.seconds_per_token))
+            cost = self._pass_cost(config, footprint.seconds_per_token)
+            self._budget.learn_pass_cost(cost)
+            model.run_tokens = cost.run_tokens if cost else 0
         return footprint
 
     def _pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:

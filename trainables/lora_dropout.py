@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -46,6 +47,12 @@ class Thinning:
         return elementwise.thin(x, self._keys, self._numbers, self._rates, layer, tokens, add_to)
 
 
+def thinned_by(member: PackedRows) -> TrialConfig:
+    """What decides a member's mask in a run where some are thinned: its configuration, of rate 0 where it is not."""
+    config = member.adapter.config
+    return config if member.dropout else replace(config, lora_dropout=0.0)
+
+
 class Dropout:
     """The masks of a run of neighbouring rows at one linear layer; inputs are (rows * tokens) x features."""
 
@@ -73,6 +80,6 @@ def _masks(members: Sequence[PackedRows], name: str, tokens: int, weight: torch.
     masks = []
     for member in members:
         shape = (member.rows.stop - member.rows.start, member.tokens or tokens, weight.shape[-1])
-        own = dropout_mask(member.adapter.config, name, member.dropout_key or 0, weight.new_empty(()).expand(shape))
+        own = dropout_mask(thinned_by(member), name, member.dropout_key or 0, weight.new_empty(()).expand(shape))
         masks.append(torch.nn.functional.pad(own, (0, 0, 0, tokens - own.shape[1])) if own.shape[1] < tokens else own)
     return (masks[0] if len(masks) == 1 else torch.cat(masks)).view(-1, weight.shape[-1])

@@ -4,47 +4,66 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
 from trainables.elementwise import kernels_on
 from trainables.lora_adapter import LoraAdapter, PackedRows
-from trainables.lora_dropout import Thinning
+from trainables.lora_dropout import Thinning, thinned_by
 
 
 class Run:
-    """Neighbouring rows that share one batched product: equal rank and targets, and dropout on for all or for none.
+    """Neighbouring rows that share one batched product.
 
-    `places` are the linear layers of a group that these adapters update. The rows are cut into equal units, each of one
-    adapter: as large as the adapters' row counts allow.
+    Their adapters have equal rank and targets, and dropout on for all or for none; in a padded pack lower ranks are
+    filled up with zeros, and rows without dropout are thinned at rate 0. `places` are the linear layers of a group that
+    these adapters update. The rows are cut into equal units, each of one adapter: as large as the adapters' row counts
+    allow.
     """
 
     def __init__(self, members: Sequence[PackedRows], places: tuple[int, ...], device: torch.device) -> None:
         self.members = list(members)
         self.places = places
         self.rows = slice(members[0].rows.start, members[-1].rows.stop)
-        self.dropout = members[0].dropout
-        counts = [member.rows.stop - member.rows.start for member in members]
+        self.dropout = any(member.dropout for member in members)
+        counts = [_count(member) for member in members]
         self.unit_rows = math.gcd(*counts)
         units = [m.adapter for m, count in zip(members, counts, strict=True) for _ in range(count // self.unit_rows)]
         self.unit_adapters = units
         self.adapters: list[LoraAdapter] = list(dict.fromkeys(units))
+        self.rank = max(adapter.config.rank for adapter in self.adapters)
+        self.of_rank = _neighbours_of_rank(self.adapters)
         scalings = [adapter.config.scaling for adapter in units]
         self.scales = torch.tensor(scalings, dtype=torch.float32, device=device)[:, None, None]
         self.adapter_of_unit = None
         if len(units) > len(self.adapters):
             self.adapter_of_unit = torch.tensor([self.adapters.index(one) for one in units], device=device)
+        self._zeros: dict[tuple[int, int], torch.Tensor] = {}
         self.thinning = None
         if self.dropout and kernels_on(device):
             parts = zip(members, counts, strict=True)
-            self.thinning = Thinning([(m.adapter.config, m.dropout_key or 0, count) for m, count in parts], device)
+            self.thinning = Thinning([(thinned_by(m), m.dropout_key or 0, count) for m, count in parts], device)
+
+    @property
+    def padded(self) -> bool:
+        """Whether some adapter's rank is filled up."""
+        return len(self.of_rank) > 1
+
+    def zeros(self, rows: int, columns: int) -> torch.Tensor:
+        """What fills up a rank, the same for all layers."""
+        if (rows, columns) not in self._zeros:
+            self._zeros[rows, columns] = self.scales.new_zeros(rows, columns)
+        return self._zeros[rows, columns]
 
 
 class Pack:
     """The adapters whose rows go through the model together, sorted by row."""
 
-    def __init__(self, members: Sequence[PackedRows] = ()) -> None:
+    def __init__(self, members: Sequence[PackedRows] = (), padded: bool = False) -> None:
+        """`padded`: adapters of unlike rank or dropout share products too."""
         self.members = tuple(members)
+        self._padded = padded
         self._by_names: dict[tuple[str, ...], list[Run]] = {}
         self._by_targets: dict[tuple[torch.device, tuple[tuple[int, ...], ...]], list[Run]] = {}
 
@@ -55,22 +74,47 @@ class Pack:
     def runs(self, names: tuple[str, ...], device: torch.device) -> list[Run]:
         """The runs of rows at layers `names` on `device`, which read the same input.
 
-        With dropout each layer thins the input anew, in runs of its own.
+        With dropout each layer thins the input anew, in runs of its own; and so has each in a padded pack.
         """
         if names not in self._by_names:
             places = range(len(names))
             targets = tuple(tuple(p for p in places if names[p] in m.adapter.weights) for m in self.members)
             if (device, targets) not in self._by_targets:  # a device's layers of like targets share their runs
-                self._by_targets[device, targets] = self._made(targets, device)
+                self._by_targets[device, targets] = self._made(targets, len(names), device)
             self._by_names[names] = self._by_targets[device, targets]
         return self._by_names[names]
 
-    def _made(self, targets: Sequence[tuple[int, ...]], device: torch.device) -> list[Run]:
+    def _made(self, targets: Sequence[tuple[int, ...]], layers: int, device: torch.device) -> list[Run]:
+        if self._padded:
+            return [
+                Run(members, (place,), device)
+                for place in range(layers)
+                for members in _updating(place, self.members, targets)
+            ]
         return [
             Run(members, places, device)
             for members, own in _alike(self.members, targets)
             for places in ([(place,) for place in own] if members[0].dropout else [own])
         ]
+
+
+def padding_pays(members: Sequence[PackedRows], run_tokens: int) -> bool:
+    """Whether a pack's products are shorter padded: fewer runs, against multiplying by zeros.
+
+    `run_tokens` is what another run costs in tokens' worth of work, of a whole pass. At a layer of as many outputs as
+    inputs a column of rank costs 2 / in_features of the frozen product, for each token.
+    """
+    likenesses = [likeness(member.adapter) for member in members]
+    apart = sum(one != other for one, other in pairwise(likenesses))
+    highest = max((member.adapter.config.rank for member in members), default=0)
+    filled = sum(_count(m) * (m.tokens or 1) * (highest - m.adapter.config.rank) / _in_features(m) for m in members)
+    return run_tokens * apart > 2 * filled
+
+
+def likeness(adapter: LoraAdapter) -> tuple[Sequence[str], int, bool]:
+    """Adapters of equal likeness share batched products where their rows are neighbours; sorts by it make them so."""
+    config = adapter.config
+    return sorted(config.target_modules), config.rank, config.lora_dropout > 0
 
 
 def _alike(
@@ -89,3 +133,39 @@ def _alike(
 def _joins(last: PackedRows, member: PackedRows) -> bool:
     same_rank = last.adapter.config.rank == member.adapter.config.rank
     return last.rows.stop == member.rows.start and same_rank and last.dropout == member.dropout
+
+
+def _updating(
+    place: int, members: Sequence[PackedRows], targets: Sequence[tuple[int, ...]]
+) -> list[list[PackedRows]]:
+    """Neighbours that update one layer, of any rank; of equal row counts, so that units are no smaller than parts."""
+    found: list[list[PackedRows]] = []
+    for member, own in zip(members, targets, strict=True):
+        if place not in own:
+            continue
+        last = found[-1][-1] if found else None
+        if last and last.rows.stop == member.rows.start and _count(last) == _count(member):
+            found[-1].append(member)
+        else:
+            found.append([member])
+    return found
+
+
+def _neighbours_of_rank(adapters: Sequence[LoraAdapter]) -> list[tuple[slice, int]]:
+    """Slices of neighbours of equal rank, and their rank."""
+    found: list[tuple[slice, int]] = []
+    for place, adapter in enumerate(adapters):
+        rank = adapter.config.rank
+        if found and found[-1][1] == rank:
+            found[-1] = (slice(found[-1][0].start, place + 1), rank)
+        else:
+            found.append((slice(place, place + 1), rank))
+    return found
+
+
+def _count(member: PackedRows) -> int:
+    return member.rows.stop - member.rows.start
+
+
+def _in_features(member: PackedRows) -> int:
+    return next(iter(member.adapter.weights.values())).a.shape[1]

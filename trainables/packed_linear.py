@@ -5,7 +5,8 @@ For the rows of one adapter, with low = (alpha / r) dropout(x) A^T:  y = x W^T +
     dlow = (alpha / r) g B,   dB = g^T low,   dA = dlow^T dropout(x),   dx = g W + dropout(dlow A).
 
 A frozen weight is dequantized and multiplied once for all rows; sums that share a buffer are accumulated by the matrix
-product itself. Neighbouring rows whose adapters have the same rank and targets share one batched product.
+product itself. Neighbouring rows whose adapters have the same rank and targets share one batched product; in a padded
+pack those of any rank do, with zeros for the columns that an adapter lacks.
 """
 
 from __future__ import annotations
@@ -40,9 +41,8 @@ class RunUpdate:
         self.span = slice(run.rows.start * tokens, run.rows.stop * tokens)
         self._run = run
         self._unit_tokens = run.unit_rows * tokens
-        self._a, self._b = _gathered(run, names, dtype)
-        rank = self._b[0].shape[-1]
-        self._parts = [slice(index * rank, (index + 1) * rank) for index in range(len(names))]
+        self._a, self._b = (_filled_up if run.padded else _gathered)(run, names, dtype)
+        self._parts = [slice(index * run.rank, (index + 1) * run.rank) for index in range(len(names))]
         self._dropout = Dropout(run.members, run.thinning, names[0], tokens, self._a) if run.dropout else None
 
     @property
@@ -89,13 +89,20 @@ class RunUpdate:
 
     def accumulate(self, x: torch.Tensor) -> None:
         """Adds to the gradients of the adapters' weights, given the layers' input."""
-        adapters = self._run.adapters
         for name, gradient, part in zip(self.names, self._gradients, self._parts, strict=True):
             grad_b = self._per_adapter(_wide_bmm(gradient.transpose(1, 2), self._low[:, :, part]))
-            accumulate([adapter.weights[name].b for adapter in adapters], grad_b)
+            for adapters, rank in self._run.of_rank:
+                weights = [adapter.weights[name].b for adapter in self._run.adapters[adapters]]
+                accumulate(weights, self._own(grad_b[adapters, :, :rank]))
         grad_a = self._per_adapter(_wide_bmm(self._grad_low.transpose(1, 2), self._input(x)))
-        pairs = [adapter.weights[name] for adapter in adapters for name in self.names]
-        accumulate([pair.a for pair in pairs], grad_a.view(len(pairs), -1, self.in_features))
+        grad_a = grad_a.view(len(grad_a), len(self.names), -1, self.in_features)
+        for adapters, rank in self._run.of_rank:
+            pairs = [adapter.weights[name] for adapter in self._run.adapters[adapters] for name in self.names]
+            accumulate([pair.a for pair in pairs], self._own(grad_a[adapters, :, :rank]).flatten(0, 1))
+
+    def _own(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Without what fills up the rank, in memory of their own."""
+        return gradients.clone(memory_format=torch.contiguous_format) if self._run.padded else gradients
 
     def _per_adapter(self, gradients: torch.Tensor) -> torch.Tensor:
         """Gradients of units summed to those of adapters."""
@@ -114,6 +121,24 @@ def _gathered(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch
     places = [place for stack in stacks for place in stack.unbind()]
     torch._foreach_copy_(places, [weight for some in (a, *b) for weight in some])
     return stacks[0].view(len(pairs), -1, stacks[0].shape[-1]), stacks[1:]
+
+
+def _filled_up(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The same of adapters of unlike rank, with zeros up to the run's."""
+    units = len(run.unit_adapters)
+    a, b = [], [[] for _ in names]
+    for adapter in run.unit_adapters:
+        gap = run.rank - adapter.config.rank
+        for name, columns in zip(names, b, strict=True):
+            pair = adapter.weights[name]
+            a.append(pair.a)
+            columns.append(pair.b)
+            if gap:
+                a.append(run.zeros(gap, pair.a.shape[1]))
+                columns.append(run.zeros(pair.b.shape[0], gap))
+    stacks = [torch.cat(columns, dim=1).to(dtype).view(-1, units, run.rank).transpose(0, 1) for columns in b]
+    rows = torch.cat(a).to(dtype)
+    return rows.view(units, -1, rows.shape[-1]), stacks
 
 
 def _wide_bmm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -177,18 +202,27 @@ class LinearGroup:
 
     def input_gradient(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> torch.Tensor:
         """The input's gradient, given the outputs', which the updates have received."""
-        total = _blank(gradients[0], updates[0].in_features, updates) if updates else None
-        begun: set[int] = set()
+        first = _first_writers(updates)
+        total = _blank(gradients[0], updates[0].in_features, first) if updates else None
         for update in updates:
             assert total is not None
-            update.add_to_input(total, fresh=update.span.start not in begun)
-            begun.add(update.span.start)
+            update.add_to_input(total, fresh=update in first)
         for linear, gradient in zip(self._linears, gradients, strict=True):
             weight = frozen_weight(linear, gradient.dtype)
             total = gradient @ weight if total is None else total.addmm_(gradient, weight)
             del weight  # before the next one is dequantized
         assert total is not None
         return total
+
+
+def _first_writers(updates: Sequence[RunUpdate]) -> list[RunUpdate]:
+    """Updates none of whose rows one before them has: in a padded pack each layer has spans of its own."""
+    first: list[RunUpdate] = []
+    for place, update in enumerate(updates):
+        spans = (other.span for other in updates[:place])
+        if all(span.stop <= update.span.start or update.span.stop <= span.start for span in spans):
+            first.append(update)
+    return first
 
 
 def _blank(like: torch.Tensor, width: int, updates: Sequence[RunUpdate]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from trainables.base_model import devices_of
 from trainables.fused_llama import FusedDecoder, serves
 from trainables.lora_adapter import LoraAdapter, LoraWeights, PackedRows, mixed_seed
 from trainables.lora_dropout import dropout_mask
-from trainables.pack import Pack
+from trainables.pack import Pack, padding_pays
 
 __all__ = ["LoraAdapter", "LoraWeights", "PackedLoraLinear", "PackedModel", "PackedRows", "dropout_mask"]
 
@@ -90,6 +90,7 @@ class PackedModel:
         self.model = model
         self.devices = devices_of(model)  # that hold a part of it, in the order of its layers
         self.context = PackContext()
+        self.run_tokens = 0  # what another run in a pass costs in tokens' worth of work: none, until it is measured
         self.linears = _wrap_linears(model, self.context)
         if not self.linears:
             raise ValueError(f"the model must have linear layers named {', '.join(MODULE_NAMES)}; it has none of them")
@@ -100,7 +101,7 @@ class PackedModel:
     @contextmanager
     def rows_of(self, members: Sequence[PackedRows]) -> Iterator[Any]:
         """The model, with its next batches' rows belonging to `members` (sorted by row); wraps forward and backward."""
-        self.context.pack = Pack(members)
+        self.context.pack = Pack(members, padding_pays(members, self.run_tokens))
         try:
             yield self.model
         finally:

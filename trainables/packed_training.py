@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from trainables.dataset import Row
+from trainables.pack import likeness
 from trainables.packed_lora import LoraAdapter, PackedModel, PackedRows
 from trainables.passes import MicroBatch, PassLimits, plan_passes
 from trainables.target_loss import target_nats
@@ -109,7 +110,7 @@ def run_pass(
     model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], one: Sequence[MicroBatch]
 ) -> torch.Tensor:
     """Adds the gradients of a pass' micro-batches; answers their parts of the members' losses."""
-    one = sorted(one, key=lambda batch: (_likeness(members[batch.member]), batch.member, batch.number))
+    one = sorted(one, key=lambda batch: (batch.rows, likeness(members[batch.member].adapter), batch.member, batch.number))
     own = [members[batch.member] for batch in one]
     numbers = [member.plan[member.step][batch.number] for member, batch in zip(own, one, strict=True)]
     groups = [[rows[row] for row in some] for some in numbers]
@@ -124,12 +125,6 @@ def run_pass(
         (means * scales).sum().backward()
     places = torch.tensor([batch.member for batch in one], device=means.device)
     return torch.zeros(len(members), device=means.device).index_add_(0, places, means.detach())
-
-
-def _likeness(member: TrainingMember) -> tuple[object, ...]:
-    """Members of equal likeness share batched products where their rows are neighbours."""
-    config = member.adapter.config
-    return sorted(config.target_modules), config.rank, config.lora_dropout > 0
 
 
 def micro_step(model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], number: int) -> torch.Tensor:

@@ -1,13 +1,15 @@
 """What a pass costs beside its tokens, measured where it runs.
 
-It decides whether rows of unlike length share a pass: with 8 billion parameters a pass is dequantization and
-arithmetic, and padding is dear; a small model's pass waits for the host's launches, and padding is free.
+It decides whether rows of unlike length share a pass, and adapters of unlike rank a product: with 8 billion parameters
+a pass is dequantization and arithmetic, and padding is dear; a small model's pass waits for the host's launches, and
+padding is free.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
@@ -27,7 +29,7 @@ def measure_pass_cost(
     rows: Sequence[Row],
     most_tokens: int,
 ) -> PassCost | None:
-    """Times the shortest row's pass, and those of many of the longest row, and of half as many.
+    """Times the shortest row's pass, those of many of the longest row and of half as many, and the many in two runs.
 
     None where `most_tokens` leave no larger pass. Raises torch.OutOfMemoryError where it does not fit after all.
     """
@@ -37,20 +39,24 @@ def measure_pass_cost(
     half = min(most_tokens, LARGE_PASS_TOKENS) // longest // 2
     if half * longest < 2 * few:
         return None
-    scratch = new_member(config, (((short,), (long,) * half, (long,) * (2 * half)),))
-    passes = (MicroBatch(0, 0, 1, few), MicroBatch(0, 1, half, longest), MicroBatch(0, 2, 2 * half, longest))
+    unlike = replace(config, rank=config.rank // 2 or 2)
+    pair = [new_member(one, (((short,), (long,) * half, (long,) * (2 * half)),)) for one in (config, unlike)]
+    small, middle, large = MicroBatch(0, 0, 1, few), MicroBatch(0, 1, half, longest), MicroBatch(0, 2, 2 * half, longest)
     try:
-        return pass_cost(*((one.rows * one.longest, _seconds(model, scratch, rows, one)) for one in passes))
+        together = [(one.rows * one.longest, _seconds(model, pair, rows, [one])) for one in (small, middle, large)]
+        return pass_cost(*together, _seconds(model, pair, rows, [middle, replace(middle, member=1)]))
     finally:
-        discard_gradients([scratch])
+        discard_gradients(pair)
 
 
-def _seconds(model: PackedModel, member: TrainingMember, rows: Sequence[Row], one: MicroBatch) -> float:
+def _seconds(
+    model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], one: Sequence[MicroBatch]
+) -> float:
     """The second of two passes: kernels are compiled, and memory is taken, by shape."""
     for _ in range(2):
         synchronize(model.devices)
         start = time.perf_counter()
-        run_pass(model, [member], rows, [one])
+        run_pass(model, members, rows, one)
         synchronize(model.devices)
         seconds = time.perf_counter() - start
     return seconds

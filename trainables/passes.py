@@ -37,9 +37,13 @@ class PassLimits:
 
 @dataclass(frozen=True)
 class PassCost:
-    """What passes cost where they run: the fixed cost in tokens' worth of work, and how long a token takes at most."""
+    """What passes cost where they run, in tokens' worth of work, and how long a token takes at most.
+
+    `fixed_tokens` are for a pass, `run_tokens` for each further run in it of rows that share their products.
+    """
 
     fixed_tokens: int
+    run_tokens: int
     seconds_per_token: float
 
 
@@ -80,16 +84,20 @@ def tokens_that_fit(free_bytes: float, bytes_per_token: float, highest: int) -> 
     return max(1, min(highest, int(free_bytes / bytes_per_token)))
 
 
-def pass_cost(few: tuple[int, float], half: tuple[int, float], many: tuple[int, float]) -> PassCost:
+def pass_cost(few: tuple[int, float], half: tuple[int, float], many: tuple[int, float], apart: float) -> PassCost:
     """What a pass costs, from (tokens, seconds) of a small pass and two large ones, one of half the other's tokens.
 
     A pass takes what is longer, the host's launches or the card's work, so the rate is that of the large passes alone.
     Where the larger is no slower, launches decide and tokens are free: `MOST_FIXED_TOKENS`, with which a step is one
-    pass as far as memory allows.
+    pass as far as memory allows. `apart` are the seconds of the largest pass in two runs instead of one.
     """
     rate = max(0.0, (many[1] - half[1]) / (many[0] - half[0]))
-    fixed = few[1] / rate if rate > few[1] / MOST_FIXED_TOKENS else MOST_FIXED_TOKENS
-    return PassCost(max(0, round(fixed) - few[0]), max(rate, many[1] / many[0]))
+    fixed = _in_tokens(few[1], rate) - few[0]
+    return PassCost(max(0, fixed), _in_tokens(max(0.0, apart - many[1]), rate), max(rate, many[1] / many[0]))
+
+
+def _in_tokens(seconds: float, rate: float) -> int:
+    return round(seconds / rate) if rate * MOST_FIXED_TOKENS > seconds else MOST_FIXED_TOKENS if seconds else 0
 
 
 def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:

@@ -127,7 +127,7 @@ def test_what_a_pass_costs_is_measured_on_cards_alone_and_once() -> None:
     usual = budget.limits()
     budget.learn_pass_cost(None)
     assert budget.limits() == usual
-    budget.learn_pass_cost(PassCost(5000, 1e-6))
+    budget.learn_pass_cost(PassCost(5000, 0, 1e-6))
     assert budget.limits() == PassLimits(usual.max_tokens, 5000)
 
 
@@ -136,7 +136,7 @@ def test_a_card_takes_more_than_the_usual_tokens_where_they_are_done_in_time(
     seconds_per_token: float, most: int
 ) -> None:
     budget = PassBudget([torch.device("cuda")], None) if torch.cuda.is_available() else _card_without_memory()
-    budget.learn_pass_cost(PassCost(300, seconds_per_token))
+    budget.learn_pass_cost(PassCost(300, 0, seconds_per_token))
     assert budget.limits() == PassLimits(most, 300)
 
 

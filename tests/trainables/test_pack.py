@@ -5,7 +5,7 @@ import torch
 from tests.lora_cases import lora_config
 from tests.small_models import tiny_llama
 from trainables.lora_adapter import LoraAdapter, PackedRows
-from trainables.pack import Pack
+from trainables.pack import Pack, likeness, padding_pays
 from trainables.packed_lora import PackedModel
 
 MODEL = PackedModel(tiny_llama(layers=2))
@@ -59,6 +59,49 @@ def test_a_gap_or_dropout_parts_neighbours_and_dropout_parts_layers() -> None:
     runs = Pack(rows((plain, 1), (thinned, 2), key=7)).runs(QKV, CPU)
     assert [run.places for run in runs] == [(0, 1, 2), (0,), (1,), (2,)]
     assert not any(run.dropout for run in Pack(rows((plain, 1), (thinned, 2))).runs(QKV, CPU))  # no key: evaluation
+
+
+def test_in_a_padded_pack_all_that_update_a_layer_share_its_run() -> None:
+    small, large = adapter(rank=2, target_modules="q_v"), adapter(rank=8, target_modules="q_v", lora_dropout=0.5)
+    all_linear = adapter(rank=4)
+    members = rows((all_linear, 2), (small, 2), (large, 2), key=3)
+    q, k, v = Pack(members, padded=True).runs(QKV, CPU)
+    assert [run.places for run in (q, k, v)] == [(0,), (1,), (2,)]
+    assert [(run.rows.start, run.rows.stop) for run in (q, k, v)] == [(0, 6), (0, 2), (0, 6)]
+    assert q.adapters == [all_linear, small, large]
+    assert (q.rank, q.of_rank, q.padded) == (8, [(slice(0, 1), 4), (slice(1, 2), 2), (slice(2, 3), 8)], True)
+    assert (k.rank, k.of_rank, k.padded, k.dropout) == (4, [(slice(0, 1), 4)], False, False)
+    assert q.dropout
+    assert q.zeros(3, 5) is q.zeros(3, 5)
+    assert torch.equal(q.zeros(3, 5), torch.zeros(3, 5))
+
+
+def test_unequal_row_counts_and_gaps_part_a_padded_run() -> None:
+    """Units of a smaller size would each need a copy of their adapter's weights."""
+    one, other = adapter(rank=2), adapter(rank=4)
+    assert len(Pack(rows((one, 4), (other, 4)), padded=True).runs(DOWN, CPU)) == 1
+    assert len(Pack(rows((one, 4), (other, 2)), padded=True).runs(DOWN, CPU)) == 2
+    apart = [PackedRows(one, slice(0, 4)), PackedRows(other, slice(5, 9))]
+    assert len(Pack(apart, padded=True).runs(DOWN, CPU)) == 2
+
+
+def test_padding_pays_where_runs_cost_more_than_columns_of_zeros() -> None:
+    """At a layer of as many outputs as inputs a column costs 2 / in_features of the frozen product."""
+    low, high = adapter(rank=2, target_modules="q_v"), adapter(rank=8, target_modules="q_v")
+    width = next(iter(low.weights.values())).a.shape[1]
+    members = [PackedRows(low, slice(0, 4), 30), PackedRows(high, slice(4, 8), 50)]
+    zeros = 4 * 30 * (8 - 2) * 2 / width
+    assert padding_pays(members, int(zeros) + 1)
+    assert not padding_pays(members, int(zeros) - 1)
+    assert not padding_pays([PackedRows(low, slice(0, 4), 30), PackedRows(low, slice(4, 8), 30)], 2**20)
+    assert not padding_pays(members, 0)
+    assert not padding_pays([], 2**20)
+
+
+def test_rows_sorted_by_likeness_have_wide_targets_first() -> None:
+    """So that the rows which update `k_proj` are neighbours, and those that update `q_proj` too."""
+    made = [adapter(rank=rank, target_modules=targets) for targets in ("q_v", "all_linear") for rank in (8, 2)]
+    assert sorted(made, key=likeness) == [made[3], made[2], made[1], made[0]]
 
 
 def test_layers_of_like_targets_share_their_runs() -> None:

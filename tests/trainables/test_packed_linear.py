@@ -75,8 +75,9 @@ def by_formula(layers: dict[str, nn.Linear], members: list[PackedRows], x: torch
     return outputs
 
 
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("seed", range(25))
-def test_values_and_gradients_are_those_of_the_formula(seed: int) -> None:
+def test_values_and_gradients_are_those_of_the_formula(seed: int, padded: bool) -> None:
     """fp32: 1e-5 of each tensor's norm, for values and gradients; weights' are added to what is there."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
@@ -95,7 +96,7 @@ def test_values_and_gradients_are_those_of_the_formula(seed: int) -> None:
     group, flat = LinearGroup(layers), x.detach().flatten(0, 1)
     flat_gradients = [gradient.flatten(0, 1) for gradient in gradients]
     with torch.no_grad():
-        updates = group.updates(Pack(members), TOKENS, x.dtype)
+        updates = group.updates(Pack(members, padded), TOKENS, x.dtype)
         values = group.outputs(flat, updates)
         group.receive(flat_gradients, updates)
         for update in updates:
@@ -105,6 +106,31 @@ def test_values_and_gradients_are_those_of_the_formula(seed: int) -> None:
         [*(y.view_as(e) for y, e in zip(values, expected, strict=True)), *ours], [*expected, *theirs], strict=True
     ):
         assert torch.linalg.norm(one - other) <= 1e-5 * torch.linalg.norm(other)
+
+
+def test_gradients_of_a_padded_pack_hold_no_memory_of_its_highest_rank() -> None:
+    """Nor is what fills up a rank among them: each has the storage of its own numbers."""
+    layers = linears()
+    members = [
+        PackedRows(LoraAdapter(TrialConfig("fp32", rank, 1.0, 0.0, ("q_proj",), 1e-3, 0), {"q_proj": weights}),
+                   slice(place, place + 1))
+        for place, (rank, weights) in enumerate(
+            (rank, LoraWeights(nn.Parameter(torch.randn(rank, IN_FEATURES)), nn.Parameter(torch.randn(10, rank))))
+            for rank in (2, 5, 5)
+        )
+    ]  # fmt: skip
+    x = torch.randn(3 * TOKENS, IN_FEATURES)
+    group = LinearGroup({"q_proj": layers["q_proj"]})
+    with torch.no_grad():
+        updates = group.updates(Pack(members, padded=True), TOKENS, x.dtype)
+        group.outputs(x, updates)
+        group.receive([torch.randn(3 * TOKENS, 10)], updates)
+        for update in updates:
+            update.accumulate(x)
+    assert len(updates) == 1
+    stored = [sum(p.grad.untyped_storage().nbytes() for p in m.adapter.parameters()) for m in (members[0], members[1])]
+    assert stored == [4 * 2 * (IN_FEATURES + 10), 2 * 4 * 5 * (IN_FEATURES + 10)]  # the last two share theirs
+    assert all(p.grad.is_contiguous() for m in members for p in m.adapter.parameters())
 
 
 def test_a_residual_is_added_in_place() -> None:

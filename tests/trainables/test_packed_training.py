@@ -27,8 +27,12 @@ ROWS = random_rows(30, longest=16)
 SPLIT = PassLimits(max_tokens=60, fixed_tokens=1)  # several passes a step
 
 
-def make_model(base: torch.nn.Module | None = None, checkpointing: bool = False) -> PackedModel:
+def make_model(
+    base: torch.nn.Module | None = None, checkpointing: bool = False, padded: bool = False
+) -> PackedModel:
+    """`padded`: runs are dear, so that members of unlike rank share products."""
     model = PackedModel((base or tiny_llama()).train())
+    model.run_tokens = 2**30 if padded else 0
     if checkpointing:
         options = {"use_reentrant": False, "preserve_rng_state": False}
         model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
@@ -40,20 +44,22 @@ def stories(precision: str) -> torch.nn.Module:
     return load_base_model(settings, precision, "cpu", use_cache=False).model
 
 
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("count", [2, 5, 8])
-def test_every_step_is_the_step_alone(count: int) -> None:
+def test_every_step_is_the_step_alone(count: int, padded: bool) -> None:
     """fp32: 1e-5 relative, over steps enough for B, schedules, warm-ups and moments to matter."""
-    model = make_model(checkpointing=count == 5)
+    model = make_model(checkpointing=count == 5, padded=padded)
     members = [make_member(model, ROWS, number, steps=8) for number in range(count)]
     for step in range(4):
         take_and_compare(model, members, ROWS, limits=SPLIT if step % 2 else packed_training.WHOLE_STEP)
 
 
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("precision", ["nf4", "bf16"])
-def test_every_step_is_the_step_alone_over_other_bases(precision: str) -> None:
+def test_every_step_is_the_step_alone_over_other_bases(precision: str, padded: bool) -> None:
     """1e-5 relative where these compute in fp32, as on a CPU without bf16 products; else within bf16's rounding."""
     base = stories(precision)
-    model = make_model(base, checkpointing=True)
+    model = make_model(base, checkpointing=True, padded=padded)
     members = [make_member(model, ROWS, number, steps=4) for number in (1, 3, 4, 6)]
     tolerance = 1e-5 if model.model.get_input_embeddings()(torch.zeros(1).long()).dtype == torch.float32 else 5e-2
     for _ in range(2):
@@ -92,9 +98,10 @@ def _mean_loss(model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
 COMINGS = {0: (0, 50), 1: (0, 50), 2: (3, 20), 3: (5, 45), 4: (9, 41), 5: (2, 50), 6: (11, 30), 7: (20, 30)}
 
 
-def test_whole_trainings_are_those_alone_while_others_join_leave_and_diverge() -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_whole_trainings_are_those_alone_while_others_join_leave_and_diverge(padded: bool) -> None:
     """Losses of every step, 50 at most, within 1e-4."""
-    model = make_model(tiny_llama(layers=1))
+    model = make_model(tiny_llama(layers=1), padded=padded)
 
     def member(number: int) -> TrainingMember:
         return make_member(model, ROWS, number, COMINGS[number][1])

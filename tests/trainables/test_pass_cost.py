@@ -31,23 +31,28 @@ def maker(model: PackedModel, made: list[TrainingMember]):
 
 
 def test_a_pass_of_the_shortest_row_is_timed_against_two_of_many_of_the_longest(model, monkeypatch):
-    """With seconds of 3 + 0.01 a token, the fixed cost is 300 tokens' worth."""
+    """With seconds of 3 + 0.01 a token, the fixed cost is 300 tokens' worth; 5 more for a second run are 500."""
     timed = []
 
-    def seconds(model, member, rows, one):
-        timed.append((one.rows, one.longest, [len(rows[number].tokens) for number in member.plan[0][one.number]]))
-        return 3 + 0.01 * one.rows * one.longest
+    def seconds(model, members, rows, one):
+        plans = [members[part.member].plan[0][part.number] for part in one]
+        timed.append([(part.member, part.rows, part.longest) for part in one])
+        assert [[len(rows[number].tokens) for number in plan] for plan in plans] == [
+            [part.longest] * part.rows for part in one
+        ]
+        return 3 + 0.01 * sum(part.rows * part.longest for part in one) + 5 * (len(one) - 1)
 
     monkeypatch.setattr(pass_cost, "_seconds", seconds)
-    found = measure_pass_cost(model, maker(model, []), lora_config(), ROWS, 1000)
+    made: list[TrainingMember] = []
+    found = measure_pass_cost(model, maker(model, made), lora_config(), ROWS, 1000)
     assert found is not None
-    assert found.fixed_tokens == 300
+    assert (found.fixed_tokens, found.run_tokens) == (300, 500)
     half, longest = 1000 // LENGTHS[-1] // 2, LENGTHS[-1]
     assert timed == [
-        (1, LENGTHS[0], [LENGTHS[0]]),
-        (half, longest, [longest] * half),
-        (2 * half, longest, [longest] * 2 * half),
-    ]
+        [(0, 1, LENGTHS[0])], [(0, half, longest)], [(0, 2 * half, longest)], [(0, half, longest), (1, half, longest)],
+    ]  # fmt: skip
+    ranks = [member.adapter.config.rank for member in made]
+    assert ranks[0] != ranks[1]  # or they would share a run
 
 
 def test_real_passes_are_timed_and_leave_no_gradient(model):
@@ -56,7 +61,7 @@ def test_real_passes_are_timed_and_leave_no_gradient(model):
     found = measure_pass_cost(model, maker(model, made), lora_config(), ROWS, 4000)
     assert found is not None
     assert found.seconds_per_token > 0
-    assert all(parameter.grad is None for parameter in made[0].adapter.parameters())
+    assert all(parameter.grad is None for one in made for parameter in one.adapter.parameters())
     assert all(torch.equal(one, other) for one, other in zip(before, model_parameters(model), strict=True))
 
 

@@ -89,7 +89,7 @@ def test_padding_of_a_pack_on_lengths_like_pubmedqa_stays_under_five_percent():
 def test_where_the_card_decides_a_small_pass_counts_in_tokens_of_the_large_ones(fixed, rate, few, half):
     """To a token: it is rounded to whole ones; a cost beyond the most counts as that."""
     sizes = (few, half, 2 * half)
-    found = pass_cost(*((tokens, fixed + rate * tokens) for tokens in sizes))
+    found = pass_cost(*((tokens, fixed + rate * tokens) for tokens in sizes), fixed + rate * 2 * half)
     expected = min(MOST_FIXED_TOKENS - few, fixed / rate)
     assert abs(found.fixed_tokens - expected) <= 1 + 1e-6 * expected
     assert found.seconds_per_token >= rate
@@ -97,13 +97,27 @@ def test_where_the_card_decides_a_small_pass_counts_in_tokens_of_the_large_ones(
 
 def test_the_rate_is_not_taken_from_a_pass_that_waits_for_launches():
     """Launches take 0.11 s, a token 1e-5 s: up to 11,000 tokens a pass takes 0.11 s, and 22,000 take 0.22 s."""
-    found = pass_cost((100, 0.11), (11000, 0.11), (22000, 0.22))
+    found = pass_cost((100, 0.11), (11000, 0.11), (22000, 0.22), 0.22)
     assert found.fixed_tokens == 11000 - 100
 
 
 def test_where_more_tokens_take_no_longer_a_step_is_one_pass():
-    found = pass_cost((40, 0.11), (4000, 0.11), (8000, 0.10))
+    found = pass_cost((40, 0.11), (4000, 0.11), (8000, 0.10), 0.10)
     assert found.fixed_tokens > MOST_FIXED_TOKENS / 2
     some = [MicroBatch(k, 0, 4, longest) for k, longest in enumerate((90, 250, 30, 128))]
     assert len(plan_passes(some, PassLimits(65536, found.fixed_tokens))) == 1
     assert len(plan_passes(some, PassLimits(65536, 0))) == 4
+
+
+@given(st.floats(1e-6, 1e-3), st.floats(0.0, 1.0))
+def test_a_run_counts_in_tokens_of_the_large_passes(rate, run):
+    """To a token, and to 1e-6; what is faster in two runs than in one costs nothing."""
+    found = pass_cost((10, 0.1), (2000, 2000 * rate), (4000, 4000 * rate), 4000 * rate + run)
+    expected = min(MOST_FIXED_TOKENS, run / rate)
+    assert abs(found.run_tokens - expected) <= 1 + 1e-6 * expected
+    assert pass_cost((10, 0.1), (2000, 2000 * rate), (4000, 4000 * rate), 3000 * rate).run_tokens == 0
+
+
+def test_where_launches_decide_a_run_costs_the_most():
+    assert pass_cost((40, 0.11), (4000, 0.11), (8000, 0.11), 0.17).run_tokens == MOST_FIXED_TOKENS
+    assert pass_cost((40, 0.11), (4000, 0.11), (8000, 0.11), 0.11).run_tokens == 0
