@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from trainables.resources import (
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
 
+SLOT_SECONDS = 10.0  # after which others have their turn: moving them aside takes its time, but trials ask of a host
 PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
@@ -50,13 +52,18 @@ class FootprintBook:
         """The footprint of a configuration that was measured before."""
         return self._known[footprint_key(config)]
 
-    def of(self, config: TrialConfig, others: Sequence[TrainingMember]) -> Footprint:
-        """The footprint, measured now if it is new. Raises torch.OutOfMemoryError where it does not fit."""
-        key = footprint_key(config)
-        if key not in self._known:
-            with parked(others):
+    def measure(self, configs: Sequence[TrialConfig], others: Sequence[TrainingMember]) -> None:
+        """Measures the new ones among the configurations' footprints, until the slot's time is up: at least one.
+
+        Raises torch.OutOfMemoryError where one does not fit; those before it are known.
+        """
+        new = {footprint_key(config): config for config in configs if not self.has(config)}
+        started = time.monotonic()
+        with parked(others):
+            for key, config in new.items():
                 self._known[key] = self._measure(config)
-        return self._known[key]
+                if time.monotonic() - started > SLOT_SECONDS:
+                    return
 
     def _measure(self, config: TrialConfig) -> Footprint:
         bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows

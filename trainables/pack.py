@@ -135,9 +135,7 @@ def _joins(last: PackedRows, member: PackedRows) -> bool:
     return last.rows.stop == member.rows.start and same_rank and last.dropout == member.dropout
 
 
-def _updating(
-    place: int, members: Sequence[PackedRows], targets: Sequence[tuple[int, ...]]
-) -> list[list[PackedRows]]:
+def _updating(place: int, members: Sequence[PackedRows], targets: Sequence[tuple[int, ...]]) -> list[list[PackedRows]]:
     """Neighbours that update one layer, of any rank; of equal row counts, so that units are no smaller than parts."""
     found: list[list[PackedRows]] = []
     for member, own in zip(members, targets, strict=True):

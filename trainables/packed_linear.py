@@ -126,7 +126,8 @@ def _gathered(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch
 def _filled_up(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The same of adapters of unlike rank, with zeros up to the run's."""
     units = len(run.unit_adapters)
-    a, b = [], [[] for _ in names]
+    a: list[torch.Tensor] = []
+    b: list[list[torch.Tensor]] = [[] for _ in names]
     for adapter in run.unit_adapters:
         gap = run.rank - adapter.config.rank
         for name, columns in zip(names, b, strict=True):

@@ -110,7 +110,7 @@ def run_pass(
     model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], one: Sequence[MicroBatch]
 ) -> torch.Tensor:
     """Adds the gradients of a pass' micro-batches; answers their parts of the members' losses."""
-    one = sorted(one, key=lambda batch: (batch.rows, likeness(members[batch.member].adapter), batch.member, batch.number))
+    one = sorted(one, key=lambda batch: (batch.rows, likeness(members[batch.member].adapter), batch.member))
     own = [members[batch.member] for batch in one]
     numbers = [member.plan[member.step][batch.number] for member, batch in zip(own, one, strict=True)]
     groups = [[rows[row] for row in some] for some in numbers]

@@ -41,10 +41,12 @@ def measure_pass_cost(
         return None
     unlike = replace(config, rank=config.rank // 2 or 2)
     pair = [new_member(one, (((short,), (long,) * half, (long,) * (2 * half)),)) for one in (config, unlike)]
-    small, middle, large = MicroBatch(0, 0, 1, few), MicroBatch(0, 1, half, longest), MicroBatch(0, 2, 2 * half, longest)
+    small, middle = MicroBatch(0, 0, 1, few), MicroBatch(0, 1, half, longest)
+    large = MicroBatch(0, 2, 2 * half, longest)
     try:
-        together = [(one.rows * one.longest, _seconds(model, pair, rows, [one])) for one in (small, middle, large)]
-        return pass_cost(*together, _seconds(model, pair, rows, [middle, replace(middle, member=1)]))
+        one_run = [(one.rows * one.longest, _seconds(model, pair, rows, [one])) for one in (small, middle, large)]
+        apart = _seconds(model, pair, rows, [middle, replace(middle, member=1)])
+        return pass_cost(one_run[0], one_run[1], one_run[2], apart)
     finally:
         discard_gradients(pair)
 

@@ -6,9 +6,11 @@ another order; a leaked row or a shared scale moves them by far more); "the same
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from safetensors.torch import load
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.small_models import tiny_llama
-from trainables import packed_training
+from trainables import footprints, packed_training
 from trainables.base_model import BaseModel
 from trainables.dataset import PreparedDataset, Row, Split
 from trainables.engine import Engine
@@ -266,6 +268,21 @@ def test_a_footprint_is_measured_once_for_all_that_share_it(monkeypatch):
     assert sorted(measured) == [4, 8]
     peaks = {name: outcome.measurements["peak_memory_bytes"] for name, outcome in outcomes.items()}
     assert peaks["a"] == peaks["b"] == peaks["c"]
+
+
+def test_new_footprints_share_a_slot_until_its_time_is_up(monkeypatch):
+    """Moving the others aside takes its time; but trials ask of a host, which answers between slots."""
+    engine, slots, clock = make_engine(), [], itertools.count()
+    real = footprints.parked
+    monkeypatch.setattr(footprints, "parked", lambda members: slots.append([]) or real(members))
+    monkeypatch.setattr(footprints, "time", SimpleNamespace(monotonic=lambda: 4.0 * next(clock)))
+    measured = engine._footprints._measure
+    engine._footprints._measure = lambda one: (slots[-1].append(one.rank), measured(one))[1]
+    join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4, 5)})
+    join(engine, {"again": config(2, seed=1)})
+    while any(one.phase == "measuring" for one in engine.residents.values()):
+        engine.work()
+    assert slots == [[1, 2, 3], [4, 5]]
 
 
 def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():

@@ -27,9 +27,7 @@ ROWS = random_rows(30, longest=16)
 SPLIT = PassLimits(max_tokens=60, fixed_tokens=1)  # several passes a step
 
 
-def make_model(
-    base: torch.nn.Module | None = None, checkpointing: bool = False, padded: bool = False
-) -> PackedModel:
+def make_model(base: torch.nn.Module | None = None, checkpointing: bool = False, padded: bool = False) -> PackedModel:
     """`padded`: runs are dear, so that members of unlike rank share products."""
     model = PackedModel((base or tiny_llama()).train())
     model.run_tokens = 2**30 if padded else 0
