@@ -32,8 +32,9 @@ class Run:
         units = [m.adapter for m, count in zip(members, counts, strict=True) for _ in range(count // self.unit_rows)]
         self.unit_adapters = units
         self.adapters: list[LoraAdapter] = list(dict.fromkeys(units))
-        self.rank = max(adapter.config.rank for adapter in self.adapters)
-        self.of_rank = _neighbours_of_rank(self.adapters)
+        self.ranks = [adapter.config.rank for adapter in self.adapters]
+        self.rank = max(self.ranks)
+        self.padded = min(self.ranks) < self.rank
         scalings = [adapter.config.scaling for adapter in units]
         self.scales = torch.tensor(scalings, dtype=torch.float32, device=device)[:, None, None]
         self.adapter_of_unit = None
@@ -44,11 +45,6 @@ class Run:
         if self.dropout and kernels_on(device):
             parts = zip(members, counts, strict=True)
             self.thinning = Thinning([(thinned_by(m), m.dropout_key or 0, count) for m, count in parts], device)
-
-    @property
-    def padded(self) -> bool:
-        """Whether some adapter's rank is filled up."""
-        return len(self.of_rank) > 1
 
     def zeros(self, rows: int, columns: int) -> torch.Tensor:
         """What fills up a rank, the same for all layers."""
@@ -146,18 +142,6 @@ def _updating(place: int, members: Sequence[PackedRows], targets: Sequence[tuple
             found[-1].append(member)
         else:
             found.append([member])
-    return found
-
-
-def _neighbours_of_rank(adapters: Sequence[LoraAdapter]) -> list[tuple[slice, int]]:
-    """Slices of neighbours of equal rank, and their rank."""
-    found: list[tuple[slice, int]] = []
-    for place, adapter in enumerate(adapters):
-        rank = adapter.config.rank
-        if found and found[-1][1] == rank:
-            found[-1] = (slice(found[-1][0].start, place + 1), rank)
-        else:
-            found.append((slice(place, place + 1), rank))
     return found
 
 

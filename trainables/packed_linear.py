@@ -89,20 +89,25 @@ class RunUpdate:
 
     def accumulate(self, x: torch.Tensor) -> None:
         """Adds to the gradients of the adapters' weights, given the layers' input."""
+        adapters = self._run.adapters
         for name, gradient, part in zip(self.names, self._gradients, self._parts, strict=True):
             grad_b = self._per_adapter(_wide_bmm(gradient.transpose(1, 2), self._low[:, :, part]))
-            for adapters, rank in self._run.of_rank:
-                weights = [adapter.weights[name].b for adapter in self._run.adapters[adapters]]
-                accumulate(weights, self._own(grad_b[adapters, :, :rank]))
+            accumulate([adapter.weights[name].b for adapter in adapters], self._of_own_rank(grad_b.unbind(), dim=1))
         grad_a = self._per_adapter(_wide_bmm(self._grad_low.transpose(1, 2), self._input(x)))
-        grad_a = grad_a.view(len(grad_a), len(self.names), -1, self.in_features)
-        for adapters, rank in self._run.of_rank:
-            pairs = [adapter.weights[name] for adapter in self._run.adapters[adapters] for name in self.names]
-            accumulate([pair.a for pair in pairs], self._own(grad_a[adapters, :, :rank]).flatten(0, 1))
+        pairs = [adapter.weights[name] for adapter in adapters for name in self.names]
+        grads_a = grad_a.view(len(pairs), -1, self.in_features).unbind()
+        accumulate([pair.a for pair in pairs], self._of_own_rank(grads_a, dim=0))
 
-    def _own(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Without what fills up the rank, in memory of their own."""
-        return gradients.clone(memory_format=torch.contiguous_format) if self._run.padded else gradients
+    def _of_own_rank(self, gradients: Sequence[torch.Tensor], dim: int) -> Sequence[torch.Tensor]:
+        """Without what fills up the rank, in memory of their own; a run that is padded has one layer."""
+        if not self._run.padded:
+            return gradients
+        trimmed = [gradient.narrow(dim, 0, rank) for gradient, rank in zip(gradients, self._run.ranks, strict=True)]
+        sizes = [gradient.numel() for gradient in trimmed]
+        parts = zip(gradients[0].new_empty(sum(sizes)).split(sizes), trimmed, strict=True)
+        own = [part.view(gradient.shape) for part, gradient in parts]
+        torch._foreach_copy_(own, trimmed)
+        return own
 
     def _per_adapter(self, gradients: torch.Tensor) -> torch.Tensor:
         """Gradients of units summed to those of adapters."""
@@ -149,10 +154,10 @@ def _wide_bmm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     return torch.bmm(first, second).float()
 
 
-def accumulate(parameters: Sequence[nn.Parameter], gradients: torch.Tensor) -> None:
+def accumulate(parameters: Sequence[nn.Parameter], gradients: Sequence[torch.Tensor]) -> None:
     """Adds `gradients[i]` to the gradient of `parameters[i]`; all parameters are distinct."""
     old, new = [], []
-    for parameter, gradient in zip(parameters, gradients.unbind(), strict=True):
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         if parameter.grad is None:
             parameter.grad = gradient
         else:

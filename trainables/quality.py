@@ -14,7 +14,8 @@ from trainables.outcomes import Bench
 from trainables.packed_lora import LoraAdapter, PackedModel
 from trainables.residents import Resident
 
-EVALUATION_TOKENS = 8192  # of a pass at most: its rows are as long as its longest, and more would be padding
+# Of a pass at most, unless a pass itself costs more: its rows are as long as its longest, and more would be padding.
+EVALUATION_TOKENS = 8192
 LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
 
 
@@ -68,7 +69,9 @@ class QualityBench:
     def _evaluations(self, adapters: Sequence[LoraAdapter | None], split: str, with_accuracy: bool) -> list[Evaluation]:
         dataset = self._bench.dataset
         candidates = Candidates(dataset.candidate_labels, dataset.candidates) if with_accuracy else Candidates()
-        rows, tokens = getattr(dataset, split).rows, min(self._budget.limits().max_tokens, EVALUATION_TOKENS)
+        limits = self._budget.limits()
+        tokens = min(limits.max_tokens, max(EVALUATION_TOKENS, limits.fixed_tokens))
+        rows = getattr(dataset, split).rows
         return evaluate_together(self._model, adapters, rows, candidates, tokens, self._between)
 
     def _held_out(self, residents: Sequence[Resident], number: int, row: Row) -> list[dict[str, Any]]:
