@@ -1,11 +1,13 @@
-"""Hosts made before a trial asks for them, where it is known which device they will be on: a CPU study on one machine.
+"""Hosts made before a trial asks for them, where it is known which device they will be on.
 
-Loading a base model takes as long as starting the trials, and neither uses all cores: done together, a study waits for
-the longer one only.
+Starting a host and loading a base model take as long as starting the trials, and neither uses all cores: done together,
+a study waits for the longer one only. On a CPU a host loads at once. On cards it starts, imports its libraries and
+waits: its device may still be full.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,14 +16,38 @@ import ray
 from study.forecast import Forecast
 from study.phases import StudyPhase
 
+WAITING_BYTES = 2**30  # of a process that has imported torch and transformers: 0.7 GiB, measured
+
 
 def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, forecast: Forecast | None) -> None:
-    """Has the host of phase `number` made now, and that of the next one once all trials before it are in training."""
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
-    if len(nodes) != 1 or any("GPU" in one.phase.resources for one in phases[number : number + 2]):
+    """Has the hosts of phase `number` made now where they are known, and those of the next one once all trials before
+    it are in training."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
+    own, following = phases[number], phases[number + 1 : number + 2]
+    before = sum(one.phase.trials for one in phases[: number + 1])
+    if on_cards(own):
+        if number == 0 and len(nodes) == 1 and own.phase.cards == 1:
+            for name in card_names(int(nodes[0]["Resources"].get("GPU", 0)), os.environ.get("CUDA_VISIBLE_DEVICES")):
+                keeper.prepare.remote(nodes[0]["NodeID"], (name,), own.phase.precision)
+        if following and on_cards(following[0]) and following[0].phase.cards == own.phase.cards:
+            keeper.prepare_next.remote(following[0].phase.precision, before, WAITING_BYTES)
         return
-    keeper.host_for.remote(nodes[0], (), phases[number].phase.precision)
-    following = phases[number + 1 : number + 2]
+    if len(nodes) != 1 or any(on_cards(one) for one in following):
+        return
+    keeper.host_for.remote(nodes[0]["NodeID"], (), own.phase.precision)
     if following and forecast:
-        precision, before = following[0].phase.precision, sum(one.phase.trials for one in phases[: number + 1])
-        keeper.prepare_next.remote(nodes[0], precision, before, forecast.largest_bytes(precision))
+        precision = following[0].phase.precision
+        keeper.prepare_next.remote(precision, before, forecast.largest_bytes(precision))
+
+
+def on_cards(phase: StudyPhase) -> bool:
+    """Whether a phase's trials ask for cards."""
+    return "GPU" in phase.phase.resources
+
+
+def card_names(count: int, visible: str | None) -> list[str]:
+    """How Ray calls the cards of this machine: by number, or as `CUDA_VISIBLE_DEVICES` names them.
+
+    A name that no trial is given costs a process that waits in vain.
+    """
+    return (visible.split(",") if visible else [str(number) for number in range(count)])[:count]

@@ -37,6 +37,7 @@ class HostSettings:
     threads: int  # of a CPU host; Ray gives an actor without CPUs just one
     cards: int = 1  # that hold the base model together, where the device is "cuda"
     keep_adapters: bool = True  # whether finished adapters are handed to the keeper
+    waits: bool = False  # whether it touches its device only once a trial joins
 
 
 class BaseModelHost:
@@ -53,6 +54,9 @@ class BaseModelHost:
         self._engine: Any = None
         self._load_error: str | None = None
         self._watched: dict[str, _Watched] = {}  # by trial id
+        self._wanted = threading.Event()
+        if not settings.waits:
+            self._wanted.set()
         self._last_watch = self._last_status = 0.0
         self._notice = NodeNotice(watch_cloud=settings.device == "cuda")
         threading.Thread(target=self._live, name="training", daemon=True).start()
@@ -71,6 +75,7 @@ class BaseModelHost:
             self._engine.join(request)
             self._watched[request.trial_id] = _Watched(trial, request.incarnation)
 
+        self._wanted.set()
         self._on_training_thread(take_in)
 
     def advance(self, trial_id: str, incarnation: int, seen: int, timeout_seconds: float) -> News:
@@ -120,6 +125,8 @@ class BaseModelHost:
 
     def _live(self) -> None:
         try:
+            import_ahead()
+            self._wanted.wait()
             keep = self._keep_adapter if self._settings.keep_adapters else None
             self._engine = make_engine(self._settings, keep, self._between, self._note_alone)
         except Exception as error:
@@ -199,6 +206,12 @@ class _Watched:
         except ray.exceptions.RayActorError:
             return True
         return False
+
+
+def import_ahead() -> None:
+    """Imports what takes longest and does not touch a card: bitsandbytes asks each card what it can do."""
+    import torch  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
 
 
 def device_values(settings: HostSettings) -> dict[str, float]:

@@ -24,12 +24,11 @@ HOST_THREADS = 128  # messages a host can hold at once: each resident's `advance
 
 @dataclass(frozen=True)
 class NextHost:
-    """The CPU host of the phase to come, and what must hold before it is made."""
+    """The hosts of the phase to come, one for each device in use, and what must hold before they are made."""
 
-    node_id: str
     precision: str
     after_trials: int
-    needed_bytes: int
+    needed_bytes: int  # of the machine's memory, by each
 
 
 class HostKeeper:
@@ -42,8 +41,8 @@ class HostKeeper:
         self._cpu_threads = cpu_threads
         self._hosts: dict[tuple[str, tuple[str, ...]], tuple[str, Any]] = {}  # device -> precision, handle
         self._hosts_made = 0
-        self._prepared: dict[tuple[str, str], Any] = {}  # node and precision -> handle, for a phase that has not begun
-        self._made_ahead: list[Any] = []  # hosts in use that loaded while another base was there
+        self._prepared: dict[tuple[str, tuple[str, ...], str], Any] = {}  # device and precision -> not asked for yet
+        self._made_ahead: list[Any] = []  # hosts that were made while another base was there
         self._next: NextHost | None = None
         self._incarnations: dict[str, int] = {}
         self._statuses: dict[str, tuple[str, ResidentStatus]] = {}  # by trial: the host that spoke of it last, its word
@@ -65,12 +64,13 @@ class HostKeeper:
             ray.kill(host)
             host = None
         if host is None:
-            host = None if gpu_ids else self._prepared.pop((node_id, precision), None)
-            if host is not None:
-                self._made_ahead.append(host)
-            host = host or self._make_host(node_id, gpu_ids, precision)
+            host = self._prepared.pop((*device, precision), None) or self._make_host(node_id, gpu_ids, precision)
             self._hosts[device] = (precision, host)
         return host
+
+    def prepare(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> None:
+        """Has a card's host made that waits for its first trial, so that it starts beside the trials."""
+        self._prepared[node_id, tuple(gpu_ids), precision] = self._make_host(node_id, gpu_ids, precision, waits=True)
 
     def loads_anew(self, host: Any) -> bool:
         """Whether a host that could not load its base has a successor: one that was made ahead has, since another base
@@ -81,12 +81,13 @@ class HostKeeper:
             self._hosts = {device: one for device, one in self._hosts.items() if one[1] != host}
         return all(living != host for _, living in self._hosts.values())
 
-    def prepare_next(self, node_id: str, precision: str, after_trials: int, needed_bytes: int) -> None:
-        """Has a CPU host made for the phase to come, once so many trials have joined and none is being measured.
+    def prepare_next(self, precision: str, after_trials: int, needed_bytes: int) -> None:
+        """Has hosts made for the phase to come, once so many trials have joined and none is being measured.
 
-        Not where the machine's memory could not hold both bases: `needed_bytes` is what the phase to come takes.
+        On a CPU they load at once; on cards they wait, since two bases there could be too much for what trains. Not
+        where the machine's memory could not hold them too: `needed_bytes` each.
         """
-        self._next = NextHost(node_id, precision, after_trials, needed_bytes)
+        self._next = NextHost(precision, after_trials, needed_bytes)
 
     def next_incarnation(self, trial_id: str) -> int:
         """The number of a trial's next life: higher than all before."""
@@ -154,17 +155,22 @@ class HostKeeper:
         if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & phases:
             return
         self._next = None
-        if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes:
-            host = self._make_host(following.node_id, (), following.precision)
-            self._prepared[following.node_id, following.precision] = host
+        for host in self._prepared.values():  # nobody has asked for it
+            ray.kill(host)
+        self._prepared.clear()
+        if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes * len(self._hosts):
+            for node_id, gpu_ids in self._hosts:
+                host = self._make_host(node_id, gpu_ids, following.precision, waits=bool(gpu_ids))
+                self._prepared[node_id, gpu_ids, following.precision] = host
+                self._made_ahead.append(host)
 
-    def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> Any:
+    def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool = False) -> Any:
         device = "cuda" if gpu_ids else "cpu"
         self._hosts_made += 1
         name = f"{self._hosts_made} {precision} on {'card ' + ','.join(gpu_ids) if gpu_ids else 'cpu'} of {node_id[:8]}"
         cards = max(1, len(gpu_ids))
         settings = HostSettings(
-            self._settings, name, precision, device, self._cpu_threads, cards, self._keep_adapters
+            self._settings, name, precision, device, self._cpu_threads, cards, self._keep_adapters, waits
         )  # fmt: skip
         options: dict[str, Any] = {
             "name": f"host {name}",  # in the dashboard; unlike any other, since hosts are numbered

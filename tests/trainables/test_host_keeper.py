@@ -17,9 +17,12 @@ GIB = 2**30
 @pytest.fixture
 def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: list[str] = []
+    waiting: list[str] = []
 
-    def make(node_id: str, gpu_ids: tuple[str, ...], precision: str) -> str:
+    def make(node_id: str, gpu_ids: tuple[str, ...], precision: str, waits: bool = False) -> str:
         made.append(f"{precision} {len(made)}")
+        if waits:
+            waiting.append(made[-1])
         return made[-1]
 
     one = HostKeeper(SimpleNamespace(), "nowhere", False, 2)  # type: ignore[arg-type]
@@ -27,7 +30,7 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(one, "_make_host", make)
     monkeypatch.setattr(keeping.ray, "kill", killed.append)
     monkeypatch.setattr(keeping.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
-    return SimpleNamespace(made=made, killed=killed, keeper=one)
+    return SimpleNamespace(made=made, waiting=waiting, killed=killed, keeper=one)
 
 
 def note(keeper: HostKeeper, **phases: str) -> None:
@@ -36,13 +39,14 @@ def note(keeper: HostKeeper, **phases: str) -> None:
 
 def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keeper: Any) -> None:
     first = keeper.keeper.host_for("n", (), "bf16")
-    keeper.keeper.prepare_next("n", "nf4", 2, GIB)
+    keeper.keeper.prepare_next("nf4", 2, GIB)
     for phases in ({"a": "measuring"}, {"a": "training"}, {"a": "training", "b": "loading"}, {"b": "measuring"}):
         note(keeper.keeper, **phases)
         assert keeper.made == [first]
     note(keeper.keeper, b="training")
     note(keeper.keeper, b="training")
     assert keeper.made == [first, "nf4 1"]
+    assert keeper.waiting == []  # it loads beside the first
     keeper.keeper.end_hosts()
     assert keeper.killed == [first]
     assert keeper.keeper.host_for("n", (), "nf4") == "nf4 1"
@@ -50,9 +54,33 @@ def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keepe
     assert keeper.keeper.host_for("n", (), "nf4", dead="nf4 1") == "nf4 2"
 
 
+def test_each_cards_next_host_is_made_to_wait_and_has_a_successor_where_it_could_not_load(keeper: Any) -> None:
+    cards = [keeper.keeper.host_for("n", (card,), "fp16") for card in "01"]
+    keeper.keeper.prepare_next("nf4", 1, GIB)
+    note(keeper.keeper, a="training")
+    assert keeper.waiting == ["nf4 2", "nf4 3"]
+    keeper.keeper.end_hosts()
+    assert keeper.killed == cards
+    assert [keeper.keeper.host_for("n", (card,), "nf4") for card in "10"] == ["nf4 3", "nf4 2"]
+    assert keeper.keeper.loads_anew("nf4 2")  # the card was not empty yet
+    assert keeper.keeper.host_for("n", ("0",), "nf4") == "nf4 4"
+
+
+def test_a_first_host_waits_beside_the_trials_and_one_that_nobody_wants_ends_with_the_phase(keeper: Any) -> None:
+    for card in "01":
+        keeper.keeper.prepare("n", (card,), "fp16")
+    assert keeper.waiting == ["fp16 0", "fp16 1"]
+    assert keeper.keeper.host_for("n", ("1",), "fp16") == "fp16 1"
+    assert not keeper.keeper.loads_anew("fp16 1")  # nothing was there beside it
+    keeper.keeper.prepare_next("nf4", 1, GIB)
+    note(keeper.keeper, a="training")
+    assert keeper.killed == ["fp16 0"]
+    assert keeper.made[2:] == ["nf4 2"]
+
+
 def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> None:
     keeper.keeper.host_for("n", (), "bf16")
-    keeper.keeper.prepare_next("n", "fp32", 1, 3 * GIB)  # 1.5 times that is more than is free
+    keeper.keeper.prepare_next("fp32", 1, 3 * GIB)  # 1.5 times that is more than is free
     note(keeper.keeper, a="training")
     note(keeper.keeper, a="finishing")
     assert keeper.made == ["bf16 0"]
@@ -62,7 +90,7 @@ def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> No
 
 def test_a_host_made_ahead_that_could_not_load_has_a_successor_and_another_has_none(keeper: Any) -> None:
     first = keeper.keeper.host_for("n", (), "bf16")
-    keeper.keeper.prepare_next("n", "nf4", 1, GIB)
+    keeper.keeper.prepare_next("nf4", 1, GIB)
     note(keeper.keeper, a="training")
     assert not keeper.keeper.loads_anew(first)
     keeper.keeper.end_hosts()
