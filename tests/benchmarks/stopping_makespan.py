@@ -3,9 +3,10 @@
     python -m tests.benchmarks.stopping_makespan --model MODEL --source ori_pqal.json --work DIR --json OUT
 
 The studies are equal but for `early_stopping` and `hardware.max_adapters_per_gpu: 1`. `--study NAME` runs one part and
-leaves what it measured in the work folder, from where `--study none` compares: `packed`, and the full training as
-`alone-16bit` and `alone-nf4`, so that two cards of one machine can share the wait. Of the parts of the full training
-the start is counted once, as if they were one study. Prints makespans, fronts and the mean pack size.
+leaves what it measured in the work folder, from where `--study none` compares: `packed`, and the full training in four
+parts, by precision and target layers, so that two cards of one machine can share the wait. Of the parts of the full
+training the start is counted once, as if they were one study; no footprint is in two of them. Prints makespans, fronts
+and the mean pack size.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ from analysis.pareto import hypervolume, non_dominated
 from tests.benchmarks.study_makespan import ALL_LINEAR, timed
 
 RANKS, RATES = (4, 16, 64, 128), (2.0e-4, 1.0e-3)
-PARTS = ("packed", "alone-16bit", "alone-nf4")
+TARGETS = {"q_v": ["q_proj", "v_proj"], "all_linear": ALL_LINEAR}
+PARTS = ("packed", *(f"alone-{precision}-{targets}" for precision in ("16bit", "nf4") for targets in TARGETS))
 REFERENCE = (30.0, 2.0 * 2**30)  # perplexity, bytes
 
 
 def study_file(options: argparse.Namespace, part: str) -> dict[str, Any]:
-    """The study packed with stopping, or one precision of it alone to the end."""
+    """The study packed with stopping, or a part of it alone to the end."""
     packed, full = part == "packed", "bf16" if options.gpu else "fp32"
-    precisions = {"packed": [full, "nf4"], "alone-16bit": [full], "alone-nf4": ["nf4"]}[part]
+    precisions, targets = [full, "nf4"], list(TARGETS.values())
+    if not packed:
+        _, precision, name = part.split("-")
+        precisions, targets = [full if precision == "16bit" else precision], [TARGETS[name]]
     stopping = {"algorithm": "pareto_halving"} if packed else {"algorithm": "none"}
     return {
         "name": "stopping",
@@ -42,7 +47,7 @@ def study_file(options: argparse.Namespace, part: str) -> dict[str, Any]:
         },
         "space": {
             "precision": {"choice": precisions},
-            "rank": {"choice": list(RANKS)}, "target_modules": {"choice": [["q_proj", "v_proj"], ALL_LINEAR]},
+            "rank": {"choice": list(RANKS)}, "target_modules": {"choice": targets},
             "learning_rate": {"choice": list(RATES)}, "lora_dropout": 0.05,
         },
         "search": {"algorithm": "grid"},
