@@ -1,8 +1,9 @@
 """Hosts made before a trial asks for them, where it is known which device they will be on.
 
 Starting a host and loading a base model take as long as starting the trials, and neither uses all cores: done together,
-a study waits for the longer one only. On a CPU a host loads at once. On cards it starts, imports its libraries and
-waits: its device may still be full.
+a study waits for the longer one only. The first hosts load at once; on cards only where Ray is the study's own, and so
+names them as this process does. Those of the next phase do so on a CPU; on cards they start, import their libraries and
+wait, since the device is still full.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import ray
 
 from study.forecast import Forecast
 from study.phases import StudyPhase
+from study.ray_address import LOCAL, ray_address
 
 WAITING_BYTES = 2**30  # of a process that has imported torch and transformers: 0.7 GiB, measured
 
@@ -27,8 +29,9 @@ def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, foreca
     before = sum(one.phase.trials for one in phases[: number + 1])
     if on_cards(own):
         if number == 0 and len(nodes) == 1 and own.phase.cards == 1:
-            for name in card_names(int(nodes[0]["Resources"].get("GPU", 0)), os.environ.get("CUDA_VISIBLE_DEVICES")):
-                keeper.prepare.remote(nodes[0]["NodeID"], (name,), own.phase.precision)
+            count = min(own.phase.trials, int(nodes[0]["Resources"].get("GPU", 0)))
+            for name in card_names(count, os.environ.get("CUDA_VISIBLE_DEVICES")):
+                keeper.prepare.remote(nodes[0]["NodeID"], (name,), own.phase.precision, ray_address() != LOCAL)
         if following and on_cards(following[0]) and following[0].phase.cards == own.phase.cards:
             keeper.prepare_next.remote(following[0].phase.precision, before, WAITING_BYTES)
         return
@@ -48,6 +51,6 @@ def on_cards(phase: StudyPhase) -> bool:
 def card_names(count: int, visible: str | None) -> list[str]:
     """How Ray calls the cards of this machine: by number, or as `CUDA_VISIBLE_DEVICES` names them.
 
-    A name that no trial is given costs a process that waits in vain.
+    A name that no trial is given costs a process that ends with the phase.
     """
     return (visible.split(",") if visible else [str(number) for number in range(count)])[:count]

@@ -234,7 +234,7 @@ def make_engine(
     between: Callable[[], None] = lambda: None,
     note_alone: Any = lambda trial_id, begins: None,
 ) -> Any:
-    """Loads the base model and the data, and makes the engine over them."""
+    """Loads the base model and the data, and makes the engine over them; on a card, warmed up."""
     import torch
 
     from trainables.base_model import load_base_model
@@ -250,7 +250,10 @@ def make_engine(
     cards = cards_by_module(settings) if settings.cards > 1 else None
     base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
     dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
-    return Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
+    engine = Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
+    if device.type == "cuda":
+        engine.warm_up()
+    return engine
 
 
 def cards_by_module(settings: HostSettings) -> dict[str, int]:

@@ -27,6 +27,7 @@ from trainables.protocol import JoinRequest, NotResidentError, Outcome, Resident
 from trainables.quality import QualityBench
 from trainables.residents import Resident
 from trainables.settings import TrialSettings
+from trainables.warm_up import warm_up
 
 DEFAULT_PACK = {"cpu": 4, "cuda": 8}
 GRACE_SECONDS, GRACE_OF_STEP = 0.05, 0.05  # how long a step waits for adapters that have just reported
@@ -71,6 +72,10 @@ class Engine:
         if settings.training.gradient_checkpointing:
             options = {"use_reentrant": False, "preserve_rng_state": False}  # dropout has its own generator
             base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+    def warm_up(self) -> None:
+        """Does once what the first step on a card would wait for."""
+        warm_up(self._model, self.new_member, self.dataset.train.rows)
 
     # -- what trials ask for ------------------------------------------------------------------------------------------
 

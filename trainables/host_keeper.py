@@ -68,9 +68,9 @@ class HostKeeper:
             self._hosts[device] = (precision, host)
         return host
 
-    def prepare(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> None:
-        """Has a card's host made that waits for its first trial, so that it starts beside the trials."""
-        self._prepared[node_id, tuple(gpu_ids), precision] = self._make_host(node_id, gpu_ids, precision, waits=True)
+    def prepare(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool) -> None:
+        """Has a host made for a phase that begins, so that it starts beside the trials; `waits`: until one joins."""
+        self._prepared[node_id, tuple(gpu_ids), precision] = self._make_host(node_id, gpu_ids, precision, waits)
 
     def loads_anew(self, host: Any) -> bool:
         """Whether a host that could not load its base has a successor: one that was made ahead has, since another base
@@ -148,6 +148,7 @@ class HostKeeper:
         for _, host in self._hosts.values():
             ray.kill(host)
         self._hosts.clear()
+        self._end_prepared([key for key, host in self._prepared.items() if host not in self._made_ahead])
 
     def _make_next(self) -> None:
         """Costs are measured alone, so nothing loads while a trial is measured or still to come."""
@@ -155,14 +156,17 @@ class HostKeeper:
         if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & phases:
             return
         self._next = None
-        for host in self._prepared.values():  # nobody has asked for it
-            ray.kill(host)
-        self._prepared.clear()
+        self._end_prepared(list(self._prepared))
         if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes * len(self._hosts):
             for node_id, gpu_ids in self._hosts:
                 host = self._make_host(node_id, gpu_ids, following.precision, waits=bool(gpu_ids))
                 self._prepared[node_id, gpu_ids, following.precision] = host
                 self._made_ahead.append(host)
+
+    def _end_prepared(self, keys: Sequence[tuple[str, tuple[str, ...], str]]) -> None:
+        """Ends hosts that nobody has asked for."""
+        for key in keys:
+            ray.kill(self._prepared.pop(key))
 
     def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool = False) -> Any:
         device = "cuda" if gpu_ids else "cpu"

@@ -17,7 +17,13 @@ def phase(precision: str, trials: int = 4, cards: int = 1, gpu: bool = True) -> 
     return StudyPhase(Phase(precision, trials, 4, {"GPU": 0.25} if gpu else {"CPU": 0.5}, cards))
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], phases: list[StudyPhase], number: int) -> Any:
+def asked(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[dict[str, float]],
+    phases: list[StudyPhase],
+    number: int,
+    address: str = "local",
+) -> Any:
     """What the keeper is asked for, in order."""
     calls: list[tuple[Any, ...]] = []
 
@@ -28,17 +34,24 @@ def asked(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], phases
     alive = [{"NodeID": f"n{place}", "Alive": True, "Resources": one} for place, one in enumerate(nodes)]
     monkeypatch.setattr(hosts_ahead.ray, "nodes", lambda: alive)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(hosts_ahead, "ray_address", lambda: address)
     forecast: Any = SimpleNamespace(largest_bytes={"nf4": 5, "fp16": 9}.get)
     prepare_hosts(Keeper(), phases, number, forecast)
     return calls
 
 
-def test_on_one_machine_with_cards_the_first_hosts_and_the_next_ones_are_made_to_wait(monkeypatch):
+def test_on_one_machine_with_cards_the_first_hosts_load_and_the_next_ones_are_made_to_wait(monkeypatch):
     phases, here = [phase("fp16"), phase("nf4", trials=3)], [{"CPU": 8.0, "GPU": 2.0}]
-    assert asked(monkeypatch, here, phases, 0) == [
-        ("prepare", "n0", ("0",), "fp16"), ("prepare", "n0", ("1",), "fp16"), ("prepare_next", "nf4", 4, WAITING_BYTES),
-    ]  # fmt: skip
+    following = ("prepare_next", "nf4", 4, WAITING_BYTES)
+    first = [("prepare", "n0", (card,), "fp16", False) for card in "01"]
+    assert asked(monkeypatch, here, phases, 0) == [*first, following]
     assert asked(monkeypatch, here, phases, 1) == []
+    assert asked(monkeypatch, here, [phase("fp16", trials=1)], 0) == first[:1]
+
+
+def test_on_a_cluster_that_names_its_cards_itself_the_first_hosts_wait_too(monkeypatch):
+    found = asked(monkeypatch, [{"CPU": 8.0, "GPU": 1.0}], [phase("fp16")], 0, address="auto")
+    assert found == [("prepare", "n0", ("0",), "fp16", True)]
 
 
 def test_on_several_machines_only_the_next_hosts_are_known(monkeypatch):

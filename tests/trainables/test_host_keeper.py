@@ -66,16 +66,30 @@ def test_each_cards_next_host_is_made_to_wait_and_has_a_successor_where_it_could
     assert keeper.keeper.host_for("n", ("0",), "nf4") == "nf4 4"
 
 
-def test_a_first_host_waits_beside_the_trials_and_one_that_nobody_wants_ends_with_the_phase(keeper: Any) -> None:
-    for card in "01":
-        keeper.keeper.prepare("n", (card,), "fp16")
-    assert keeper.waiting == ["fp16 0", "fp16 1"]
+def test_a_first_host_starts_beside_the_trials_and_one_that_nobody_wants_ends_with_the_phase(keeper: Any) -> None:
+    for card, waits in (("0", True), ("1", False), ("2", False)):
+        keeper.keeper.prepare("n", (card,), "fp16", waits)
+    assert keeper.waiting == ["fp16 0"]
     assert keeper.keeper.host_for("n", ("1",), "fp16") == "fp16 1"
     assert not keeper.keeper.loads_anew("fp16 1")  # nothing was there beside it
     keeper.keeper.prepare_next("nf4", 1, GIB)
     note(keeper.keeper, a="training")
-    assert keeper.killed == ["fp16 0"]
-    assert keeper.made[2:] == ["nf4 2"]
+    assert keeper.killed == ["fp16 0", "fp16 2"]
+    assert keeper.made[3:] == ["nf4 3"]
+
+
+def test_at_a_phases_end_what_was_prepared_for_it_ends_and_what_waits_for_the_next_stays(keeper: Any) -> None:
+    keeper.keeper.prepare("n", ("0",), "fp16", False)
+    keeper.keeper.prepare("n", ("1",), "fp16", False)
+    keeper.keeper.host_for("n", ("0",), "fp16")
+    keeper.keeper.end_hosts()
+    assert keeper.killed == ["fp16 0", "fp16 1"]
+    keeper.keeper.host_for("n", ("0",), "nf4")
+    keeper.keeper.prepare_next("bf16", 1, GIB)
+    note(keeper.keeper, a="training")
+    keeper.keeper.end_hosts()
+    assert keeper.killed[2:] == ["nf4 2"]
+    assert keeper.keeper.host_for("n", ("0",), "bf16") == "bf16 3"
 
 
 def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> None:
