@@ -20,7 +20,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from trainables.elementwise import rms_norm, rms_norm_backward, rotate, rotate_backward, swiglu, swiglu_backward
 from trainables.pack import Pack
-from trainables.packed_linear import LinearGroup, RunUpdate
+from trainables.packed_linear import LinearGroup
+from trainables.run_update import RunUpdate
 
 Angles = tuple[torch.Tensor, torch.Tensor]  # cos and sin, each tokens x head_dim
 

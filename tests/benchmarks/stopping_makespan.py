@@ -24,7 +24,7 @@ import yaml
 from analysis.pareto import hypervolume, non_dominated
 from tests.benchmarks.study_makespan import ALL_LINEAR, timed
 
-RANKS, RATES = (4, 16, 64, 128), (2.0e-4, 1.0e-3)
+RANKS, RATES = (4, 16, 64, 128), (1.0e-4, 2.0e-4, 5.0e-4, 1.0e-3)
 TARGETS = {"q_v": ["q_proj", "v_proj"], "all_linear": ALL_LINEAR}
 PARTS = ("packed", *(f"alone-{precision}-{targets}" for precision in ("16bit", "nf4") for targets in TARGETS))
 REFERENCE = (30.0, 2.0 * 2**30)  # perplexity, bytes

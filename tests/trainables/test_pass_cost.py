@@ -65,6 +65,15 @@ def test_real_passes_are_timed_and_leave_no_gradient(model):
     assert all(torch.equal(one, other) for one, other in zip(before, model_parameters(model), strict=True))
 
 
+def test_a_short_pass_is_timed_again_and_a_hiccup_does_not_count(model, monkeypatch):
+    """The first compiles, the second was held up by something else; a long one is timed once."""
+    for answers, expected in (([9.0, 0.3, 0.05, 0.1], 0.05), ([9.0, 0.7], 0.7)):
+        left = list(answers)
+        monkeypatch.setattr(pass_cost, "_timed", lambda *pass_, left=left: left.pop(0))
+        assert pass_cost._seconds(model, [], ROWS, []) == expected
+        assert left == []
+
+
 def test_without_room_for_a_larger_pass_there_is_no_answer(model):
     assert measure_pass_cost(model, maker(model, []), lora_config(), ROWS, 2 * LENGTHS[0]) is None
 
