@@ -45,10 +45,7 @@ class Bench:
 
     def rows(self, count: int, tokens: int) -> list[Row]:
         """Random rows, each with its last quarter as targets."""
-        generator = torch.Generator().manual_seed(tokens)
-        drawn = torch.randint(self.vocabulary, (count, tokens), generator=generator).tolist()
-        start = tokens - round(tokens * TARGET_SHARE)
-        return [Row(tuple(row), start, None, str(number)) for number, row in enumerate(drawn)]
+        return rows_of(count, tokens, self.vocabulary)
 
     def members(self, count: int, targets: str) -> list[TrainingMember]:
         """Adapters that each train on a row of their own, for ever."""
@@ -133,14 +130,22 @@ class Bench:
         return uses + [(linear, False) for name, linear in linears if name not in lowest]
 
 
-class Endless:
-    """A plan that takes the same row at every step."""
+def rows_of(count: int, tokens: int, vocabulary: int) -> list[Row]:
+    """Random rows, each with its last quarter as targets."""
+    generator = torch.Generator().manual_seed(tokens)
+    drawn = torch.randint(vocabulary, (count, tokens), generator=generator).tolist()
+    start = tokens - round(tokens * TARGET_SHARE)
+    return [Row(tuple(row), start, None, str(number)) for number, row in enumerate(drawn)]
 
-    def __init__(self, row: int) -> None:
-        self._row = row
+
+class Endless:
+    """A plan that takes the same rows at every step, in one micro-batch."""
+
+    def __init__(self, *rows: int) -> None:
+        self._rows = rows
 
     def __len__(self) -> int:
         return MANY_STEPS
 
     def __getitem__(self, step: int) -> tuple[tuple[int, ...], ...]:
-        return ((self._row,),)
+        return (self._rows,)

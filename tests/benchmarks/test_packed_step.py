@@ -2,7 +2,7 @@
 
 import argparse
 
-from tests.benchmarks import device_time
+from tests.benchmarks import device_time, mixed_step
 from tests.benchmarks.packed_step import measure_cell, table
 from tests.benchmarks.step_bench import Bench
 
@@ -32,3 +32,10 @@ def test_a_tiny_cell_from_end_to_end() -> None:
     assert [cell["step"] for cell in cells] == ["peft", "packed 1", "floor 1", "packed 2", "floor 2"]
     assert all(cell["wall"] > 0 for cell in cells)
     assert len(table(cells).splitlines()) == 3
+
+
+def test_a_tiny_mixed_pack_from_end_to_end() -> None:
+    lines = mixed_step.measure(argparse.Namespace(device="cpu", model="tiny", tokens=8, repeats=1), "fp32")
+    assert [line["step"] for line in lines] == ["padded", "apart", "one by one"]
+    assert all(line["wall"] > 0 for line in lines)
+    assert [row.split()[-1] for row in mixed_step.table(lines).splitlines()][1] == "1.00"
