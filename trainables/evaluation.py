@@ -134,7 +134,7 @@ def _evaluate_batch(
     """Nats of every row, and its likeliest answer, for each adapter."""
     batch = collate([[row] for _ in adapters for row in rows], model.device)
     packed = [
-        PackedRows(adapter, slice(place * len(rows), (place + 1) * len(rows)))
+        PackedRows(adapter, slice(place * len(rows), (place + 1) * len(rows)), batch.input_ids.shape[1])
         for place, adapter in enumerate(adapters)
         if adapter
     ]

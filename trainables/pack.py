@@ -98,7 +98,8 @@ def padding_pays(members: Sequence[PackedRows], run_tokens: int) -> bool:
     """Whether a pack's products are shorter padded: fewer runs, against multiplying by zeros.
 
     `run_tokens` is what another run costs in tokens' worth of work, of a whole pass. At a layer of as many outputs as
-    inputs a column of rank costs 2 / in_features of the frozen product, for each token.
+    inputs a column of rank costs 2 / in_features of the frozen product, for each token; a member that does not say how
+    many it has counts with one.
     """
     likenesses = [likeness(member.adapter) for member in members]
     apart = sum(one != other for one, other in pairwise(likenesses))
