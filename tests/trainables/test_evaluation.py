@@ -156,9 +156,13 @@ def test_batches_and_their_order_change_nothing_but_rounding(
     assert backward.correct[::-1] == ours.correct
 
 
+@pytest.mark.parametrize("run_tokens", [0, 2**30])  # with dear runs all ranks share products
 @pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
-def test_together_is_as_alone(batch_tokens: int, model: PackedModel, adapter: LoraAdapter) -> None:
+def test_together_is_as_alone(
+    batch_tokens: int, run_tokens: int, model: PackedModel, adapter: LoraAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Relative 1e-5 of every row; dropout is off, the base model may be among them."""
+    monkeypatch.setattr(model, "run_tokens", run_tokens)
     other = trained_adapter(model, lora_config(rank=2, target_modules="q_v", lora_dropout=0.5, seed=8), ROWS)
     several = [adapter, None, other]
     together = evaluate_together(model, several, ROWS, SEVERAL_TOKENS, batch_tokens)
@@ -224,11 +228,13 @@ def test_candidates_are_single_only_where_one_pass_tells_them_apart() -> None:
     assert not Candidates(("yes", "no"), ((3,), (3,))).single
 
 
+@pytest.mark.parametrize("rank", [4, 2, 6])  # as the other's, and such that one of them is filled up with zeros
 @pytest.mark.parametrize(("value", "shown"), [(math.nan, math.isnan), (1e30, lambda p: not math.isfinite(p))])
 def test_what_is_not_finite_shows_and_stays_with_its_adapter(
-    value: float, shown, model: PackedModel, adapter: LoraAdapter
+    value: float, shown, rank: int, model: PackedModel, adapter: LoraAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = trained_adapter(model, lora_config(seed=5), ROWS, steps=1)
+    monkeypatch.setattr(model, "run_tokens", 2**30)
+    broken = trained_adapter(model, lora_config(seed=5, rank=rank), ROWS, steps=1)
     for pair in broken.weights.values():
         pair.b.data.fill_(value)
     bad, good, base = evaluate_together(model, [broken, adapter, None], ROWS, ONE_TOKEN, 10_000)
