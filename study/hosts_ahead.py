@@ -8,6 +8,7 @@ wait, since the device is still full.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,7 @@ def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, foreca
     before = sum(one.phase.trials for one in phases[: number + 1])
     if on_cards(own):
         if number == 0 and len(nodes) == 1 and own.phase.cards == 1:
-            count = min(own.phase.trials, int(nodes[0]["Resources"].get("GPU", 0)))
+            count = min(cards_in_use(own), int(nodes[0]["Resources"].get("GPU", 0)))
             for name in card_names(count, os.environ.get("CUDA_VISIBLE_DEVICES")):
                 keeper.prepare.remote(nodes[0]["NodeID"], (name,), own.phase.precision, ray_address() != LOCAL)
         if following and on_cards(following[0]) and following[0].phase.cards == own.phase.cards:
@@ -46,6 +47,11 @@ def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, foreca
 def on_cards(phase: StudyPhase) -> bool:
     """Whether a phase's trials ask for cards."""
     return "GPU" in phase.phase.resources
+
+
+def cards_in_use(phase: StudyPhase) -> int:
+    """On how many cards its trials are: one is filled after the other."""
+    return math.ceil(min(phase.phase.places, phase.phase.trials) / phase.phase.per_device)
 
 
 def card_names(count: int, visible: str | None) -> list[str]:

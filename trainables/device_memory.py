@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from trainables.packed_lora import PADDING_BYTES
 from trainables.packed_training import TrainingMember
 from trainables.passes import PassCost, PassLimits, tokens_that_fit
 
@@ -32,6 +33,7 @@ class PassBudget:
         self._most = USUAL_TOKENS[self._kind]
         self._fixed_tokens: int | None = None
         self._bytes_per_token = 0.0
+        self._padding_bytes = 0  # kept free for what fills up ranks
         self._cards: dict[torch.device, int] = {}  # and what each may hold
         for device in devices:
             if device.type == "cuda":
@@ -54,6 +56,7 @@ class PassBudget:
             self._fixed_tokens = FIXED_TOKENS[self._kind]
             return
         self._fixed_tokens = cost.fixed_tokens
+        self._padding_bytes = PADDING_BYTES if cost.run_tokens else 0
         in_time = round(PASS_SECONDS / cost.seconds_per_token)
         self._most = min(MOST_TOKENS[self._kind], max(self._most, in_time))
 
@@ -68,7 +71,7 @@ class PassBudget:
         tokens = self._most
         if self._cards and self._bytes_per_token > 0:
             free = min(total - torch.cuda.memory_allocated(card) for card, total in self._cards.items())
-            tokens = tokens_that_fit(free - SLACK_BYTES, self._bytes_per_token, self._most)
+            tokens = tokens_that_fit(free - SLACK_BYTES - self._padding_bytes, self._bytes_per_token, self._most)
         return PassLimits(tokens, FIXED_TOKENS[self._kind] if self._fixed_tokens is None else self._fixed_tokens)
 
 

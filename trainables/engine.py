@@ -127,7 +127,7 @@ class Engine:
     def work(self) -> bool:
         """Does one unit of work; False where there is nothing to do now."""
         for stage, unit, most in (
-            ("measuring", self._measure, self._pack_limit),
+            ("measuring", self._measure, 1),
             ("evaluating", self._evaluate, self._pack_limit),
             ("testing", self._quality.finish, self._pack_limit),
             ("sampling", self._quality.sample, self._pack_limit),
@@ -197,14 +197,15 @@ class Engine:
             resident.note_step(result, pack_size)
 
     def _measure(self, chosen: Sequence[Resident]) -> None:
-        new = [resident.config for resident in chosen if not self._footprints.has(resident.config)]
-        if new:
+        (resident,) = chosen
+        if not self._footprints.has(resident.config):
             self._handover.drain()  # what is on its way to the study would be measured too
-            self._footprints.measure(new, [r.member for r in self.residents.values() if r.phase != "ended"])
-        for resident in chosen:
-            if self._footprints.has(resident.config):
-                resident.peak_memory_bytes = self._footprints.known(resident.config).peak_memory_bytes
-                resident.phase = resident.next_phase()
+            at_work = [one for one in self.residents.values() if one.phase != "ended"]
+            more = [one.config for one in at_work if one.phase == "measuring" and not one.suspect]
+            members = [one.member for one in at_work]
+            self._footprints.measure(resident.config, members, () if resident.suspect else more)
+        resident.peak_memory_bytes = self._footprints.known(resident.config).peak_memory_bytes
+        resident.phase = resident.next_phase()
 
     def _evaluate(self, chosen: Sequence[Resident]) -> None:
         for resident, evaluation in zip(chosen, self._quality.evaluate(chosen), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -52,18 +53,18 @@ class FootprintBook:
         """The footprint of a configuration that was measured before."""
         return self._known[footprint_key(config)]
 
-    def measure(self, configs: Sequence[TrialConfig], others: Sequence[TrainingMember]) -> None:
-        """Measures the new ones among the configurations' footprints, until the slot's time is up: at least one.
+    def measure(self, config: TrialConfig, others: Sequence[TrainingMember], more: Sequence[TrialConfig] = ()) -> None:
+        """Measures a footprint, and those of `more` that are new while the slot's time lasts.
 
-        Raises torch.OutOfMemoryError where one does not fit; those before it are known.
+        Raises torch.OutOfMemoryError where the first does not fit; what fails of `more` is left for a slot of its own.
         """
-        new = {footprint_key(config): config for config in configs if not self.has(config)}
         started = time.monotonic()
         with parked(others):
-            for key, config in new.items():
-                self._known[key] = self._measure(config)
-                if time.monotonic() - started > SLOT_SECONDS:
-                    return
+            self._known[footprint_key(config)] = self._measure(config)
+            with suppress(Exception):
+                for another in more:
+                    if not self.has(another) and time.monotonic() - started < SLOT_SECONDS:
+                        self._known[footprint_key(another)] = self._measure(another)
 
     def _measure(self, config: TrialConfig) -> Footprint:
         bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,9 @@ class HostKeeper:
         self._cpu_threads = cpu_threads
         self._hosts: dict[tuple[str, tuple[str, ...]], tuple[str, Any]] = {}  # device -> precision, handle
         self._hosts_made = 0
-        self._prepared: dict[tuple[str, tuple[str, ...], str], Any] = {}  # device and precision -> not asked for yet
-        self._made_ahead: list[Any] = []  # hosts that were made while another base was there
+        self._phase = 0
+        self._prepared: dict[tuple[str, tuple[str, ...], str], tuple[int, Any]] = {}  # device, precision -> phase, host
+        self._made_ahead: list[Any] = []  # hosts that were made before a trial asked for them
         self._next: NextHost | None = None
         self._incarnations: dict[str, int] = {}
         self._statuses: dict[str, tuple[str, ResidentStatus]] = {}  # by trial: the host that spoke of it last, its word
@@ -64,17 +66,19 @@ class HostKeeper:
             ray.kill(host)
             host = None
         if host is None:
-            host = self._prepared.pop((*device, precision), None) or self._make_host(node_id, gpu_ids, precision)
+            _, host = self._prepared.pop((*device, precision), (self._phase, None))
+            host = host or self._make_host(node_id, gpu_ids, precision)
             self._hosts[device] = (precision, host)
         return host
 
     def prepare(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool) -> None:
         """Has a host made for a phase that begins, so that it starts beside the trials; `waits`: until one joins."""
-        self._prepared[node_id, tuple(gpu_ids), precision] = self._make_host(node_id, gpu_ids, precision, waits)
+        if (node_id, tuple(gpu_ids)) not in self._hosts:
+            self._make_ahead(self._phase, node_id, gpu_ids, precision, waits)
 
     def loads_anew(self, host: Any) -> bool:
-        """Whether a host that could not load its base has a successor: one that was made ahead has, since another base
-        was in memory then."""
+        """Whether a host that could not load its base has a successor: one that was made ahead has, since what was
+        there before it may still have been in memory then."""
         if host in self._made_ahead:
             self._made_ahead.remove(host)
             ray.kill(host)
@@ -85,7 +89,7 @@ class HostKeeper:
         """Has hosts made for the phase to come, once so many trials have joined and none is being measured.
 
         On a CPU they load at once; on cards they wait, since two bases there could be too much for what trains. Not
-        where the machine's memory could not hold them too: `needed_bytes` each.
+        where the memory of a machine like the keeper's could not hold them too, `needed_bytes` each.
         """
         self._next = NextHost(precision, after_trials, needed_bytes)
 
@@ -148,7 +152,9 @@ class HostKeeper:
         for _, host in self._hosts.values():
             ray.kill(host)
         self._hosts.clear()
-        self._end_prepared([key for key, host in self._prepared.items() if host not in self._made_ahead])
+        self._end_prepared()
+        self._phase += 1
+        self._next = None
 
     def _make_next(self) -> None:
         """Costs are measured alone, so nothing loads while a trial is measured or still to come."""
@@ -156,17 +162,23 @@ class HostKeeper:
         if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & phases:
             return
         self._next = None
-        self._end_prepared(list(self._prepared))
-        if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes * len(self._hosts):
+        self._end_prepared()
+        on_a_node = max(Counter(node_id for node_id, _ in self._hosts).values(), default=0)
+        if psutil.virtual_memory().available > MEMORY_MARGIN * following.needed_bytes * on_a_node:
             for node_id, gpu_ids in self._hosts:
-                host = self._make_host(node_id, gpu_ids, following.precision, waits=bool(gpu_ids))
-                self._prepared[node_id, gpu_ids, following.precision] = host
-                self._made_ahead.append(host)
+                self._make_ahead(self._phase + 1, node_id, gpu_ids, following.precision, waits=bool(gpu_ids))
 
-    def _end_prepared(self, keys: Sequence[tuple[str, tuple[str, ...], str]]) -> None:
-        """Ends hosts that nobody has asked for."""
-        for key in keys:
-            ray.kill(self._prepared.pop(key))
+    def _make_ahead(self, phase: int, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool) -> None:
+        host = self._make_host(node_id, gpu_ids, precision, waits)
+        self._prepared[node_id, tuple(gpu_ids), precision] = (phase, host)
+        self._made_ahead.append(host)
+
+    def _end_prepared(self) -> None:
+        """Ends hosts of this phase that nobody has asked for."""
+        for key, (phase, host) in list(self._prepared.items()):
+            if phase <= self._phase:
+                ray.kill(host)
+                del self._prepared[key]
 
     def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool = False) -> Any:
         device = "cuda" if gpu_ids else "cpu"

@@ -94,18 +94,27 @@ class Pack:
         ]
 
 
-def padding_pays(members: Sequence[PackedRows], run_tokens: int) -> bool:
+def padding_pays(members: Sequence[PackedRows], run_tokens: int, room_bytes: float, number_bytes: int) -> bool:
     """Whether a pack's products are shorter padded: fewer runs, against multiplying by zeros.
 
     `run_tokens` is what another run costs in tokens' worth of work, of a whole pass. At a layer of as many outputs as
-    inputs a column of rank costs 2 / in_features of the frozen product, for each token; a member that does not say how
-    many it has counts with one.
+    inputs a column of rank costs 2 / in_features of the frozen product, for each token; members that do not say how
+    many they have count with one. Not where members have unlike row counts, which part a padded run, nor where the
+    zeros take more than `room_bytes`, `number_bytes` each.
     """
-    likenesses = [likeness(member.adapter) for member in members]
-    apart = sum(one != other for one, other in pairwise(likenesses))
-    highest = max((member.adapter.config.rank for member in members), default=0)
-    filled = sum(_count(m) * (m.tokens or 1) * (highest - m.adapter.config.rank) / _in_features(m) for m in members)
-    return run_tokens * apart > 2 * filled
+    if len({_count(member) for member in members}) != 1:
+        return False
+    apart = sum(likeness(one.adapter) != likeness(other.adapter) for one, other in pairwise(members))
+    highest = max(member.adapter.config.rank for member in members)
+    tokens = _count(members[0]) * max(member.tokens or 1 for member in members)
+    filled = sum(tokens * 2 * (highest - m.adapter.config.rank) / _in_features(m) for m in members)
+    return run_tokens * apart > filled and _zeros(members, highest) * number_bytes <= room_bytes
+
+
+def _zeros(members: Sequence[PackedRows], highest: int) -> int:
+    """How many zeros fill up all layers' weights to the highest rank."""
+    adapters = [member.adapter for member in members]
+    return sum(one.trainable_parameters // one.config.rank * (highest - one.config.rank) for one in adapters)
 
 
 def likeness(adapter: LoraAdapter) -> tuple[Sequence[str], int, bool]:

@@ -25,6 +25,8 @@ from trainables.lora_adapter import LoraAdapter, LoraWeights, PackedRows, mixed_
 from trainables.lora_dropout import dropout_mask
 from trainables.pack import Pack, padding_pays
 
+PADDING_BYTES = 2**30  # at most, of what fills up ranks, where a pass keeps it from forward to backward
+
 __all__ = ["LoraAdapter", "LoraWeights", "PackedLoraLinear", "PackedModel", "PackedRows", "dropout_mask"]
 
 
@@ -101,11 +103,17 @@ class PackedModel:
     @contextmanager
     def rows_of(self, members: Sequence[PackedRows]) -> Iterator[Any]:
         """The model, with its next batches' rows belonging to `members` (sorted by row); wraps forward and backward."""
-        self.context.pack = Pack(members, padding_pays(members, self.run_tokens))
+        self.context.pack = Pack(members, self._pads(members))
         try:
             yield self.model
         finally:
             self.context.pack = Pack()
+
+    def _pads(self, members: Sequence[PackedRows]) -> bool:
+        """Whether adapters of unlike rank share products. A pass that keeps its layers' weights keeps the zeros too."""
+        keeps = torch.is_grad_enabled() and not self.model.is_gradient_checkpointing
+        room = PADDING_BYTES if keeps else math.inf
+        return padding_pays(members, self.run_tokens, room, self.head.element_size())
 
     @property
     def device(self) -> torch.device:

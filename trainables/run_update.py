@@ -120,22 +120,17 @@ def _gathered(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch
 
 
 def _filled_up(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The same of adapters of unlike rank, with zeros up to the run's."""
-    units = len(run.unit_adapters)
+    """The same of adapters of unlike rank, with zeros up to the run's; such a run has one layer."""
+    (name,) = names
     a: list[torch.Tensor] = []
-    b: list[list[torch.Tensor]] = [[] for _ in names]
+    b: list[torch.Tensor] = []
     for adapter in run.unit_adapters:
-        gap = run.rank - adapter.config.rank
-        for name, columns in zip(names, b, strict=True):
-            pair = adapter.weights[name]
-            a.append(pair.a)
-            columns.append(pair.b)
-            if gap:
-                a.append(run.zeros(gap, pair.a.shape[1]))
-                columns.append(run.zeros(pair.b.shape[0], gap))
-    stacks = [torch.cat(columns, dim=1).to(dtype).view(-1, units, run.rank).transpose(0, 1) for columns in b]
-    rows = torch.cat(a).to(dtype)
-    return rows.view(units, -1, rows.shape[-1]), stacks
+        pair, gap = adapter.weights[name], run.rank - adapter.config.rank
+        a += [pair.a, run.zeros(gap, pair.a.shape[1])] if gap else [pair.a]
+        b += [pair.b, run.zeros(pair.b.shape[0], gap)] if gap else [pair.b]
+    rows, columns = torch.cat(a).to(dtype), torch.cat(b, dim=1).to(dtype)
+    units = len(run.unit_adapters)
+    return rows.view(units, run.rank, -1), [columns.view(-1, units, run.rank).transpose(0, 1)]
 
 
 def _wide_bmm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

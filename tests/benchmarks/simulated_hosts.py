@@ -161,7 +161,7 @@ class SimulatedKeeper(HostKeeper):
 
     _simulated: Any = None
 
-    def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str) -> Any:
+    def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool = False) -> Any:
         import os
 
         if self._simulated is None:
@@ -181,7 +181,8 @@ class SimulatedKeeper(HostKeeper):
             (Path(self._adapters).parent / TIMES_FILE).write_text(json.dumps(told), encoding="utf-8")
             ray.kill(self._simulated)
         self._hosts.clear()
-        self._simulated = None
+        self._prepared.clear()  # they were this same actor
+        self._next = self._simulated = None
 
 
 def card_name(device: Device) -> str:

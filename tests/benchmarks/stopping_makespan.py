@@ -24,7 +24,7 @@ import yaml
 from analysis.pareto import hypervolume, non_dominated
 from tests.benchmarks.study_makespan import ALL_LINEAR, timed
 
-RANKS, RATES = (4, 16, 64, 128), (1.0e-4, 2.0e-4, 5.0e-4, 1.0e-3)
+RANKS = (4, 16, 64, 128)
 TARGETS = {"q_v": ["q_proj", "v_proj"], "all_linear": ALL_LINEAR}
 PARTS = ("packed", *(f"alone-{precision}-{targets}" for precision in ("16bit", "nf4") for targets in TARGETS))
 REFERENCE = (30.0, 2.0 * 2**30)  # perplexity, bytes
@@ -48,7 +48,7 @@ def study_file(options: argparse.Namespace, part: str) -> dict[str, Any]:
         "space": {
             "precision": {"choice": precisions},
             "rank": {"choice": list(RANKS)}, "target_modules": {"choice": targets},
-            "learning_rate": {"choice": list(RATES)}, "lora_dropout": 0.05,
+            "learning_rate": {"choice": options.rates}, "lora_dropout": 0.05,
         },
         "search": {"algorithm": "grid"},
         "training": {
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--source", required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--train-examples", type=int, default=256)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 2e-4, 5e-4, 1e-3], help="learning rates")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--study", choices=("all", "none", *PARTS), default="all")
     parser.add_argument("--json", type=Path)

@@ -13,8 +13,9 @@ from study.phases import StudyPhase
 from study.planner import Phase
 
 
-def phase(precision: str, trials: int = 4, cards: int = 1, gpu: bool = True) -> StudyPhase:
-    return StudyPhase(Phase(precision, trials, 4, {"GPU": 0.25} if gpu else {"CPU": 0.5}, cards))
+def phase(precision: str, trials: int = 4, cards: int = 1, gpu: bool = True, places: int = 4) -> StudyPhase:
+    resources = {"GPU": 0.5} if gpu else {"CPU": 0.5}
+    return StudyPhase(Phase(precision, trials, places, resources, cards, per_device=2))
 
 
 def asked(
@@ -47,6 +48,12 @@ def test_on_one_machine_with_cards_the_first_hosts_load_and_the_next_ones_are_ma
     assert asked(monkeypatch, here, phases, 0) == [*first, following]
     assert asked(monkeypatch, here, phases, 1) == []
     assert asked(monkeypatch, here, [phase("fp16", trials=1)], 0) == first[:1]
+
+
+def test_cards_that_the_study_does_not_use_are_left_alone(monkeypatch):
+    """Two places on one card, as `hardware.gpus: 1` gives them, of a machine with eight."""
+    found = asked(monkeypatch, [{"CPU": 8.0, "GPU": 8.0}], [phase("fp16", trials=32, places=2)], 0)
+    assert [name for _, _, name, *_ in found] == [("0",)]
 
 
 def test_on_a_cluster_that_names_its_cards_itself_the_first_hosts_wait_too(monkeypatch):

@@ -53,6 +53,7 @@ def test_a_host_that_waits_loads_when_its_first_trial_joins(loads: list[str], mo
     assert loads == ["at once", "waiting"]
     assert [request.trial_id for request in waiting._engine.joined] == ["a"]
     assert at_once._engine.joined == []
+    waiting._watched.clear()  # its thread goes on looking after them
 
 
 def test_what_cannot_be_imported_is_a_load_error(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

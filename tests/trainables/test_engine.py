@@ -270,19 +270,48 @@ def test_a_footprint_is_measured_once_for_all_that_share_it(monkeypatch):
     assert peaks["a"] == peaks["b"] == peaks["c"]
 
 
-def test_new_footprints_share_a_slot_until_its_time_is_up(monkeypatch):
-    """Moving the others aside takes its time; but trials ask of a host, which answers between slots."""
-    engine, slots, clock = make_engine(), [], itertools.count()
-    real = footprints.parked
+def slots_of(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, seconds: float, fails: int | None = None
+) -> list[list[int]]:
+    """The ranks that are measured in each slot, each so many seconds long; rank `fails` does not fit."""
+    slots, clock = [], itertools.count()
+    real, measure = footprints.parked, engine._footprints._measure
+
+    def measured(one: TrialConfig):
+        slots[-1].append(one.rank)
+        if one.rank == fails:
+            raise torch.OutOfMemoryError("Tried to allocate 2.00 GiB")
+        return measure(one)
+
     monkeypatch.setattr(footprints, "parked", lambda members: slots.append([]) or real(members))
-    monkeypatch.setattr(footprints, "time", SimpleNamespace(monotonic=lambda: 4.0 * next(clock)))
-    measured = engine._footprints._measure
-    engine._footprints._measure = lambda one: (slots[-1].append(one.rank), measured(one))[1]
-    join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4, 5)})
-    join(engine, {"again": config(2, seed=1)})
+    monkeypatch.setattr(footprints, "time", SimpleNamespace(monotonic=lambda: seconds * next(clock)))
+    monkeypatch.setattr(engine._footprints, "_measure", measured)
     while any(one.phase == "measuring" for one in engine.residents.values()):
         engine.work()
-    assert slots == [[1, 2, 3], [4, 5]]
+    return slots
+
+
+def test_new_footprints_share_a_slot_until_its_time_is_up(monkeypatch):
+    """Moving the others aside takes its time; but trials ask of a host, which answers between slots."""
+    engine = make_engine()
+    join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4, 5)})
+    join(engine, {"again": config(2, seed=1)})
+    assert slots_of(engine, monkeypatch, 4.0) == [[1, 2, 3], [4, 5]]
+
+
+def test_a_footprint_that_fails_ends_its_slot_and_no_other_trial(monkeypatch):
+    engine = make_engine()
+    join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4)})
+    assert slots_of(engine, monkeypatch, 0.0, fails=2) == [[1, 2], [2], [3, 4]]
+    assert engine.residents["rank 2"].outcome.status == "infeasible"
+    assert all(engine.residents[f"rank {rank}"].outcome is None for rank in (1, 3, 4))
+
+
+def test_a_suspects_footprint_is_measured_by_itself(monkeypatch):
+    engine = make_engine()
+    join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4)})
+    engine.residents["rank 3"].suspect = True
+    assert slots_of(engine, monkeypatch, 0.0) == [[3], [1, 2, 4]]
 
 
 def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():

@@ -71,7 +71,7 @@ def test_a_first_host_starts_beside_the_trials_and_one_that_nobody_wants_ends_wi
         keeper.keeper.prepare("n", (card,), "fp16", waits)
     assert keeper.waiting == ["fp16 0"]
     assert keeper.keeper.host_for("n", ("1",), "fp16") == "fp16 1"
-    assert not keeper.keeper.loads_anew("fp16 1")  # nothing was there beside it
+    keeper.keeper.prepare("n", ("1",), "fp16", False)  # it is there
     keeper.keeper.prepare_next("nf4", 1, GIB)
     note(keeper.keeper, a="training")
     assert keeper.killed == ["fp16 0", "fp16 2"]
@@ -90,6 +90,34 @@ def test_at_a_phases_end_what_was_prepared_for_it_ends_and_what_waits_for_the_ne
     keeper.keeper.end_hosts()
     assert keeper.killed[2:] == ["nf4 2"]
     assert keeper.keeper.host_for("n", ("0",), "bf16") == "bf16 3"
+
+
+def test_a_next_phase_that_was_never_due_is_forgotten_with_its_phase(keeper: Any) -> None:
+    keeper.keeper.host_for("n", ("0",), "fp16")
+    keeper.keeper.prepare_next("nf4", 9, GIB)  # nine trials never join: some were refused
+    keeper.keeper.end_hosts()
+    keeper.keeper.host_for("n", ("0",), "nf4")
+    note(keeper.keeper, **{f"t{number}": "training" for number in range(9)})
+    assert keeper.made == ["fp16 0", "nf4 1"]
+
+
+def test_a_waiting_host_that_its_phase_did_not_want_ends_with_it(keeper: Any) -> None:
+    keeper.keeper.host_for("n", ("0",), "fp16")
+    keeper.keeper.prepare_next("nf4", 1, GIB)
+    note(keeper.keeper, a="training")
+    keeper.keeper.end_hosts()
+    assert keeper.killed == ["fp16 0"]
+    keeper.keeper.end_hosts()  # no trial of that phase has asked
+    assert keeper.killed == ["fp16 0", "nf4 1"]
+
+
+def test_what_a_node_must_hold_is_counted_for_the_fullest_one(keeper: Any) -> None:
+    """4 GiB are free: 1.5 times 1 GiB for each of two cards of one node, not for all three of the cluster."""
+    for node, card in (("m", "0"), ("n", "0"), ("n", "1")):
+        keeper.keeper.host_for(node, (card,), "fp16")
+    keeper.keeper.prepare_next("nf4", 1, GIB)
+    note(keeper.keeper, a="training")
+    assert len(keeper.waiting) == 3
 
 
 def test_no_host_is_made_ahead_where_both_bases_would_not_fit(keeper: Any) -> None:

@@ -1,5 +1,7 @@
 """Which rows share a batched product."""
 
+import math
+
 import torch
 
 from tests.lora_cases import lora_config
@@ -89,12 +91,26 @@ def test_padding_pays_where_runs_cost_more_than_columns_of_zeros() -> None:
     low, high = adapter(rank=2, target_modules="q_v"), adapter(rank=8, target_modules="q_v")
     width = next(iter(low.weights.values())).a.shape[1]
     members = [PackedRows(low, slice(0, 4), 30), PackedRows(high, slice(4, 8), 50)]
-    zeros = 4 * 30 * (8 - 2) * 2 / width
-    assert padding_pays(members, int(zeros) + 1)
-    assert not padding_pays(members, int(zeros) - 1)
-    assert not padding_pays([PackedRows(low, slice(0, 4), 30), PackedRows(low, slice(4, 8), 30)], 2**20)
-    assert not padding_pays(members, 0)
-    assert not padding_pays([], 2**20)
+    filled = 4 * 50 * (8 - 2) * 2 / width  # over the pass' width
+    assert padding_pays(members, int(filled) + 1, math.inf, 4)
+    assert not padding_pays(members, int(filled) - 1, math.inf, 4)
+    assert not padding_pays([PackedRows(low, slice(0, 4), 30), PackedRows(low, slice(4, 8), 30)], 2**20, math.inf, 4)
+    assert not padding_pays(members, 0, math.inf, 4)
+    assert not padding_pays([], 2**20, math.inf, 4)
+
+
+def test_packs_of_unequal_row_counts_are_not_padded() -> None:
+    low, high = adapter(rank=2), adapter(rank=8)
+    assert padding_pays([PackedRows(low, slice(0, 4)), PackedRows(high, slice(4, 8))], 2**20, math.inf, 4)
+    assert not padding_pays([PackedRows(low, slice(0, 4)), PackedRows(high, slice(4, 7))], 2**20, math.inf, 4)
+
+
+def test_zeros_that_take_too_much_room_are_not_made() -> None:
+    low, high = adapter(rank=2), adapter(rank=8)
+    members = [PackedRows(low, slice(0, 4)), PackedRows(high, slice(4, 8))]
+    zeros = high.trainable_parameters - low.trainable_parameters
+    assert padding_pays(members, 2**20, 2 * zeros, 2)
+    assert not padding_pays(members, 2**20, 2 * zeros - 1, 2)
 
 
 def test_rows_sorted_by_likeness_have_wide_targets_first() -> None:

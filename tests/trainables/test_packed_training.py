@@ -28,9 +28,9 @@ SPLIT = PassLimits(max_tokens=60, fixed_tokens=1)  # several passes a step
 
 
 def make_model(base: torch.nn.Module | None = None, checkpointing: bool = False, padded: bool = False) -> PackedModel:
-    """`padded`: runs are dear, so that members of unlike rank share products."""
+    """`padded`: members of unlike rank share products, whether it pays or not."""
     model = PackedModel((base or tiny_llama()).train())
-    model.run_tokens = 2**30 if padded else 0
+    model._pads = lambda members: padded
     if checkpointing:
         options = {"use_reentrant": False, "preserve_rng_state": False}
         model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
