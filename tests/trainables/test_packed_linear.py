@@ -44,13 +44,14 @@ def random_adapter(draw: random.Random, dropout: bool) -> LoraAdapter:
 
 
 def random_pack(draw: random.Random) -> list[PackedRows]:
-    """Up to five parts of up to three rows, some of the same adapter, with gaps, other lengths, dropout for some."""
+    """Up to five parts of up to three rows, some of the same adapter, with gaps, other lengths, dropout on for some."""
     adapters = [random_adapter(draw, draw.random() < 0.3) for _ in range(3)]
     packed, first = [], 0
     for key in range(draw.randint(0, 5)):
         first += draw.choice([0, 0, 1])
         count = draw.randint(1, 3)
-        packed.append(PackedRows(draw.choice(adapters), slice(first, first + count), draw.choice([None, 3, 5]), key))
+        rows, thins = slice(first, first + count), draw.random() < 0.8
+        packed.append(PackedRows(draw.choice(adapters), rows, draw.choice([None, 3, 5]), key if thins else None))
         first += count
     return packed
 
