@@ -40,7 +40,8 @@ class LoraTrial(tune.Trainable):
         return tune.PlacementGroupFactory([dict(config["resources"])])
 
     def __repr__(self) -> str:
-        return f"LoraTrial({self._config.precision})"  # in the dashboard; an actor is used for trial after trial
+        config = getattr(self, "_config", None)  # Ray asks before `setup` too, where that is cut short
+        return f"LoraTrial({config.precision})" if config else "LoraTrial"  # an actor is used for trial after trial
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begins a trial; joining waits for the first step, since a checkpoint may follow."""
