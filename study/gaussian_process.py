@@ -1,4 +1,4 @@
-"""Gaussian process regression with a Matérn kernel, for the few points that a search has (pure: numpy alone).
+"""Gaussian process regression with a Matérn kernel, for the hundreds of points that a search has (pure: numpy alone).
 
 Rasmussen and Williams 2006, chapters 2 and 5 (gaussianprocess.org/gpml).
 """
@@ -18,6 +18,7 @@ NOISE, NOISE_SPREAD = 0.02, 1.0  # variance of standardized values, likewise
 SIGNAL_SPREAD = 0.7  # of the signal's variance about 1
 STEPS = (0.8, 0.4, 0.2)  # of the search for the best hyperparameters, in logarithms
 JITTER = 1e-9
+MOST_TO_FIT = 128  # points that hyperparameters are fitted on: each trial of them takes their number's cube
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,14 @@ class GaussianProcess:
 
     @classmethod
     def fit(cls, points: Floats, values: Floats) -> GaussianProcess:
-        """The process of the likeliest hyperparameters, priors counted in; deterministic. `points` `n x d`, n >= 1."""
+        """The process of the likeliest hyperparameters, priors counted in; deterministic. `points` `n x d`, n >= 1.
+
+        Of many points the hyperparameters are fitted on some, evenly spread over their order.
+        """
         mean, scale = float(values.mean()), float(values.std()) or 1.0
         standardized = (values - mean) / scale
-        theta = _likeliest(_squared_differences(points, points), standardized)
+        some = evenly_spread(len(points), MOST_TO_FIT)
+        theta = _likeliest(_squared_differences(points[some], points[some]), standardized[some])
         return cls._conditioned(points, standardized, theta, mean, scale)
 
     def with_believed(self, points: Floats) -> GaussianProcess:
@@ -69,6 +74,11 @@ class GaussianProcess:
         weights = np.asarray(np.linalg.solve(factor.T, np.linalg.solve(factor, values)), dtype=np.float64)
         hyper = (np.asarray(lengths, np.float64), float(signal), float(noise))
         return cls(points, *hyper, mean, scale, np.asarray(factor, np.float64), weights)
+
+
+def evenly_spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many of the numbers from 0 to `count` - 1, upward, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def log_posterior(differences: Floats, values: Floats, theta: Floats) -> float:

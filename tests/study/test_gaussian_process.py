@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from study.gaussian_process import GaussianProcess, log_posterior, normal_cdf
+from study.gaussian_process import (
+    MOST_TO_FIT,
+    GaussianProcess,
+    _likeliest,
+    _squared_differences,
+    evenly_spread,
+    log_posterior,
+    normal_cdf,
+)
 
 
 def test_one_point_is_told_back_and_far_away_the_mean_holds() -> None:
@@ -61,6 +69,30 @@ def test_it_learns_a_smooth_function() -> None:
     mean, spread = GaussianProcess.fit(points, function(points)).predict(others)
     assert np.abs(mean - function(others)).mean() < 0.1 * function(others).std()
     assert np.mean(np.abs(mean - function(others)) < 3 * spread) > 0.95
+
+
+def test_of_many_points_all_are_known_and_some_are_fitted_on() -> None:
+    """Hyperparameters are those of the spread points alone, equal; a smooth function of 400 is met to 0.05."""
+    generator = np.random.default_rng(5)
+    points, tried = generator.random((400, 2)), generator.random((50, 2))
+    values = np.sin(6 * points[:, 0]) + points[:, 1] ** 2
+    process = GaussianProcess.fit(points, values)
+    standardized = (values - values.mean()) / values.std()
+    some = evenly_spread(400, MOST_TO_FIT)
+    fitted = _likeliest(_squared_differences(points[some], points[some]), standardized[some])
+    assert np.log([*process.lengths, process.signal, process.noise]) == pytest.approx(fitted)
+    assert len(process.points) == 400
+    mean, _ = process.predict(tried)
+    assert mean == pytest.approx(np.sin(6 * tried[:, 0]) + tried[:, 1] ** 2, abs=0.05)
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 4), (4, 4), (5, 4), (1000, 7)])
+def test_evenly_spread_places(count: int, most: int) -> None:
+    places = evenly_spread(count, most)
+    assert len(places) == min(count, most)
+    assert (places[0], places[-1]) == (0, count - 1)
+    gaps = np.diff(places)
+    assert len(gaps) == 0 or gaps.max() - gaps.min() <= 1
 
 
 def test_what_it_believes_moves_no_expectation_and_makes_it_surer() -> None:
