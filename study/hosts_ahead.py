@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -26,22 +26,25 @@ def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, foreca
     """Has the hosts of phase `number` made now where they are known, and those of the next one once all trials before
     it are in training."""
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0)]
-    own, following = phases[number], phases[number + 1 : number + 2]
+    own, following = phases[number], next(iter(phases[number + 1 : number + 2]), None)
     before = sum(one.phase.trials for one in phases[: number + 1])
     if on_cards(own):
         if number == 0 and len(nodes) == 1 and own.phase.cards == 1:
-            count = min(cards_in_use(own), int(nodes[0]["Resources"].get("GPU", 0)))
-            for name in card_names(count, os.environ.get("CUDA_VISIBLE_DEVICES")):
-                keeper.prepare.remote(nodes[0]["NodeID"], (name,), own.phase.precision, ray_address() != LOCAL)
-        if following and on_cards(following[0]) and following[0].phase.cards == own.phase.cards:
-            keeper.prepare_next.remote(following[0].phase.precision, before, WAITING_BYTES)
-        return
-    if len(nodes) != 1 or any(on_cards(one) for one in following):
-        return
-    keeper.host_for.remote(nodes[0]["NodeID"], (), own.phase.precision)
-    if following and forecast:
-        precision = following[0].phase.precision
-        keeper.prepare_next.remote(precision, before, forecast.largest_bytes(precision))
+            _prepare_cards(keeper, nodes[0], own)
+        if following and on_cards(following) and following.phase.cards == own.phase.cards:
+            keeper.prepare_next.remote(following.phase.precision, before, WAITING_BYTES)
+    elif len(nodes) == 1 and not (following and on_cards(following)):
+        keeper.host_for.remote(nodes[0]["NodeID"], (), own.phase.precision)
+        if following and forecast:
+            needed_bytes = forecast.largest_bytes(following.phase.precision)
+            keeper.prepare_next.remote(following.phase.precision, before, needed_bytes)
+
+
+def _prepare_cards(keeper: Any, node: Mapping[str, Any], own: StudyPhase) -> None:
+    count = min(cards_in_use(own), int(node["Resources"].get("GPU", 0)))
+    waits = ray_address() != LOCAL
+    for name in card_names(count, os.environ.get("CUDA_VISIBLE_DEVICES")):
+        keeper.prepare.remote(node["NodeID"], (name,), own.phase.precision, waits)
 
 
 def on_cards(phase: StudyPhase) -> bool:
@@ -57,6 +60,6 @@ def cards_in_use(phase: StudyPhase) -> int:
 def card_names(count: int, visible: str | None) -> list[str]:
     """How Ray calls the cards of this machine: by number, or as `CUDA_VISIBLE_DEVICES` names them.
 
-    A name that no trial is given costs a process that ends with the phase.
+    A name that no trial is given costs a host that ends with the phase.
     """
     return (visible.split(",") if visible else [str(number) for number in range(count)])[:count]

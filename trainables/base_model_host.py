@@ -8,14 +8,14 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 
+from trainables.host_loading import HostSettings, import_ahead, make_engine
 from trainables.node_notice import NodeNotice
 from trainables.protocol import JoinRequest, News, NotResidentError
-from trainables.settings import TrialSettings
 
 WATCH_SECONDS = 1.0  # between looks at whether the trials still live
 STATUS_SECONDS = 0.5  # between words to the keeper
@@ -24,20 +24,6 @@ COMMAND_TIMEOUT_SECONDS = 120.0
 
 class HostLoadError(Exception):
     """The base model could not be loaded: no adapter can join."""
-
-
-@dataclass(frozen=True)
-class HostSettings:
-    """What a host is made for."""
-
-    trial: TrialSettings
-    name: str  # for people: node, cards, precision
-    precision: str
-    device: str  # "cpu" or "cuda"
-    threads: int  # of a CPU host; Ray gives an actor without CPUs just one
-    cards: int = 1  # that hold the base model together, where the device is "cuda"
-    keep_adapters: bool = True  # whether finished adapters are handed to the keeper
-    waits: bool = False  # whether it touches its device only once a trial joins
 
 
 class BaseModelHost:
@@ -208,12 +194,6 @@ class _Watched:
         return False
 
 
-def import_ahead() -> None:
-    """Imports what takes longest and does not touch a card: bitsandbytes asks each card what it can do."""
-    import torch  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-
 def device_values(settings: HostSettings) -> dict[str, float]:
     """What the host's card holds and draws now; empty on a CPU."""
     if settings.device != "cuda":
@@ -226,61 +206,3 @@ def device_values(settings: HostSettings) -> dict[str, float]:
     power = summed(device_power_watts, cards)
     values = {"memory_allocated_bytes": float(sum(map(torch.cuda.memory_allocated, cards)))}
     return values if power is None else {**values, "power_watts": power}
-
-
-def make_engine(
-    settings: HostSettings,
-    keep_adapter: Any = None,
-    between: Callable[[], None] = lambda: None,
-    note_alone: Any = lambda trial_id, begins: None,
-) -> Any:
-    """Loads the base model and the data, and makes the engine over them; on a card, warmed up."""
-    import torch
-
-    from trainables.base_model import load_base_model
-    from trainables.dataset import prepare_dataset
-    from trainables.engine import Engine
-
-    device = torch.device(settings.device)
-    if device.type == "cpu":
-        torch.set_num_threads(settings.threads)
-    else:
-        cap_memory(settings.trial.hardware.memory_limit_bytes, settings.cards)
-    forced = settings.trial.hardware.force_bf16
-    cards = cards_by_module(settings) if settings.cards > 1 else None
-    base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
-    dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
-    engine = Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
-    if device.type == "cuda":
-        engine.warm_up()
-    return engine
-
-
-def cards_by_module(settings: HostSettings) -> dict[str, int]:
-    """Which of the host's cards each module of its base model goes to."""
-    import torch
-
-    from trainables.base_model import compute_dtype
-    from trainables.base_split import cards_of_modules
-    from trainables.dataset import prepare_dataset
-    from trainables.memory_setting import PRECISION_OF_DTYPE
-    from trainables.model_files import inspect, load_tokenizer
-    from trainables.model_shape import ModelShape
-
-    trial = settings.trial
-    rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).train.rows
-    dtype = compute_dtype(settings.precision, torch.device(settings.device))
-    compute = PRECISION_OF_DTYPE[str(dtype).removeprefix("torch.")]
-    shape = ModelShape.from_info(inspect(trial.base_model))
-    longest = max(len(row.tokens) for row in rows)
-    return cards_of_modules(shape, trial, settings.precision, compute, longest, settings.cards)
-
-
-def cap_memory(limit_bytes: int | None, cards: int) -> None:
-    """Keeps this process' share of each of its cards under a limit, to stand for smaller ones."""
-    import torch
-
-    if limit_bytes is not None:
-        for card in range(cards):
-            total = torch.cuda.get_device_properties(card).total_memory
-            torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), card)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from trainables.packed_lora import PADDING_BYTES
 from trainables.packed_training import TrainingMember
 from trainables.passes import PassCost, PassLimits, tokens_that_fit
 
@@ -28,12 +27,13 @@ SLACK_BYTES = 3 * 2**28  # for the CUDA context and the allocator's fragments
 class PassBudget:
     """How many tokens a pass may have on a device: by memory on a card, by what is fastest on a CPU."""
 
-    def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None) -> None:
+    def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None, padding_bytes: int = 0) -> None:
+        """`padding_bytes` are kept free for what fills up ranks, where another run in a pass costs anything."""
         self._kind = devices[0].type
         self._most = USUAL_TOKENS[self._kind]
         self._fixed_tokens: int | None = None
         self._bytes_per_token = 0.0
-        self._padding_bytes = 0  # kept free for what fills up ranks
+        self._padding_bytes, self._kept_free = padding_bytes, SLACK_BYTES
         self._cards: dict[torch.device, int] = {}  # and what each may hold
         for device in devices:
             if device.type == "cuda":
@@ -56,7 +56,7 @@ class PassBudget:
             self._fixed_tokens = FIXED_TOKENS[self._kind]
             return
         self._fixed_tokens = cost.fixed_tokens
-        self._padding_bytes = PADDING_BYTES if cost.run_tokens else 0
+        self._kept_free = SLACK_BYTES + (self._padding_bytes if cost.run_tokens else 0)
         in_time = round(PASS_SECONDS / cost.seconds_per_token)
         self._most = min(MOST_TOKENS[self._kind], max(self._most, in_time))
 
@@ -71,7 +71,7 @@ class PassBudget:
         tokens = self._most
         if self._cards and self._bytes_per_token > 0:
             free = min(total - torch.cuda.memory_allocated(card) for card, total in self._cards.items())
-            tokens = tokens_that_fit(free - SLACK_BYTES - self._padding_bytes, self._bytes_per_token, self._most)
+            tokens = tokens_that_fit(free - self._kept_free, self._bytes_per_token, self._most)
         return PassLimits(tokens, FIXED_TOKENS[self._kind] if self._fixed_tokens is None else self._fixed_tokens)
 
 

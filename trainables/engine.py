@@ -21,6 +21,7 @@ from trainables.device_memory import PassBudget
 from trainables.footprints import FootprintBook
 from trainables.host_clock import HostClock
 from trainables.outcomes import Bench, complete_outcome, ended_outcome, stopped_outcome
+from trainables.pack import PADDING_BYTES
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import Plan, TrainingMember, accumulate_gradients, apply_gradients
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
@@ -62,7 +63,8 @@ class Engine:
         self._model = PackedModel(base.model)
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset)
-        self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes)
+        padding_bytes = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
+        self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
         self._quality = QualityBench(self._bench, self._model, self._budget, between)
         self._footprints = FootprintBook(self._bench, self._model, self._budget, self.new_member)
         self._last_step_seconds = 0.0

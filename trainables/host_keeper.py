@@ -12,8 +12,9 @@ import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainables.base_model_host import BaseModelHost, HostSettings
+from trainables.base_model_host import BaseModelHost
 from trainables.gauges import PredictedMemory, host_samples, predicted_host_bytes, trial_samples
+from trainables.host_loading import HostSettings
 from trainables.protocol import ResidentStatus
 from trainables.ray_gauges import RayGauges
 from trainables.settings import TrialSettings

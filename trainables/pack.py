@@ -12,6 +12,8 @@ from trainables.elementwise import kernels_on
 from trainables.lora_adapter import LoraAdapter, PackedRows
 from trainables.lora_dropout import Thinning, thinned_by
 
+PADDING_BYTES = 2**30  # at most, of what fills up ranks, where a pass keeps it from forward to backward
+
 
 class Run:
     """Neighbouring rows that share one batched product.
@@ -36,6 +38,7 @@ class Run:
         self.rank = max(self.ranks)
         self.padded = min(self.ranks) < self.rank
         scalings = [adapter.config.scaling for adapter in units]
+        self.first = True  # no run before it, of layers that read the same input, has any of its rows
         self.scales = torch.tensor(scalings, dtype=torch.float32, device=device)[:, None, None]
         self.adapter_of_unit = None
         if len(units) > len(self.adapters):
@@ -82,16 +85,20 @@ class Pack:
 
     def _made(self, targets: Sequence[tuple[int, ...]], layers: int, device: torch.device) -> list[Run]:
         if self._padded:
-            return [
+            runs = [
                 Run(members, (place,), device)
                 for place in range(layers)
                 for members in _updating(place, self.members, targets)
             ]
-        return [
-            Run(members, places, device)
-            for members, own in _alike(self.members, targets)
-            for places in ([(place,) for place in own] if members[0].dropout else [own])
-        ]
+        else:
+            runs = [
+                Run(members, places, device)
+                for members, own in _alike(self.members, targets)
+                for places in ([(place,) for place in own] if members[0].dropout else [own])
+            ]
+        for number, run in enumerate(runs):
+            run.first = not any(_overlap(run.rows, before.rows) for before in runs[:number])
+        return runs
 
 
 def padding_pays(members: Sequence[PackedRows], run_tokens: int, room_bytes: float, number_bytes: int) -> bool:
@@ -153,6 +160,10 @@ def _updating(place: int, members: Sequence[PackedRows], targets: Sequence[tuple
         else:
             found.append([member])
     return found
+
+
+def _overlap(one: slice, other: slice) -> bool:
+    return bool(one.start < other.stop and other.start < one.stop)
 
 
 def _count(member: PackedRows) -> int:

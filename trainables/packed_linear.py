@@ -66,27 +66,17 @@ class LinearGroup:
 
     def input_gradient(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> torch.Tensor:
         """The input's gradient, given the outputs', which the updates have received."""
-        first = _first_writers(updates)
+        first = [update for update in updates if update.first]
         total = _blank(gradients[0], updates[0].in_features, first) if updates else None
         for update in updates:
             assert total is not None
-            update.add_to_input(total, fresh=update in first)
+            update.add_to_input(total, fresh=update.first)
         for linear, gradient in zip(self._linears, gradients, strict=True):
             weight = frozen_weight(linear, gradient.dtype)
             total = gradient @ weight if total is None else total.addmm_(gradient, weight)
             del weight  # before the next one is dequantized
         assert total is not None
         return total
-
-
-def _first_writers(updates: Sequence[RunUpdate]) -> list[RunUpdate]:
-    """Updates none of whose rows one before them has: in a padded pack each layer has spans of its own."""
-    first: list[RunUpdate] = []
-    for place, update in enumerate(updates):
-        spans = (other.span for other in updates[:place])
-        if all(span.stop <= update.span.start or update.span.stop <= span.start for span in spans):
-            first.append(update)
-    return first
 
 
 def _blank(like: torch.Tensor, width: int, updates: Sequence[RunUpdate]) -> torch.Tensor:

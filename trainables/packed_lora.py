@@ -23,9 +23,7 @@ from trainables.base_model import devices_of
 from trainables.fused_llama import FusedDecoder, serves
 from trainables.lora_adapter import LoraAdapter, LoraWeights, PackedRows, mixed_seed
 from trainables.lora_dropout import dropout_mask
-from trainables.pack import Pack, padding_pays
-
-PADDING_BYTES = 2**30  # at most, of what fills up ranks, where a pass keeps it from forward to backward
+from trainables.pack import PADDING_BYTES, Pack, padding_pays
 
 __all__ = ["LoraAdapter", "LoraWeights", "PackedLoraLinear", "PackedModel", "PackedRows", "dropout_mask"]
 

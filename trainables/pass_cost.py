@@ -46,8 +46,8 @@ def measure_pass_cost(
     large = MicroBatch(0, 2, 2 * half, longest)
     try:
         one_run = [(one.rows * one.longest, _seconds(model, pair, rows, [one])) for one in (small, middle, large)]
-        apart = _seconds(model, pair, rows, [middle, replace(middle, member=1)])
-        return pass_cost(one_run[0], one_run[1], one_run[2], apart)
+        apart_seconds = _seconds(model, pair, rows, [middle, replace(middle, member=1)])
+        return pass_cost(one_run[0], one_run[1], one_run[2], apart_seconds)
     finally:
         discard_gradients(pair)
 

@@ -84,20 +84,25 @@ def tokens_that_fit(free_bytes: float, bytes_per_token: float, highest: int) -> 
     return max(1, min(highest, int(free_bytes / bytes_per_token)))
 
 
-def pass_cost(few: tuple[int, float], half: tuple[int, float], many: tuple[int, float], apart: float) -> PassCost:
+def pass_cost(
+    few: tuple[int, float], half: tuple[int, float], many: tuple[int, float], apart_seconds: float
+) -> PassCost:
     """What a pass costs, from (tokens, seconds) of a small pass and two large ones, one of half the other's tokens.
 
     A pass takes what is longer, the host's launches or the card's work, so the rate is that of the large passes alone.
     Where the larger is no slower, launches decide and tokens are free: `MOST_FIXED_TOKENS`, with which a step is one
-    pass as far as memory allows. `apart` are the seconds of the largest pass in two runs instead of one.
+    pass as far as memory allows. `apart_seconds` takes the largest pass in two runs instead of one.
     """
     rate = max(0.0, (many[1] - half[1]) / (many[0] - half[0]))
     fixed = _in_tokens(few[1], rate) - few[0]
-    return PassCost(max(0, fixed), _in_tokens(max(0.0, apart - many[1]), rate), max(rate, many[1] / many[0]))
+    return PassCost(max(0, fixed), _in_tokens(max(0.0, apart_seconds - many[1]), rate), max(rate, many[1] / many[0]))
 
 
 def _in_tokens(seconds: float, rate: float) -> int:
-    return round(seconds / rate) if rate * MOST_FIXED_TOKENS > seconds else MOST_FIXED_TOKENS if seconds else 0
+    """So many seconds as tokens at `rate` seconds each, at most `MOST_FIXED_TOKENS`."""
+    if seconds == 0:
+        return 0
+    return round(seconds / rate) if rate * MOST_FIXED_TOKENS > seconds else MOST_FIXED_TOKENS
 
 
 def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:

@@ -29,6 +29,7 @@ class RunUpdate:
 
     def __init__(self, run: Run, names: Sequence[str], tokens: int, dtype: torch.dtype) -> None:
         self.names = names
+        self.first = run.first
         self.span = slice(run.rows.start * tokens, run.rows.stop * tokens)
         self._run = run
         self._unit_tokens = run.unit_rows * tokens

@@ -39,7 +39,7 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
 
     from search_spaces.trial_config import TrialConfig
     from study.config import load_study
-    from trainables.base_model_host import HostSettings, make_engine
+    from trainables.host_loading import HostSettings, make_engine
     from trainables.packed_training import TrainingMember
     from trainables.resources import footprint_plan, measure_footprint
 

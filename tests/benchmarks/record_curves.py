@@ -85,7 +85,7 @@ def record_precision(
     settings: TrialSettings, precision: str, configs: Sequence[TrialConfig], options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """Trains the configurations of one precision on one base model, a pack at a time; yields each as it ends."""
-    from trainables.base_model_host import HostSettings, make_engine
+    from trainables.host_loading import HostSettings, make_engine
     from trainables.protocol import JoinRequest
 
     host = HostSettings(settings, f"{precision} of {options.model}", precision, options.device, options.threads)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from trainables import base_model_host
-from trainables.base_model_host import BaseModelHost, HostSettings
+from trainables.base_model_host import BaseModelHost
+from trainables.host_loading import HostSettings
 from trainables.protocol import JoinRequest
 
 

@@ -13,7 +13,7 @@ from tests.lora_cases import lora_config, new_member, random_rows
 from tests.small_models import tiny_llama
 from trainables import device_memory
 from trainables.adapter_files import training_state
-from trainables.device_memory import FEWEST_TOKENS, PassBudget, parked
+from trainables.device_memory import FEWEST_TOKENS, SLACK_BYTES, PassBudget, parked
 from trainables.packed_lora import PackedModel
 from trainables.packed_training import TrainingMember, train_step
 from trainables.passes import PassCost, PassLimits
@@ -138,6 +138,20 @@ def test_a_card_takes_more_than_the_usual_tokens_where_they_are_done_in_time(
     budget = PassBudget([torch.device("cuda")], None) if torch.cuda.is_available() else _card_without_memory()
     budget.learn_pass_cost(PassCost(300, 0, seconds_per_token))
     assert budget.limits() == PassLimits(most, 300)
+
+
+@pytest.mark.parametrize(("run_tokens", "kept_free"), [(0, SLACK_BYTES), (7, SLACK_BYTES + 2**20)])
+def test_room_for_padding_is_kept_free_where_runs_cost_something(
+    run_tokens: int, kept_free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 MiB are free beside the slack, and a token needs 1 KiB."""
+    budget = _card_without_memory()
+    budget._padding_bytes = 2**20
+    budget._cards = {CPU: SLACK_BYTES + 4 * 2**20}
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda card: 0)
+    budget.learn(1024.0)
+    budget.learn_pass_cost(PassCost(300, run_tokens, 1e-6))
+    assert budget.limits().max_tokens == (SLACK_BYTES + 4 * 2**20 - kept_free) // 1024
 
 
 def _card_without_memory() -> PassBudget:

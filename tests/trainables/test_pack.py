@@ -71,10 +71,20 @@ def test_in_a_padded_pack_all_that_update_a_layer_share_its_run() -> None:
     assert [run.places for run in (q, k, v)] == [(0,), (1,), (2,)]
     assert [(run.rows.start, run.rows.stop) for run in (q, k, v)] == [(0, 6), (0, 2), (0, 6)]
     assert q.adapters == [all_linear, small, large]
+    assert [run.first for run in (q, k, v)] == [True, False, False]
     assert (q.rank, q.padded, q.dropout) == (8, True, True)
     assert (k.rank, k.padded, k.dropout) == (4, False, False)
     assert q.zeros(3, 5) is q.zeros(3, 5)
     assert torch.equal(q.zeros(3, 5), torch.zeros(3, 5))
+
+
+def test_of_runs_that_share_rows_one_is_the_first() -> None:
+    """Whoever is first overwrites the rows of a sum, the others add."""
+    k_only, q_only, both = (adapter(target_modules=names) for names in ("k_proj", "q_proj", "k_proj+q_proj"))
+    members = rows((both, 2), (k_only, 2), (q_only, 2))
+    found = [(run.places, run.rows, run.first) for run in Pack(members, padded=True).runs(QKV, CPU)]
+    q, q_alone, k = slice(0, 2), slice(4, 6), slice(0, 4)
+    assert found == [((0,), q, True), ((0,), q_alone, True), ((1,), k, False)]  # k's rows 2 and 3 start from zeros
 
 
 def test_unequal_row_counts_and_gaps_part_a_padded_run() -> None:
