@@ -131,14 +131,15 @@ def _splits(found: Preflight) -> str:
 
 
 def _configurations(config: StudyConfig) -> str:
-    """A grid's configurations, in their order; a search finds its own."""
+    """A grid's configurations, as they are named; a search finds its own."""
     if config.search.algorithm != "grid":
         return ""
     every = config.space.grid(config.seeds)
     several = len(config.seeds) > 1
     lines = [f"  {short_name(one)}" + (f" seed {one.seed}" if several else "") for one in every[:LISTED_CONFIGURATIONS]]
     more = len(every) - len(lines)
-    return "\n".join(["The grid:", *lines, *([f"  and {more} more"] if more else [])])
+    order = "" if config.early_stopping.algorithm == "none" else ", which runs in a drawn order"
+    return "\n".join([f"The grid{order}:", *lines, *([f"  and {more} more"] if more else [])])
 
 
 def _count(number: int, noun: str) -> str:

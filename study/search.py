@@ -43,12 +43,12 @@ class Earlier:
 class StudySearch:
     """A search over one Optuna study: asks for configurations of one precision at a time, and is told how they ended.
 
-    A grid asks for its configurations in their order, once for each of `seeds`; the other algorithms deal `trials` out
-    evenly over the precisions and use the first seed. Trials are named `t000`, `t001`, … in the order of the grid, or
-    precision after precision: the names depend neither on the order in which precisions run nor on how many trials run
-    side by side. A trial is in the database, whole, from the moment it is asked for: one that was not told before its
-    driver died is among the `unfinished` when the search is opened again, and what is asked for next depends on the
-    database alone. Raises StoreError where the database cannot be opened, or holds another search.
+    A grid asks for its configurations, in their order or mixed, once for each of `seeds`; the other algorithms deal
+    `trials` out evenly over the precisions and use the first seed. Trials are named `t000`, `t001`, … in the order of
+    the grid, or precision after precision: the names depend neither on the order in which precisions run nor on how
+    many trials run side by side. A trial is in the database, whole, from the moment it is asked for: one that was not
+    told before its driver died is among the `unfinished` when the search is opened again, and what is asked for next
+    depends on the database alone. Raises StoreError where the database cannot be opened, or holds another search.
     """
 
     def __init__(
@@ -65,11 +65,13 @@ class StudySearch:
         try_first: Sequence[TrialConfig] = (),
         memory_of: MemoryOf | None = None,
         memory_limit: float | None = None,
+        mixed: bool = False,
     ) -> None:
         """`try_first` are the first configurations of their precisions, and count among the trials of a search.
 
         `memory_of` predicts a configuration's peak memory in bytes, for an algorithm that makes use of it; what comes
-        to `memory_limit` is not proposed by it while anything else is left.
+        to `memory_limit` is not proposed by it while anything else is left. A grid that is `mixed` is not asked for in
+        its own order but in one drawn by `seed`: the first trials then stand for all.
         """
         if algorithm != "grid" and trials is None:
             raise ValueError(f"trials must say how many configurations {algorithm} tries; it is None")
@@ -77,7 +79,7 @@ class StudySearch:
         directions = tuple(objective.direction for objective in objectives)
         known = known_cost_of(objectives, memory_of, memory_limit) if memory_of else None
         self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions, known)
-        self._planned = planned_trials(self._sampling, seeds, try_first)
+        self._planned = planned_trials(self._sampling, seeds, try_first, mixed)
         self._unrecorded: set[str] = set()
         self._configs: dict[int, TrialConfig] = {}  # by Optuna's number: read once, since every proposal looks at all
         metrics = [objective.metric for objective in objectives]

@@ -91,10 +91,13 @@ def load_table(file: Path) -> Table:
     return Table(file.stem, total, base, tuple(curves))
 
 
-def arrival_order(table: Table, seed: int, by_precision: bool = False) -> list[Curve]:
-    """The curves shuffled; with `by_precision` one precision after another, as phases of a study run."""
+def arrival_order(table: Table, seed: int, by_precision: bool = False, listed: bool = False) -> list[Curve]:
+    """The curves shuffled; with `by_precision` one precision after another, as phases of a study run; `listed` by their
+    learning rates, the least first, as a grid lists them."""
     order = list(table.curves)
     random.Random(f"order:{seed}").shuffle(order)
+    if listed:
+        order.sort(key=lambda curve: curve.config["learning_rate"])
     return sorted(order, key=lambda curve: curve.config["precision"]) if by_precision else order
 
 

@@ -6,7 +6,8 @@ Against full training: the cost (optimizer steps spent, as a share), the share o
 model's perplexity, and the largest memory; strict: just beyond the front's own worst values), and how many members of
 the front were lost, as median and worst case. Beside it, at equal cost: halving on perplexity alone (ASHA), with the
 keep fraction whose median cost is the nearest that is not below; and random search. `--phases` runs one precision after
-another, as a study does whose base models do not fit one card together.
+another, as a study does whose base models do not fit one card together; `--listed` starts with the least learning
+rates, as a grid in its own order does.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Setting:
     orders: int
     places: int
     phases: bool
+    listed: bool
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def replays(table: Table, make: MakeHalving | None, setting: Setting) -> list[Re
     """One replay for each order; a fresh halving each time."""
     answer = []
     for seed in range(setting.orders):
-        order = arrival_order(table, seed, setting.phases)
+        order = arrival_order(table, seed, setting.phases, setting.listed)
         answer.append(run_replay(table, order, make(table) if make else None, setting.places, seed))
     return answer
 
@@ -99,7 +101,7 @@ def asha_at_cost(table: Table, rungs: Sequence[float], cost: float, setting: Set
 
 def compare(table: Table, options: argparse.Namespace) -> list[Summary]:
     """All methods on one table."""
-    setting = Setting(options.orders, options.places, options.phases)
+    setting = Setting(options.orders, options.places, options.phases, options.listed)
 
     def pareto(of: Table) -> Halving:
         more = {"strata": options.strata, "stratum_fraction": options.stratum_fraction}
@@ -110,7 +112,7 @@ def compare(table: Table, options: argparse.Namespace) -> list[Summary]:
     keep, asha = asha_at_cost(table, options.rungs, cost, setting)
     chance = [random_at_cost(table, arrival_order(table, seed), one.cost) for seed, one in enumerate(ours)]
     return [
-        Summary.of(table, "full training", replays(table, None, Setting(1, options.places, options.phases))),
+        Summary.of(table, "full training", replays(table, None, replace(setting, orders=1))),
         Summary.of(table, "pareto halving", ours),
         Summary.of(table, f"perplexity halving, keep {keep:g}", asha),
         Summary.of(table, "random", chance),
@@ -152,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--orders", type=int, default=20)
     parser.add_argument("--places", type=int, default=8, help="trials that train at the same time")
     parser.add_argument("--phases", action="store_true", help="one precision after another")
+    parser.add_argument("--listed", action="store_true", help="the least learning rates first, as a grid lists them")
     parser.add_argument("--rungs", type=float, nargs="+", default=DEFAULT_RUNGS)
     parser.add_argument("--keep-fraction", type=float, default=DEFAULT_KEEP_FRACTION)
     parser.add_argument("--grace-steps", type=int, default=0)
