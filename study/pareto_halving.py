@@ -146,7 +146,7 @@ class ParetoHalving:
 
     def _fields(self, key: Hashable, passed: Sequence[int]) -> list[list[Candidate]]:
         """The fields that a configuration stands in, of the rungs passed; none where its memory is not known."""
-        ends = [*self.rungs[1:], math.inf]
+        ends = [*self.rungs, math.inf][1:]
         fields = [
             self._curves.field(rung, above) for rung, above in zip(self.rungs, ends, strict=True) if rung in passed
         ]
@@ -160,8 +160,9 @@ class ParetoHalving:
 class PerplexityHalving:
     """Plain asynchronous successive halving on the loss alone (ASHA as Tune runs it), to compare with.
 
-    A trial is judged when it comes to a rung, and only then: it goes on if its loss is among the best `keep_fraction`
-    of those that have come there. Memory and configuration are taken, and have no effect.
+    A trial is judged when it comes to a rung, and only then, whatever else is told of it there: it goes on if its loss
+    is among the best `keep_fraction` of those that have come there. Memory and configuration are taken, and have no
+    effect.
     """
 
     def __init__(
@@ -176,16 +177,22 @@ class PerplexityHalving:
         self.rungs = rung_steps(total_steps, rungs, grace_steps)
         self.keep_fraction = keep_fraction
         self._losses: Mapping[int, dict[str, float]] = {rung: {} for rung in self.rungs}
+        self._verdicts: dict[tuple[int, str], Verdict] = {}
 
     def on_result(
         self, trial: str, step: int, loss: float, memory: float | None, configuration: Hashable = None
     ) -> Verdict:
         """Takes one result in and says whether its trial goes on; never waits."""
         rung = highest_rung(self.rungs, step)
-        if rung is None or trial in self._losses[rung]:
+        if rung is None:
             return "continue"
         if not math.isfinite(loss):
             return "stop"
+        if (rung, trial) not in self._verdicts:
+            self._verdicts[rung, trial] = self._judge(rung, trial, loss)
+        return self._verdicts[rung, trial]
+
+    def _judge(self, rung: int, trial: str, loss: float) -> Verdict:
         field = self._losses[rung]
         field[trial] = loss
         kept = math.ceil(self.keep_fraction * len(field))

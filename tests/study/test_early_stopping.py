@@ -72,6 +72,28 @@ def test_the_curve_so_far_counts_at_the_rungs_passed_before() -> None:
     assert scheduler.reason("t4-0") == "dominated at step 6 of 8"
 
 
+@pytest.mark.parametrize("algorithm", ["pareto_halving", "asha"])
+def test_a_curve_that_holds_the_step_itself_changes_no_verdict(algorithm: str) -> None:
+    """As a host reports it: what the trial's record would be if it were stopped here, this evaluation included."""
+    settings = EarlyStoppingSettings(algorithm, (0.25,), 0.1)
+    bare, whole = early_stopping(settings, []), early_stopping(settings, [])
+    verdicts = []
+    for rank in (2, 4, 8, 16, 32, 64):
+        loss, memory = 5.0 + rank, 100.0 + rank
+        curve = [{"step": 1, "perplexity": loss + 1}, {"step": 2, "perplexity": loss}]
+        so_far = json.dumps({"curve": curve, "measurements": {"peak_memory_bytes": memory}})
+        verdicts.append(told(bare, rank, 2, loss, peak_memory_bytes=memory))
+        assert told(whole, rank, 2, loss, peak_memory_bytes=memory, so_far=so_far) == verdicts[-1]
+    assert verdicts[0] == "CONTINUE"
+    assert "STOP" in verdicts[1:]
+
+
+@pytest.mark.parametrize("algorithm", ["pareto_halving", "asha"])
+def test_grace_to_the_end_stops_nobody(algorithm: str) -> None:
+    scheduler = early_stopping(EarlyStoppingSettings(algorithm, grace_steps=STEPS), [])
+    assert {told(scheduler, rank, 4, 5.0 + rank, peak_memory_bytes=rank) for rank in (2, 4, 8)} == {"CONTINUE"}
+
+
 def test_a_complete_trial_leaves_its_curve_for_others() -> None:
     scheduler = EarlyStopping(tight)
     scheduler.on_trial_complete(None, tune_trial(2), {"step": STEPS, "outcome": _outcome(2)})

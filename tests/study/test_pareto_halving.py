@@ -354,7 +354,7 @@ def test_plain_halving_keeps_the_best_of_those_before(losses: list[float], keep:
         rank = sorted(losses[: number + 1]).index(loss) + 1
         expected = "continue" if rank <= math.ceil(keep * (number + 1)) else "stop"
         assert halving.on_result(f"t{number}", 8, loss, 1.0) == expected
-        assert halving.on_result(f"t{number}", 9, loss, 1.0) == "continue"  # judged once a rung
+        assert halving.on_result(f"t{number}", 9, 99.0 - loss, 1.0) == expected  # judged once a rung
 
 
 # settings
