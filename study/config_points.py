@@ -11,7 +11,7 @@ from study.config_reader import Section
 from study.config_rules import list_of
 from study.faults import Absent
 
-MOST_POINTS = 100
+MOST_POINTS = 10_000  # `confirm` names its configurations so, once for each seed
 EXAMPLE = "[{precision: nf4, rank: 16, target_modules: q_v, learning_rate: 2.0e-4}]"
 
 

@@ -22,6 +22,7 @@ from study.config_search import SearchAlgorithm
 from study.known_cost import KnownCost
 
 FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
+GENERATION = "NSGAIISampler:generation"  # Optuna's attribute of the trials that NSGA-II breeds from
 REDRAWS = 32  # how often a configuration that was asked before is drawn again
 LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
 MAX_STARTUP_TRIALS = 10  # of TPE, Optuna's own default
@@ -63,11 +64,17 @@ class Sampling:
             copy.tell(drawn.number, state=TrialState.FAIL)  # samplers leave failed trials out
         return self._draw_from_rest(precision, number, copy, taken)
 
+    def every(self, precision: str) -> list[TrialConfig] | None:
+        """Every configuration of that precision; None if they are too many to list."""
+        return all_configurations(self.space.with_precision(precision), self.trial_seed)
+
     def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         copy = optuna.create_study(directions=self.directions, sampler=by)
-        if self.algorithm != "random":  # chance has no memory
-            copy.add_trials(map(_bare, constrained(history, len(self.directions))))
+        if self.algorithm == "random":  # chance has no memory
+            return copy
+        told = constrained(history, self.directions)
+        copy.add_trials(map(_founding if self.algorithm == "nsga2" else _bare, told))
         return copy
 
     def _draw(self, copy: optuna.Study, fixed: Mapping[str, Value]) -> TrialConfig:
@@ -78,8 +85,7 @@ class Sampling:
     def _draw_from_rest(
         self, precision: str, number: int, copy: optuna.Study, taken: Collection[TrialConfig]
     ) -> tuple[FrozenTrial, TrialConfig] | None:
-        every = all_configurations(self.space.with_precision(precision), self.trial_seed)
-        rest = [config for config in every or () if config not in taken]
+        rest = [config for config in self.every(precision) or () if config not in taken]
         if not rest:
             return None
         config = random.Random(seed_of(self.seed, number)).choice(rest)
@@ -99,26 +105,39 @@ def _bare(trial: FrozenTrial) -> FrozenTrial:
     return bare
 
 
-def constrained(history: Sequence[FrozenTrial], objectives: int) -> Sequence[FrozenTrial]:
+def _founding(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without our own attributes; one that NSGA-II did not draw is of its first generation, to breed from."""
+    bare = _bare(trial)
+    bare.system_attrs = {GENERATION: 0, **trial.system_attrs}
+    return bare
+
+
+def constrained(history: Sequence[FrozenTrial], directions: Sequence[str]) -> Sequence[FrozenTrial]:
     """The trials as samplers take them: one that did not fit violates a constraint, so that they keep away from it.
 
-    Samplers leave failed trials out, so it stands among the complete ones, with values that no sampler looks at.
+    Samplers leave failed trials out, so it stands among the complete ones, with the worst values that those have: the
+    Gaussian process learns from them too.
     """
     if not any(map(_did_not_fit, history)):
         return history
-    return [_with_constraint(trial, objectives) for trial in history]
+    values = [trial.values for trial in history if trial.state == TrialState.COMPLETE]
+    worst = [
+        max(own) if direction == "minimize" else min(own)
+        for direction, *own in (zip(directions, *values, strict=True) if values else ())
+    ]
+    return [_with_constraint(trial, worst or [0.0] * len(directions)) for trial in history]
 
 
 def _did_not_fit(trial: FrozenTrial) -> bool:
     return bool(trial.state.is_finished() and trial.user_attrs.get("status") == "infeasible")
 
 
-def _with_constraint(trial: FrozenTrial, objectives: int) -> FrozenTrial:
+def _with_constraint(trial: FrozenTrial, worst: Sequence[float]) -> FrozenTrial:
     violated = _did_not_fit(trial)
     if not violated and trial.state != TrialState.COMPLETE:
         return trial
     return optuna.trial.create_trial(
-        values=[0.0] * objectives if violated else trial.values,
+        values=worst if violated else trial.values,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs,

@@ -95,8 +95,20 @@ class StudySearch:
         self._database = SearchDatabase(database, name, directions, metrics, plan)
 
     def count(self, precision: str) -> int:
-        """How many trials of that precision the search consists of, those asked for already included."""
-        return len(self._planned[precision])
+        """How many trials of that precision the search consists of, those asked for already included.
+
+        Fewer than were planned where earlier studies know so much of a space that not so many are left to try.
+        """
+        planned = self._planned[precision]
+        open_ = [one.trial_id for one in planned if one.config is None]
+        every = self._sampling.every(precision) if open_ else None
+        if every is None:
+            return len(planned)
+        history = self._database.trials()
+        asked = {trial.user_attrs.get("trial_id") for trial in history}
+        taken = self._taken(history) | {one.config for one in planned}
+        left = sum(config not in taken for config in every)
+        return len(planned) - len(open_) + min(len(open_), len(asked.intersection(open_)) + left)
 
     def ask(self, precision: str, wanted: Callable[[TrialConfig], bool] = lambda config: True) -> Proposal | None:
         """The next configuration of that precision; None where all have been asked for.
@@ -205,11 +217,14 @@ class StudySearch:
     ) -> tuple[FrozenTrial, TrialConfig] | None:
         if planned.config is not None:
             return fixed_trial(self._sampling.space, planned.config), planned.config
+        return self._sampling.propose(precision, planned.number, history, self._taken(history))
+
+    def _taken(self, history: Sequence[FrozenTrial]) -> frozenset[TrialConfig]:
+        """What was asked for, or is known from earlier studies."""
         for trial in history:
             if trial.number not in self._configs and "config" in trial.user_attrs:
                 self._configs[trial.number] = _config(trial)
-        taken = frozenset(self._configs.values())
-        return self._sampling.propose(precision, planned.number, history, taken)
+        return frozenset(self._configs.values())
 
     def _add(self, trial: FrozenTrial, trial_id: str, config: TrialConfig) -> None:
         trial.user_attrs = {"trial_id": trial_id, "config": config.to_dict(), "seed": config.seed}

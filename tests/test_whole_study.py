@@ -153,7 +153,7 @@ def test_a_killed_host_and_a_killed_trial_cost_no_trial(tmp_path: Path, undistur
 
 
 def test_early_stopping_ends_trials_at_a_rung_and_their_records_say_so(tmp_path: Path, model: Path) -> None:
-    """One trial after another; of each two of one footprint, the later learns nothing, and is dominated."""
+    """One trial after another, as drawn; of each two of one footprint, the one that learns nothing is dominated."""
     rates = {"choice": [3.0e-3, 1.0e-9]}
     stopping = {"algorithm": "pareto_halving", "rungs": [0.5], "keep_fraction": 0.01, "strata": 1}
     changes = {"space": {**SPACE, "learning_rate": rates}, "early_stopping": {**stopping, "stratum_fraction": 0.01}}

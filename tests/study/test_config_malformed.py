@@ -148,7 +148,7 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ({"training.evaluations": 0}, "training.evaluations", "from 1 to 1,000", "`evaluations: 4`"),
     ({"training.learning_rate": 1}, "training.learning_rate", "no key of training", "Known are epochs"),
     # what a search begins with
-    ({"search": {**SEARCH, "try_first": 3}}, "search.try_first", "list of 0 to 100 configurations", "rank: 16"),
+    ({"search": {**SEARCH, "try_first": 3}}, "search.try_first", "list of 0 to 10,000 configurations", "rank: 16"),
     (
         {"search": {**SEARCH, "try_first": [{**POINT, "rank": 9}]}},
         "search.try_first.0.rank",

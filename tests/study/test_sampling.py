@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import SearchSpace, parse_space
 from search_spaces.trial_config import TrialConfig
-from study.sampling import Sampling, all_configurations, fixed_trial, sampler, seed_of, shares
+from study.sampling import Sampling, all_configurations, constrained, fixed_trial, sampler, seed_of, shares
 
 SEARCHERS = ("random", "tpe", "nsga2")
 SMALL = parse_space(
@@ -225,6 +225,37 @@ def test_nsga2_breeds_within_the_trials_it_has() -> None:
         history.append(ended(trial, config))
     generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in history]
     assert generations == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_nsga2_breeds_from_what_it_did_not_draw_itself() -> None:
+    """Trials of earlier studies, and points to try first: a whole generation of them, and its own are the next."""
+    searcher = sampling(algorithm="nsga2", trials=12)
+    known = [ended(fixed_trial(WIDE, config), config) for config in run(sampling(algorithm="random"), 8)]
+    trial, config = searcher.propose("nf4", 8, known, set()) or (None, None)
+    assert trial.system_attrs["NSGAIISampler:generation"] == 1
+    by_chance = searcher.propose("nf4", 8, [], set())
+    assert by_chance is not None
+    assert config != by_chance[1]
+
+
+def test_the_gaussian_process_of_other_objectives_goes_on_after_its_start() -> None:
+    """Here neither cost is known: Optuna's own process, which needs scipy; it moves to where the front is."""
+    searcher = sampling(algorithm="gp", trials=9)
+    asked = run(searcher, 6)
+    assert len(set(asked)) == 6
+    assert asked == run(searcher, 6)
+
+
+def test_what_did_not_fit_is_as_bad_as_the_worst_that_did() -> None:
+    configs = run(sampling(algorithm="random"), 4)
+    done = [ended(fixed_trial(WIDE, config), config) for config in configs[:3]]
+    told = constrained([*done, infeasible(fixed_trial(WIDE, configs[3]), tell=True)], ("minimize", "maximize"))
+    first, second = zip(*map(values_of, configs[:3]), strict=True)
+    assert told[3].values == [max(first), min(second)]
+    assert [trial.system_attrs["constraints:fits"] for trial in told] == [0.0, 0.0, 0.0, 1.0]
+    alone = constrained([infeasible(fixed_trial(WIDE, configs[3]), tell=True)], ("minimize", "maximize"))
+    assert alone[0].values == [0.0, 0.0]
+    assert constrained(done, ("minimize", "maximize")) is done
 
 
 @pytest.mark.parametrize(("trials", "population"), [(1, 4), (12, 4), (15, 5), (64, 21), (150, 50), (1000, 50)])

@@ -64,8 +64,11 @@ def test_a_search_knows_them_and_does_not_run_them_again(config: StudyConfig, tm
     keep(config, *records)
     search = open_search(config, tmp_path / "optuna.db")
     (found,) = read_warm_starts(config)
+    before = {precision: search.count(precision) for precision in ("nf4", "fp32")}
     for _ in range(2):  # a second time changes nothing
         search.know(found.taken)
+    left = {precision: search.count(precision) for precision in ("nf4", "fp32")}
+    assert (before, left) == ({"nf4": 2, "fp32": 2}, {"nf4": 1, "fp32": 0})  # or the study would never be done
     asked = [search.ask("nf4"), search.ask("nf4"), search.ask("fp32")]
     assert [one and (one.config.precision, one.config.rank, one.config.seed) for one in asked] == [
         ("nf4", 8, 0), None, None,
@@ -75,6 +78,7 @@ def test_a_search_knows_them_and_does_not_run_them_again(config: StudyConfig, tm
         [record.measurements["perplexity"], record.measurements["peak_memory_bytes"]] for record in records
     ]
     assert [one.trial_id for one in search.proposals()] == [asked[0].trial_id]
+    assert {precision: search.count(precision) for precision in ("nf4", "fp32")} == left
 
 
 def test_ends_are_told_as_this_search_s_own(config: StudyConfig, tmp_path: Path) -> None:
