@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,13 +69,20 @@ def warm_start(earlier: Study, config: StudyConfig, comparable: Mapping[str, str
     taken: list[Earlier] = []
     refused: Counter[str] = Counter()
     other_training = training_differences(earlier.settings.get("training") or {}, config)
+    had_less = _room(earlier.memory_limit) < _room(config.trial.hardware.memory_limit_bytes)
     for record in earlier.records:
         reason = other_training or refusal(record, config.space, config.objectives, comparable)
+        if reason is None and record.status == "infeasible" and had_less:
+            reason = "did not fit under a smaller memory limit than this study's"
         if reason:
             refused[reason] += 1
         else:
             taken.append(Earlier(f"{earlier.directory}/{record.trial_id}", record))
     return WarmStart(earlier.directory, tuple(taken), dict(refused))
+
+
+def _room(memory_limit: float | None) -> float:
+    return math.inf if memory_limit is None else memory_limit
 
 
 def refusal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -89,8 +90,6 @@ class BaseModelHost:
 
     def process_id(self) -> int:
         """The host's process, for those who look after it."""
-        import os
-
         return os.getpid()
 
     def _resident(self, trial_id: str, incarnation: int) -> Any:
@@ -111,6 +110,15 @@ class BaseModelHost:
 
     def _live(self) -> None:
         try:
+            self._load()
+            self._train_for_ever()
+        except BaseException:
+            traceback.print_exc()
+            # Trials would poll a host without this thread for ever; that of a dead process they notice, and go on.
+            os._exit(1)
+
+    def _load(self) -> None:
+        try:
             import_ahead()
             self._wanted.wait()
             keep = self._keep_adapter if self._settings.keep_adapters else None
@@ -118,6 +126,8 @@ class BaseModelHost:
         except Exception as error:
             self._load_error = f"{type(error).__name__}: {error}"
             traceback.print_exc()
+
+    def _train_for_ever(self) -> None:
         while True:
             self._between()
             if self._engine is None or not self._engine.work():

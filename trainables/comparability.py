@@ -25,6 +25,8 @@ def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, de
         "data": fingerprint,
         "mask": MASK_POLICY,
         "max_tokens": settings.dataset.max_tokens,
+        # Only where it is off: hashes of earlier records, which do not have it, stay what they were.
+        **({} if settings.base_model.double_quantization else {"double_quantization": False}),
     }
     training = settings.training
     cost = {

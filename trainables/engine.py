@@ -152,7 +152,9 @@ class Engine:
         suspect = chosen[0] if chosen[0].suspect else None
         if suspect:
             self._note_alone(suspect.trial_id, True)
-        others = [r for r in self.residents.values() if r not in chosen and r.phase != "ended"]
+        others = [
+            r for r in self.residents.values() if r not in chosen
+        ]  # who has ended keeps its memory until it leaves
         stage, began = chosen[0].stage, time.monotonic()
         attempt(unit, chosen, others, self._bench, self._budget)
         self._clock.note(stage, began, time.monotonic())
@@ -202,9 +204,9 @@ class Engine:
         (resident,) = chosen
         if not self._footprints.has(resident.config):
             self._handover.drain()  # what is on its way to the study would be measured too
-            at_work = [one for one in self.residents.values() if one.phase != "ended"]
-            more = [one.config for one in at_work if one.phase == "measuring" and not one.suspect]
-            members = [one.member for one in at_work]
+            here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
+            more = [one.config for one in here if one.phase == "measuring" and not one.suspect]
+            members = [one.member for one in here]
             self._footprints.measure(resident.config, members, () if resident.suspect else more)
         resident.peak_memory_bytes = self._footprints.known(resident.config).peak_memory_bytes
         resident.phase = resident.next_phase()

@@ -113,6 +113,21 @@ def test_every_reason(config: StudyConfig, changes: dict[str, Any], reason: str 
     assert said is None if reason is None else re.match(reason, said or "")
 
 
+@pytest.mark.parametrize(("theirs", "ours", "taken"), [("1 GiB", None, 0), ("1 GiB", "1 GiB", 1), (None, "1 GiB", 1)])
+def test_what_did_not_fit_is_believed_of_no_less_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None, ours: str | None, taken: int
+) -> None:
+    monkeypatch.setattr(warm_start, "_comparable", lambda config: OURS)
+    (tmp_path / "earlier").mkdir()
+    write_study_file(tmp_path / "earlier", hardware={"gpu": "cpu", "memory_limit": theirs})
+    changes = {"search": {**SEARCH, "warm_start": ["earlier"]}, "hardware": {"gpu": "cpu", "memory_limit": ours}}
+    config = load_study(write_study_file(tmp_path, **changes))
+    keep(config, earlier(0), earlier(1, 2, "infeasible"))
+    (found,) = read_warm_starts(config)
+    assert len(found.taken) == 1 + taken
+    assert sum("smaller memory limit" in reason for reason in found.refused) == 1 - taken
+
+
 def test_other_training_says_nothing_of_this_one_s_quality(config: StudyConfig) -> None:
     own = load_results(Path(config.search.warm_start[0])).settings["training"]
     assert training_differences(own, config) is None

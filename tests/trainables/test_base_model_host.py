@@ -57,6 +57,18 @@ def test_a_host_that_waits_loads_when_its_first_trial_joins(loads: list[str], mo
     waiting._watched.clear()  # its thread goes on looking after them
 
 
+def test_a_host_whose_training_breaks_ends_its_process(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trials then see that it is gone; else they would ask a host for ever that never trains again."""
+    ended_with: list[int] = []
+    monkeypatch.setattr(base_model_host, "import_ahead", lambda: None)
+    monkeypatch.setattr(base_model_host, "os", SimpleNamespace(_exit=ended_with.append))
+    broken = host("broken", waits=False)
+    assert wait_until(lambda: broken._engine is not None)
+    assert ended_with == []
+    broken._engine.work = lambda: 1 / 0
+    assert wait_until(lambda: ended_with == [1])
+
+
 def test_what_cannot_be_imported_is_a_load_error(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise ImportError("no such library")

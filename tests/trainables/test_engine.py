@@ -314,6 +314,24 @@ def test_a_suspects_footprint_is_measured_by_itself(monkeypatch):
     assert slots_of(engine, monkeypatch, 0.0) == [[3], [1, 2, 4]]
 
 
+def test_who_has_ended_and_not_left_is_not_measured(monkeypatch):
+    engine = make_engine()
+    join(engine, {"ended": config(16)})
+    run(engine)
+    ended = engine.residents["ended"]
+    there, measure = [], engine._footprints._measure
+
+    def measured(one: TrialConfig):
+        there.append(sum(tensor.numel() for tensor in ended.member.adapter.named_tensors().values()))
+        return measure(one)
+
+    monkeypatch.setattr(engine._footprints, "_measure", measured)
+    join(engine, {"new": config(4)})
+    engine.work()
+    assert (ended.phase, there) == ("ended", [0])
+    assert sum(tensor.numel() for tensor in ended.member.adapter.named_tensors().values()) > 0
+
+
 def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():
     engine = make_engine()
     join(engine, {"a": MIXED["a"]})

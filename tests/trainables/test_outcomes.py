@@ -164,6 +164,7 @@ def test_what_may_be_compared_has_equal_hashes() -> None:
         assert cost_only["cost"] != same["cost"]
     for both in (
         of(dataset=replace(dataset, max_tokens=65)),
+        of(base_model=replace(bench.settings.base_model, double_quantization=False)),
         comparable(a_bench(dataset=replace(bench.dataset, fingerprint="another"))),
     ):
         assert both["quality"] != same["quality"]
