@@ -11,16 +11,14 @@ from analysis.pareto import TOLERANCE, front_document
 from analysis.report_html import Cell, Column, escape, grid, measured, note, record_table
 from analysis.wording import (
     DASH,
-    GIB,
     budget,
     configuration_name,
-    format_number,
     format_rate,
     format_share,
     format_value,
+    hypervolume_words,
     shorten,
 )  # fmt: skip
-from study.objectives import METRICS
 from study.records import STATUSES, TrialRecord
 
 ERROR_SHOWN = 4000  # characters of an error's end
@@ -239,11 +237,4 @@ def _component_words(parts: Mapping[str, Any]) -> str:
 
 
 def _hypervolume(study: Study) -> str:
-    document = front_document(study.records, study.objectives)
-    units, size = [], document["hypervolume"]
-    for objective in study.objectives:
-        is_bytes = METRICS[objective.metric].unit == "bytes"
-        size /= GIB if is_bytes else 1
-        units.append("GiB" if is_bytes else objective.unit or objective.label.lower())
-    corner = ", ".join(f"{o.label.lower()} {format_value(o.metric, o.reference)}" for o in study.objectives)
-    return f"Hypervolume {format_number(size)} ({' × '.join(units)}), up to the reference point {corner}."
+    return hypervolume_words(study.objectives, front_document(study.records, study.objectives)["hypervolume"])

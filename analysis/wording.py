@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from analysis.bootstrap import Interval
 from analysis.load import Study
 from analysis.pareto import (
     QUALITY_METRICS,
@@ -94,6 +95,23 @@ def count_seeds(records: Sequence[TrialRecord]) -> str:
     """How many seeds the complete trials' configurations were trained with: how sure differences are hangs on it."""
     count = len({record.config.seed for record in records if record.status == "complete"})
     return "no seed yet" if not count else f"{count} seed{'s' * (count != 1)}"
+
+
+def hypervolume_words(objectives: Sequence[Objective], volume: float, interval: Interval | None = None) -> str:
+    """A hypervolume with its unit, bytes as GiB, its interval where there is one, and what it reaches up to."""
+    units = ["GiB" if _is_bytes(one) else one.unit or one.label.lower() for one in objectives]
+    scale = float(math.prod(GIB for one in objectives if _is_bytes(one)))
+    size = f"Hypervolume {format_number(volume / scale)} ({' × '.join(units)})"
+    if interval is not None:
+        low, high = format_number(interval.low / scale), format_number(interval.high / scale)
+        size += f", {round(100 * interval.level)} % interval {low} to {high}"
+    corner = ", ".join(f"{one.label.lower()} {format_value(one.metric, one.reference)}" for one in objectives)
+    text = f"{size}, up to the reference point {corner}."
+    return text if volume else f"{text} No trial is better than that in every objective."
+
+
+def _is_bytes(objective: Objective) -> bool:
+    return METRICS[objective.metric].unit == "bytes"
 
 
 def budget(study: Study, objective: Objective) -> float:

@@ -4,24 +4,25 @@ torch; ray only while it runs)"""
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from analysis.confirmation import Confirmation, Confirmed, confirmation, near_front, same_configuration
-from analysis.wording import DASH, configuration_name, format_duration, format_value
+from analysis.wording import DASH, configuration_name, format_duration, format_value, hypervolume_words
 from search_spaces.trial_config import TrialConfig
 from study.config import StudyConfig, load_study
 from study.config_search import EarlyStoppingSettings, SearchSettings
-from study.ending import aligned
+from study.ending import aligned, resume_command
 from study.faults import Absent, ConfigError, ConfigFault
 from study.files import write_whole
 from study.lifecycle import begin, finish, reopen
 from study.objectives import Objective
 from study.output import say
 from study.records import TrialRecord
-from study.store import ResultsStore
+from study.store import ResultsStore, concluded
 from study.study_directory import STUDY_FILE, study_file
 from trainables.settings import GenerationSettings, RungSettings
 
@@ -34,14 +35,18 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     """Trains, or goes on training, and says what it came to; answers the exit code.
 
     The trials are a study of their own, in the folder `confirm` of the study's directory (`confirm-alone` where each
-    trains alone). Raises ConfigError where nothing can be confirmed, or the folder holds other configurations.
+    trains alone). Nothing is concluded before all of them have ended. Raises ConfigError where nothing can be
+    confirmed, the directory is a confirmation itself, or the folder holds other configurations.
     """
     config = load_study(study_file(directory))
+    _check_first(directory)
     chosen = near_front(ResultsStore(directory).records(), config.objectives)
     if not chosen:
         remedy = f"Let it run on: python -m study resume {directory}"
         rule = "must have a complete trial with all objectives measured, to confirm its front"
         raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])
+    if not concluded(directory):
+        say(f"Not all trials have ended, so the front may still change. To end them first: {resume_command(directory)}")
     wanted = confirming(config, chosen, alone)
     folder = directory / (ALONE_FOLDER if alone else FOLDER)
     if (folder / STUDY_FILE).is_file():
@@ -50,8 +55,20 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     else:
         say(f"To confirm: {', '.join(record.trial_id for record in chosen)}, with seeds {_list(config.confirm.seeds)}.")
         code = finish(begin(wanted, folder, command, now))
-    say("\n" + conclude(directory, folder, config, alone))
+    left = wanted.search.trials - len(ResultsStore(folder).records())
+    if left:
+        again = shlex.join(["python", "-m", "study", "confirm", str(directory), *(["--alone"] if alone else [])])
+        say(f"\nNothing is concluded while {left} of {wanted.search.trials} trials have not ended. Go on: {again}")
+    else:
+        say("\n" + conclude(directory, folder, config, alone))
     return code
+
+
+def _check_first(directory: Path) -> None:
+    if directory.name in (FOLDER, ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file():
+        rule = "is a confirmation itself, and its seeds are trained already"
+        remedy = f"Confirm the study, with other `confirm.seeds` in its file: {directory.parent}"
+        raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])
 
 
 def confirming(config: StudyConfig, chosen: Sequence[TrialRecord], alone: bool) -> StudyConfig:
@@ -90,16 +107,13 @@ def confirmation_text(found: Confirmation, objectives: Sequence[Objective], earl
     """The table of configurations, and the hypervolume with its interval."""
     if not found.members:
         return "Nothing was confirmed: no trial is complete."
-    headings = ["trials", "configuration", "on the front", *(one.label.lower() for one in objectives)]
+    headings = ["first trained as", "configuration", "on the front", *(one.label.lower() for one in objectives)]
     timed = any(one.seconds_per_epoch is not None for one in found.members)
     rows = [_row(one, objectives, earlier, timed) for one in found.members]
     heads = [*headings, *(["epoch, timed"] if timed else [])]
     title = f"Confirmed on the {found.split} split (mean ± spread over seeds; how often on the front):"
     volume = found.hypervolume
-    ending = ""
-    if volume is not None:
-        percent = round(100 * volume.level)
-        ending = f"\nHypervolume {volume.value:.6g}, {percent} % interval {volume.low:.6g} to {volume.high:.6g}."
+    ending = "" if volume is None else "\n" + hypervolume_words(objectives, volume.value, volume)
     return f"{title}\n{aligned(heads, rows)}{ending}"
 
 

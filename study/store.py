@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from study.files import write_whole
@@ -20,6 +22,7 @@ TABLE_FILE = "results.parquet"
 TORN_FILE = "results.torn"  # what is left of lines that were not written to their end
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner"
+_OWNER = re.compile(r"process (?P<process>[0-9]+) on (?P<host>.+)")
 RECORD_START = b'{"study": '  # as `TrialRecord.to_json` writes it
 
 
@@ -223,3 +226,20 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def concluded(directory: Path) -> bool:
+    """Whether a run has come to its end: it then wrote the table of all records, after the last of them."""
+    results, table = directory / RESULTS_FILE, directory / TABLE_FILE
+    return results.exists() and table.exists() and table.stat().st_mtime >= results.stat().st_mtime
+
+
+def driver_has_died(directory: Path) -> bool:
+    """Whether the directory's driver was on this machine and is no more, as after a kill; else False."""
+    try:
+        owner = _OWNER.fullmatch((directory / OWNER_FILE).read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    if owner is None or owner["host"] != socket.gethostname():
+        return False
+    return not psutil.pid_exists(int(owner["process"]))

@@ -15,7 +15,7 @@ from study.live_file import Live, read_live
 from study.output import say
 from study.progress import POLL_SECONDS, LiveTable, StudyProgress
 from study.records import TrialRecord
-from study.store import RESULTS_FILE, TABLE_FILE
+from study.store import concluded, driver_has_died
 from study.study_directory import study_file
 from trainables.protocol import ResidentStatus
 
@@ -34,24 +34,18 @@ def watch(
 ) -> None:
     """Shows a running study until its driver ends, then how the study stands, and what goes on with it if anything.
 
-    Of a driver that was killed the table says since when there is no word. Raises ConfigError for what is no study's
-    directory.
+    A driver that was killed is noticed on its own machine; of one elsewhere the table says since when there is no word.
+    Raises ConfigError for what is no study's directory.
     """
     study_file(directory)
     live = read_live(directory)
-    if live is not None:
+    if live is not None and not driver_has_died(directory):
         study = load_study(directory)
         show(f"{study.name}: {count_statuses(study.records)} so far, {sum(live.left.values())} to come")
         _follow(directory, live, show, console, pause)
     show(ending_text(load_study(directory), directory / REPORT_FILE))
     if not concluded(directory):
         show(f"It is not running, and did not come to its end. What goes on with it: {resume_command(directory)}")
-
-
-def concluded(directory: Path) -> bool:
-    """Whether a run has come to its end: it then wrote the table of all records, after the last of them."""
-    results, table = directory / RESULTS_FILE, directory / TABLE_FILE
-    return results.exists() and table.exists() and table.stat().st_mtime >= results.stat().st_mtime
 
 
 def _follow(
@@ -61,7 +55,7 @@ def _follow(
     known = {record.trial_id for record in study.records}
     with LiveTable(StudyProgress(live.left, study.objectives), _News(directory).ask, show, console) as table:
         word: Live | None = live
-        while word is not None:
+        while word is not None and not driver_has_died(directory):
             for trial_id, config in word.configs.items():
                 table.note_started(trial_id, config)
             pause(POLL_SECONDS)

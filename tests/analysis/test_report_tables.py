@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from analysis.bootstrap import Interval
 from analysis.load import Study
 from analysis.pareto import front
 from analysis.report_tables import (
@@ -18,6 +19,7 @@ from analysis.report_tables import (
     measurement_columns,
     trials_table,
 )
+from analysis.wording import hypervolume_words
 from study.objectives import Objective
 from tests.study_directory import GIB, MakeRecord
 
@@ -44,6 +46,14 @@ def test_the_front_table_is_cheapest_first_with_change_and_volume(study: Study) 
     assert _column(markup, "Peak memory")[-1] == "1.32 GiB"
     assert (
         "Hypervolume 9.854 (perplexity × GiB), up to the reference point perplexity 30, peak memory 1.25 GiB." in markup
+    )
+
+
+def test_a_hypervolume_of_nothing_says_why(study: Study) -> None:
+    words = hypervolume_words(study.objectives, 0.0, Interval(0.0, 0.0, 2.0**31))
+    assert words == (
+        "Hypervolume 0 (perplexity × GiB), 95 % interval 0 to 2, up to the reference point perplexity 30, peak memory "
+        "1.25 GiB. No trial is better than that in every objective."
     )
 
 

@@ -106,6 +106,8 @@ def test_what_it_came_to(directory: Path, capsys: pytest.CaptureFixture[str]) ->
     assert volume["low"] <= volume["value"] <= volume["high"]
     output = capsys.readouterr().out
     assert "22.20 ± 0.28" in output
+    assert "first trained as" in output
+    assert "(perplexity × GiB), 95 % interval " in output
     assert "100%" in output
 
 
@@ -128,6 +130,35 @@ def test_it_goes_on_where_it_was_broken_off(directory: Path, monkeypatch: pytest
     assert len(records(directory / "confirm")) == 6
     assert confirm(directory, False, "command", NOW) == 0  # nothing is left; it says what it came to again
     assert len(records(directory / "confirm")) == 6
+
+
+def test_nothing_is_concluded_before_all_have_ended(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("study.run.run_study", lambda study, show: play(study, show, most=5))
+    assert confirm(directory, False, "command", NOW) == 1
+    output = capsys.readouterr().out
+    assert (
+        f"Nothing is concluded while 1 of 6 trials have not ended. Go on: python -m study confirm {directory}" in output
+    )
+    assert "Confirmed on" not in output
+    assert not (directory / "confirm" / "confirm.json").exists()
+
+
+def test_a_front_that_may_still_change_is_said_to(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    confirm(directory, False, "command", NOW)
+    assert "the front may still change" not in capsys.readouterr().out
+    (directory / "results.parquet").unlink()  # written at a study's end
+    confirm(directory, False, "command", NOW)
+    text = f"the front may still change. To end them first: python -m study resume {directory}"
+    assert text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_confirmation_is_not_confirmed(directory: Path, alone: bool) -> None:
+    confirm(directory, alone, "command", NOW)
+    with pytest.raises(ConfigError, match=r"is a confirmation itself.*other `confirm.seeds` in its file: .*"):
+        confirm(directory / ("confirm-alone" if alone else "confirm"), False, "command", NOW)
 
 
 def test_other_seeds_than_it_was_begun_with_are_refused(directory: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from study.faults import ConfigError
 from study.live_file import LIVE_FILE, LiveFile, read_live
 from study.objectives import Objective
 from study.progress import StudyProgress
-from study.watch import NoNewsError, _News, concluded, watch
+from study.store import OWNER_FILE, concluded, driver_has_died
+from study.watch import NoNewsError, _News, watch
 from tests.made_up_studies import make_config, make_record, write_study_file
 from trainables.protocol import ResidentStatus
 
@@ -102,6 +106,27 @@ def test_trials_that_end_are_shown_until_the_driver_ends(directory: Path) -> Non
 def test_a_study_that_broke_off_says_what_goes_on_with_it(directory: Path) -> None:
     text = followed(directory, lambda pause, live: True)
     assert f"did not come to its end. What goes on with it: python -m study resume {directory}" in text
+
+
+def test_a_driver_that_was_killed_here_is_not_waited_for(directory: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    owner = directory / OWNER_FILE
+    assert not driver_has_died(directory)
+    owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    assert not driver_has_died(directory)
+    owner.write_text(f"process {ended.pid} on another.host", encoding="utf-8")
+    assert not driver_has_died(directory)
+
+    def kill(pause: int, live: LiveFile) -> bool:
+        owner.write_text(f"process {ended.pid} on {socket.gethostname()}", encoding="utf-8")
+        return False  # what it said last stays there
+
+    assert "It is not running, and did not come to its end" in followed(directory, kill)
+    lines: list[str] = []
+    watch(directory, lines.append, pause=lambda seconds: pytest.fail("it waited"))
+    assert "to come" not in lines[0]
+    assert "It is not running" in lines[-1]
 
 
 def test_a_study_that_ended_is_told_at_once(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
