@@ -67,7 +67,8 @@ class StudySearch:
         memory_limit: float | None = None,
         mixed: bool = False,
     ) -> None:
-        """`try_first` are the first configurations of their precisions, and count among the trials of a search.
+        """`try_first` are the first configurations of their precisions, and count among the trials of a search; in place
+        of one that an earlier study knows, another is tried.
 
         `memory_of` predicts a configuration's peak memory in bytes, for an algorithm that makes use of it; what comes
         to `memory_limit` is not proposed by it while anything else is left. A grid that is `mixed` is not asked for in
@@ -99,12 +100,12 @@ class StudySearch:
 
         Fewer than were planned where earlier studies know so much of a space that not so many are left to try.
         """
-        planned = self._planned[precision]
-        open_ = [one.trial_id for one in planned if one.config is None]
+        planned, history = self._planned[precision], self._database.trials()
+        known = _known_before(history)
+        open_ = [one.trial_id for one in planned if one.config is None or one.config in known]
         every = self._sampling.every(precision) if open_ else None
         if every is None:
             return len(planned)
-        history = self._database.trials()
         asked = {trial.user_attrs.get("trial_id") for trial in history}
         taken = self._taken(history) | {one.config for one in planned}
         left = sum(config not in taken for config in every)
@@ -117,15 +118,16 @@ class StudySearch:
         """
         history = self._database.trials()
         asked = {trial.user_attrs.get("trial_id") for trial in history}
-        left = (one for one in self._planned[precision] if one.trial_id not in asked)
-        planned = next((one for one in left if one.config is None or wanted(one.config)), None)
-        if planned is None:
-            return None
-        drawn = self._draw(precision, planned, history)
-        if drawn is None:
-            return None
-        self._add(drawn[0], planned.trial_id, drawn[1])
-        return Proposal(planned.trial_id, drawn[1])
+        for planned in self._planned[precision]:
+            if planned.trial_id in asked or (planned.config is not None and not wanted(planned.config)):
+                continue
+            drawn = self._draw(precision, planned, history)
+            if drawn is not None:
+                self._add(drawn[0], planned.trial_id, drawn[1])
+                return Proposal(planned.trial_id, drawn[1])
+            if planned.config is None:  # then nothing is left for the others either
+                break
+        return None
 
     def tell(
         self,
@@ -215,9 +217,10 @@ class StudySearch:
     def _draw(
         self, precision: str, planned: PlannedTrial, history: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, TrialConfig] | None:
-        if planned.config is not None:
+        if planned.config is not None and planned.config not in _known_before(history):
             return fixed_trial(self._sampling.space, planned.config), planned.config
-        return self._sampling.propose(precision, planned.number, history, self._taken(history))
+        taken = self._taken(history).union(one.config for one in self._planned[precision] if one.config)
+        return self._sampling.propose(precision, planned.number, history, taken)
 
     def _taken(self, history: Sequence[FrozenTrial]) -> frozenset[TrialConfig]:
         """What was asked for, or is known from earlier studies."""
@@ -246,6 +249,11 @@ def _ending(status: str, reason: str | None, train_steps: int | None, values: Se
     if status == "stopped":
         attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
     return attributes
+
+
+def _known_before(history: Sequence[FrozenTrial]) -> set[TrialConfig]:
+    """What earlier studies know."""
+    return {_config(trial) for trial in history if "earlier" in trial.user_attrs}
 
 
 def _proposal(trial: FrozenTrial) -> Proposal:

@@ -81,6 +81,18 @@ def test_a_search_knows_them_and_does_not_run_them_again(config: StudyConfig, tm
     assert {precision: search.count(precision) for precision in ("nf4", "fp32")} == left
 
 
+def test_what_is_known_is_not_tried_first_again(config: StudyConfig, tmp_path: Path) -> None:
+    first = tuple(one for one in parse_space(SPACE).grid([0]) if one.precision == "nf4")
+    assert len(first) == 2
+    known = replace(config, search=replace(config.search, try_first=first, trials=4))
+    keep(config, earlier(0, config=replace(first[0], seed=7)))
+    search = open_search(known, tmp_path / "optuna.db")
+    search.know(read_warm_starts(config)[0].taken)
+    assert search.count("nf4") == 1
+    asked = [search.ask("nf4"), search.ask("nf4")]
+    assert [one and one.config for one in asked] == [first[1], None]
+
+
 def test_ends_are_told_as_this_search_s_own(config: StudyConfig, tmp_path: Path) -> None:
     search = open_search(config, tmp_path / "optuna.db")
     keep(config, earlier(0), earlier(1, 2, "stopped"), earlier(2, 8, "diverged", config=make_config(rank=8)))
