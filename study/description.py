@@ -4,10 +4,12 @@ import, no ray)"""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.wording import DASH, format_number, format_value
+from search_spaces.parameters import Range
+from search_spaces.trial_config import TrialConfig
 from study.config import StudyConfig
 from study.ending import aligned
 from study.forecast import plan_words
@@ -17,11 +19,13 @@ from study.planner import DEFAULT_ADAPTERS_PER_CPU_HOST, DEFAULT_ADAPTERS_PER_GP
 from study.preflight import Preflight, check
 from study.progress_view import short_name
 from study.search_database import DATABASE_FILE
+from study.warm_start import earlier_studies
 from trainables.dataset_batches import planned_steps
 from trainables.model_location import name_and_place
 from trainables.optimization import evaluation_steps
 
 LISTED_CONFIGURATIONS = 24
+UNNAMED = {"lora_dropout": "dropout", "seed": "seed"}  # what a short name leaves out, told where it varies
 SPLIT_FACTS = {
     "rows": "rows", "dropped": "dropped", "truncated": "truncated", "overlap": "in other splits", "tokens": "tokens",
     "target_tokens": "targets", "median_length": "median length", "max_length": "longest",
@@ -36,6 +40,8 @@ def describe(config: StudyConfig) -> str:
         "study": f"{config.name} ({config.file})",
         "base model": _model(config, found),
         "trials": _trials(config, counts),
+        **_middles(config),
+        **_warm_starts(config),
         "each trial": _training(config, found),
         "data": _data(config),
         "measured": _measured(config, found),
@@ -48,6 +54,12 @@ def describe(config: StudyConfig) -> str:
     lines = [f"{name:<{width}}   {text}" for name, text in facts.items()]
     parts = ["\n".join(lines), _splits(found), _configurations(config), plan_words(config, found, counts)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
+    studies = earlier_studies(config)
+    told = [f"{_count(len(one.records), 'trial')} of {one.directory}" for one in studies]
+    return {"warm start": f"{', '.join(told)}; which of them compare is seen when it runs"} if told else {}
 
 
 def trial_counts(config: StudyConfig) -> Mapping[str, int]:
@@ -135,11 +147,24 @@ def _configurations(config: StudyConfig) -> str:
     if config.search.algorithm != "grid":
         return ""
     every = config.space.grid(config.seeds)
-    several = len(config.seeds) > 1
-    lines = [f"  {short_name(one)}" + (f" seed {one.seed}" if several else "") for one in every[:LISTED_CONFIGURATIONS]]
+    varied = [name for name in UNNAMED if len({getattr(one, name) for one in every}) > 1]
+    lines = [f"  {_in_short(one, varied)}" for one in every[:LISTED_CONFIGURATIONS]]
     more = len(every) - len(lines)
     order = "" if config.early_stopping.algorithm == "none" else ", which runs in a drawn order"
     return "\n".join([f"The grid{order}:", *lines, *([f"  and {more} more"] if more else [])])
+
+
+def _in_short(config: TrialConfig, varied: Sequence[str]) -> str:
+    return " ".join([short_name(config), *(f"{UNNAMED[name]} {getattr(config, name):g}" for name in varied)])
+
+
+def _middles(config: StudyConfig) -> Mapping[str, str]:
+    """Of ranges, which are for a search, the one value that a grid takes."""
+    ranges = [(one.name, one.kind) for one in config.space.parameters if isinstance(one.kind, Range)]
+    if config.search.algorithm != "grid" or not ranges:
+        return {}
+    values = ", ".join(f"{name} {kind.midpoint():.4g}" for name, kind in ranges)
+    return {"ranges": f"a grid takes the middle of each: {values}"}
 
 
 def _count(number: int, noun: str) -> str:

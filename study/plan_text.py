@@ -63,10 +63,16 @@ def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
         fits = "yes" if one.cards == 1 else f"on {one.cards} cards"
     share = _share(row, plan)
     return (
-        one.config.precision, str(one.config.rank), one.config.target_set, str(row.trials),
+        one.config.precision, str(one.config.rank), _targets(row, plan), str(row.trials),
         f"{one.peak_memory_bytes / GIB:.2f}", *(f"{part:.2f}" for part in parts),
         fits, share, duration(row.seconds_per_epoch),
     )  # fmt: skip
+
+
+def _targets(row: PlanRow, plan: StudyPlan) -> str:
+    """The target modules, and whether with dropout where the study has both: it keeps a mask, so it is a footprint."""
+    both = len({one.fit.config.lora_dropout > 0 for one in plan.rows}) == 2
+    return row.fit.config.target_set + (" + dropout" if both and row.fit.config.lora_dropout > 0 else "")
 
 
 def _share(row: PlanRow, plan: StudyPlan) -> str:

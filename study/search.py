@@ -67,8 +67,9 @@ class StudySearch:
         memory_limit: float | None = None,
         mixed: bool = False,
     ) -> None:
-        """`try_first` are the first configurations of their precisions, and count among the trials of a search; in place
-        of one that an earlier study knows, another is tried.
+        """`try_first` are the first configurations of their precisions, and count among the trials of a search.
+
+        In place of one that an earlier study knows, another is tried.
 
         `memory_of` predicts a configuration's peak memory in bytes, for an algorithm that makes use of it; what comes
         to `memory_limit` is not proposed by it while anything else is left. A grid that is `mixed` is not asked for in

@@ -45,23 +45,35 @@ def read_warm_starts(config: StudyConfig) -> list[WarmStart]:
     """
     if not config.search.warm_start:
         return []
+    studies = earlier_studies(config)
     ours = _comparable(config)
-    found, faults = [], []
-    for place, directory in enumerate(config.search.warm_start):
-        key = f"search.warm_start.{place}"
-        try:
-            one = warm_start(load_study(directory), config, ours)
-        except StudyDirectoryError as error:
-            faults.append(ConfigFault(config.file, key, directory, f"must be a study's directory: {error}", ""))
-            continue
-        found.append(one)
+    found, faults = [warm_start(one, config, ours) for one in studies], []
+    for place, one in enumerate(found):
         if not one.taken:
             reasons = "; ".join(f"{count}: {reason}" for reason, count in one.refused.items()) or "it has no trials"
             rule = f"must have trials that compare with this study's ({reasons})"
-            faults.append(ConfigFault(config.file, key, directory, rule, "Leave it out."))
+            faults.append(ConfigFault(config.file, _key(place), one.directory, rule, "Leave it out."))
     if faults:
         raise ConfigError(faults)
     return found
+
+
+def earlier_studies(config: StudyConfig) -> list[Study]:
+    """The studies in `search.warm_start`, not compared yet. Raises ConfigError with every directory that is none."""
+    found, faults = [], []
+    for place, directory in enumerate(config.search.warm_start):
+        try:
+            found.append(load_study(directory))
+        except StudyDirectoryError as error:
+            rule = f"must be a study's directory: {error}"
+            faults.append(ConfigFault(config.file, _key(place), directory, rule, ""))
+    if faults:
+        raise ConfigError(faults)
+    return found
+
+
+def _key(place: int) -> str:
+    return f"search.warm_start.{place}"
 
 
 def warm_start(earlier: Study, config: StudyConfig, comparable: Mapping[str, str]) -> WarmStart:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from study import description
-from study.config import load_study
+from study.config import ConfigError, load_study
 from study.description import describe, trial_counts
 from study.preflight import Preflight
-from tests.made_up_studies import write_study_file
+from tests.made_up_studies import SPACE, write_study_file
 
 FACTS = {"rows": 32, "dropped": 0, "truncated": 3, "tokens": 1234, "median_length": 17.5, "max_length": None}
 
@@ -56,6 +56,27 @@ def test_a_search_lists_no_configurations(tmp_path: Path) -> None:
     assert facts["trials"].startswith("3: 2 fp32, 1 nf4; algorithm random; seed 0")
     assert facts["hardware"] == "gpu auto; cards: 2; at most 8 adapters together"
     assert "The grid" not in facts[""]
+
+
+def test_a_grid_says_what_it_takes_of_ranges(tmp_path: Path) -> None:
+    space = {**SPACE, "rank": {"int": [4, 16]}, "learning_rate": {"log_float": [1e-4, 1e-2]}}
+    facts = described(tmp_path, space=space)
+    assert facts["ranges"] == "a grid takes the middle of each: learning_rate 0.001, rank 10"
+    assert "ranges" not in described(tmp_path, space=space, search={"algorithm": "random", "trials": 3})
+
+
+def test_dropout_is_named_where_it_varies(tmp_path: Path) -> None:
+    facts = described(tmp_path, space={**SPACE, "lora_dropout": {"choice": [0.0, 0.1]}})
+    assert "  nf4 r8 q_v 1e-3 dropout 0.1" in facts[""]
+
+
+def test_a_warm_start_is_told_and_a_wrong_directory_refused(tmp_path: Path) -> None:
+    (tmp_path / "earlier").mkdir()
+    write_study_file(tmp_path / "earlier")
+    search = {"algorithm": "random", "trials": 3, "warm_start": ["earlier"]}
+    assert described(tmp_path, search=search)["warm start"].startswith(f"0 trials of {tmp_path / 'earlier'}; which of")
+    with pytest.raises(ConfigError, match=r"search.warm_start.1.*must be a study's directory"):
+        described(tmp_path, search={**search, "warm_start": ["earlier", "nowhere"]})
 
 
 def test_a_large_grid_is_cut(tmp_path: Path) -> None:
