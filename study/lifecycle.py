@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,28 +108,35 @@ def _copied(study: StudyRun) -> AbstractContextManager[object]:
 
 
 def _run_and_conclude(study: StudyRun) -> int:
-    # Here and not above: Ray, and the library that draws, take seconds that `plan` and refusals need not wait for.
-    from analysis.report import write_report
+    # Here and not above: Ray takes seconds that `plan` and refusals need not wait for.
     from study.run import remaining, run_study
 
     left = sum(remaining(study).values())
     if left:
         model = name_and_place(study.config.trial.base_model)
         say(f"{study.config.name}: {left} {_trials(left)} to run over {model}. Results go to {study.directory}")
-        run_study(study, say)
+        run_study(study, say, meanwhile=partial(_conclude, study))
     else:
         say(f"{study.config.name}: nothing is left to run, all trials have ended.")
+        _conclude(study)
+    records = study.store.records()
+    left = sum(remaining(study).values())
+    if left:
+        say(f"\n{left} {_trials(left)} did not run to an end. {_how_to_go_on(study)}")
+    with_result = any(record.status in ("complete", "stopped") for record in records)
+    return DONE if with_result and not left else FAILED
+
+
+def _conclude(study: StudyRun) -> None:
+    # Here and not above: the library that draws takes its time too.
+    from analysis.report import write_report
+
     records = study.store.records()
     study.store.write_table()
     members = front(records, study.config.objectives)
     prune_adapters(study.directory, study.config.adapters, records, [record.trial_id for record in members])
     report = write_report(study.directory)
     say("\n" + ending_text(load_results(study.directory), report))
-    left = sum(remaining(study).values())
-    if left:
-        say(f"\n{left} {_trials(left)} did not run to an end. {_how_to_go_on(study)}")
-    with_result = any(record.status in ("complete", "stopped") for record in records)
-    return DONE if with_result and not left else FAILED
 
 
 def _how_to_go_on(study: StudyRun) -> str:

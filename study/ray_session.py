@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,26 @@ TUNE_ENVIRONMENT = {
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study."""
+def ray_session(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study.
+
+    Ray takes seconds to end; where all went well, `meanwhile` is done in them.
+    """
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails stands in the records
     _connect(f"lora-frontier-{os.getpid()}-{time.time_ns()}")
     try:
         yield
-    finally:
+    except BaseException:
         ray.shutdown()
+        raise
+    ending = threading.Thread(target=ray.shutdown, name="end of Ray")
+    ending.start()
+    try:
+        meanwhile()
+    finally:
+        ending.join()
 
 
 def _connect(namespace: str) -> None:
@@ -50,19 +61,34 @@ def _connect(namespace: str) -> None:
             address = ray_address()
             with tempfile.TemporaryDirectory(prefix="lora-frontier-code-") as folder:
                 code = runtime_env(address, os.environ, Path(folder))
-                ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    namespace=namespace,
-                    runtime_env=code or None,
-                )
+                with _unheard_by_children({signal.SIGTERM}):
+                    ray.init(
+                        address=address,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        namespace=namespace,
+                        runtime_env=code or None,
+                    )
             return
         except Exception as error:  # Ray raises plain Exception
             # A busy machine needs longer than the 30 s that Ray itself waits.
             if not attempts_left or "timed out" not in str(error):
                 raise
             ray.shutdown()
+
+
+@contextmanager
+def _unheard_by_children(signals: set[signal.Signals]) -> Iterator[None]:
+    """Processes started inside never hear these signals; what comes meanwhile is heard afterwards.
+
+    `timeout`, systemd and batch systems send SIGTERM to every process of a study. Ray's own must outlive it, or the
+    trials' states could not be kept; it has SIGINT blocked in them for the same reason, and ends them by itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -69,9 +69,12 @@ class StudyRun:
         return stored_checkpoint(self.url, trial_id) if self.url else latest_checkpoint(self.directory, trial_id)
 
 
-def run_study(study: StudyRun, show: Callable[[str], None]) -> None:
-    """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found."""
-    with ray_session(), terminated_as_interrupt():
+def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Runs every trial that has not ended yet; Ray is started where there is none, and left as it was found.
+
+    Once all have ended, `meanwhile` is done while Ray ends.
+    """
+    with ray_session(meanwhile), terminated_as_interrupt():
         if study.url is None:
             check_shared(study.directory)
         config, left = study.config, remaining(study)

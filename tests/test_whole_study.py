@@ -46,12 +46,13 @@ def study_file(folder: Path, model: Path, **changes: Any) -> Path:
     return write_study_file(folder, model, training=training, **changes)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, own_group: bool = False) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "study", *arguments]
     environment = {**os.environ, "LORA_FRONTIER_TRACEBACK": "1", "RAY_ADDRESS": "local"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=own_group,
+    )  # fmt: skip
 
 
 def run(*arguments: str) -> str:
@@ -201,6 +202,21 @@ def test_a_killed_driver_leaves_no_orphan_and_resume_goes_on(tmp_path: Path, und
     assert perplexities(out) == pytest.approx(expected, rel=SAME)
     assert before.items() <= perplexities(out).items()  # what was finished was not run again
     assert "already" not in run("report", str(out))
+
+
+def test_a_sigterm_to_every_process_still_keeps_the_states(tmp_path: Path, model: Path) -> None:
+    """As `timeout`, systemd and batch systems send it: Ray's own processes get it too."""
+    file = study_file(tmp_path, model, max_steps=5000)
+    driver = start("run", str(file), "--out", str(tmp_path / "out"), own_group=True)
+    wait_for(lambda: trains_now(driver), "a trial at work")
+    children = psutil.Process(driver.pid).children(recursive=True)
+    os.killpg(driver.pid, signal.SIGTERM)
+    output, _ = driver.communicate(timeout=RUN_SECONDS)
+    assert driver.returncode == 1, output
+    assert "Interrupted; 0 trials ended and are kept. Go on: python -m study resume" in output
+    assert list((tmp_path / "out/tune").glob("stopped-*/t*/checkpoint_*/training.safetensors"))
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert all(gone(process) for process in alive), "they outlived their driver"
 
 
 def is_ours(process: psutil.Process) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def record_of(trial_id: str, config: TrialConfig) -> Any:
     return replace(record, measurements={**record.measurements, **more}, dataset={"statistics": statistics})
 
 
-def play(study: StudyRun, show: Callable[[str], None], most: int = 99) -> None:
+def play(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[[], None], most: int = 99) -> None:
     """Runs trials as the driver does."""
     for precision in study.config.space.precisions():
         first = [one for one in study.search.unfinished() if one.config.precision == precision]
@@ -52,6 +53,7 @@ def play(study: StudyRun, show: Callable[[str], None], most: int = 99) -> None:
             study.search.tell(proposal.trial_id, "complete", values)
             study.store.append(record)
             most -= 1
+    meanwhile()
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_alone_it_times_whole_epochs(directory: Path) -> None:
 
 
 def test_it_goes_on_where_it_was_broken_off(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.run.run_study", lambda study, show: play(study, show, most=1))
+    monkeypatch.setattr("study.run.run_study", partial(play, most=1))
     assert confirm(directory, False, "command", NOW) == 1  # some are left
     before = records(directory / "confirm")
     assert len(before) == 1
@@ -135,7 +137,7 @@ def test_it_goes_on_where_it_was_broken_off(directory: Path, monkeypatch: pytest
 def test_nothing_is_concluded_before_all_have_ended(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("study.run.run_study", lambda study, show: play(study, show, most=5))
+    monkeypatch.setattr("study.run.run_study", partial(play, most=5))
     assert confirm(directory, False, "command", NOW) == 1
     output = capsys.readouterr().out
     assert (

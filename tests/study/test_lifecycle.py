@@ -50,7 +50,15 @@ def quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def run_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
     """Sets what stands in for the run."""
-    return lambda run: monkeypatch.setattr("study.run.run_study", run)
+
+    def set_run(run: Run) -> None:
+        def then_meanwhile(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[[], None]) -> None:
+            run(study, show)
+            meanwhile()
+
+        monkeypatch.setattr("study.run.run_study", then_meanwhile)
+
+    return set_run
 
 
 def play(study: StudyRun, most: int = 100, status: str = "complete", told: bool = True, recorded: bool = True) -> None:
