@@ -9,7 +9,7 @@ from typing import Any
 from study.objectives import Objective, objective_values
 from study.records import TrialRecord
 
-ENOUGH_TRIALS = 8  # below, an importance would be chance
+ENOUGH_TRIALS = 24  # below, the good ones are so few that an importance would be chance
 TARGET_QUANTILE = 0.25  # of trials that count as good, since studies are small
 
 
@@ -40,6 +40,7 @@ def _shares(
     if len(set(values)) == 1:
         return {}
     distributions = {name: _distribution([read(one) for one in records]) for name, read in parameters.items()}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of each study that it makes, also of this aid
     study = optuna.create_study(
         storage=optuna.storages.InMemoryStorage(), sampler=optuna.samplers.RandomSampler(seed=0)
     )

@@ -23,7 +23,7 @@ from analysis.pareto import front, front_document
 from analysis.plots import figures
 from analysis.report_html import escape, note, script_json
 from analysis.report_sections import Part
-from analysis.tables import effects_table, nf4_price_table, savings_table, uncertainty_table
+from analysis.tables import effects_table, importance_table, nf4_price_table, savings_table, uncertainty_table
 from analysis.wording import count_seeds, count_statuses, headline
 
 REPORT_FILE = "report.html"
@@ -86,6 +86,7 @@ def _answers(study: Study) -> list[Part]:
     made = {
         "sure": ("How sure", uncertainty_table(study)),
         "effects": ("What each choice does", effects_table(study)),
+        "importance": ("What matters", importance_table(study)),
         "nf4": ("NF4’s price", nf4_price_table(study)),
         "savings": ("Early stopping", savings_table(study)),
     }

@@ -12,6 +12,7 @@ from analysis.bootstrap import Interval
 from analysis.budgets import BUDGETS, best_within, memory_metric, quality_objective
 from analysis.effects import DIFFERENCES, Effect, effect, standard_effects
 from analysis.front_uncertainty import MemberUncertainty, front_uncertainty
+from analysis.importance import parameter_importance
 from analysis.load import Study
 from analysis.pareto import front
 from analysis.wording import DASH, configuration_name, format_duration, format_share, format_value
@@ -25,6 +26,14 @@ EFFECTS_CAPTION = (
     "evaluation documents too). An interval with 0 in it says that the study cannot tell; of accuracy, whose documents "
     "are not drawn anew, only whether the pairs agree can be said. Less is better, but for accuracy."
 )
+IMPORTANCE_CAPTION = (
+    "Shares that sum to 100 %, by PED-ANOVA: how differently a parameter is distributed among the best quarter of the "
+    "complete trials and among all of them. Which way it pulls is in the table of what each choice does."
+)
+PARAMETER_WORDS = {
+    "learning_rate": "Learning rate", "lora_alpha": "Alpha", "lora_dropout": "Dropout", "precision": "Precision",
+    "rank": "Rank", "target_modules": "Target modules",
+}  # fmt: skip
 METRIC_WORDS = {
     "perplexity": "perplexity", "test_perplexity": "test perplexity", "accuracy": "answer accuracy",
     "peak_memory_bytes": "peak memory", "seconds_per_epoch": "time per epoch",
@@ -122,6 +131,21 @@ def effects_table(study: Study) -> Table | None:
     return Table("effects", title, EFFECTS_CAPTION, EFFECTS_HEADINGS, rows, words=3)
 
 
+def importance_table(study: Study) -> Table | None:
+    """What of the things sampled matters, for each objective; None for few trials, or where nothing varies."""
+    found = parameter_importance(study.records, study.objectives)
+    names = sorted({name for shares in found.values() for name in shares}, key=PARAMETER_WORDS.__getitem__)
+    if len(names) < 2:  # of one there is nothing to compare
+        return None
+    labels = {one.metric: one.label for one in study.objectives}
+    rows = tuple(
+        (labels[metric], *(f"{100 * shares[name]:.0f} %" if name in shares else DASH for name in names))
+        for metric, shares in found.items()
+    )
+    headings = ("Objective", *(PARAMETER_WORDS[name] for name in names))
+    return Table("importance", "What sets the good trials apart", IMPORTANCE_CAPTION, headings, rows)
+
+
 def _effect_row(one: Effect) -> tuple[str, ...]:
     change = one.change
     assert change is not None  # it has pairs
@@ -203,5 +227,5 @@ def samples_table(study: Study, trials: Sequence[str] = ()) -> Table | None:
 
 TABLES: dict[str, Callable[[Study], Table | None]] = {
     "uncertainty": uncertainty_table, "budgets": budgets_table, "effects": effects_table,
-    "nf4_price": nf4_price_table, "savings": savings_table, "samples": samples_table,
+    "importance": importance_table, "nf4_price": nf4_price_table, "savings": savings_table, "samples": samples_table,
 }  # fmt: skip

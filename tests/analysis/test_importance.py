@@ -41,14 +41,14 @@ def test_what_matters_comes_first(record: MakeRecord, objectives: tuple[Objectiv
 
 
 def test_it_is_the_same_every_time(record: MakeRecord, objectives: tuple[Objective, ...]) -> None:
-    records = made_up(record, 20)
+    records = made_up(record, 40)
     assert parameter_importance(records, objectives) == parameter_importance(records, objectives)
 
 
 def test_alpha_counts_where_it_is_chosen_on_its_own(record: MakeRecord, objectives: tuple[Objective, ...]) -> None:
     records = [
         replace(one, config=replace(one.config, lora_alpha=float(16 + 16 * (index % 2))))
-        for index, one in enumerate(made_up(record, 20))
+        for index, one in enumerate(made_up(record, 40))
     ]
     assert "lora_alpha" in parameter_importance(records, objectives)["perplexity"]
 
@@ -56,12 +56,12 @@ def test_alpha_counts_where_it_is_chosen_on_its_own(record: MakeRecord, objectiv
 def test_too_little_says_nothing(record: MakeRecord, objectives: tuple[Objective, ...]) -> None:
     assert parameter_importance([], objectives) == {}
     assert parameter_importance(made_up(record, ENOUGH_TRIALS - 1), objectives) == {}
-    unfinished = [replace(one, status="stopped") for one in made_up(record, 20)]
+    unfinished = [replace(one, status="stopped") for one in made_up(record, 40)]
     assert parameter_importance(unfinished, objectives) == {}
     same = [record(index) for index in range(ENOUGH_TRIALS)]
     assert parameter_importance(same, objectives) == {}
 
 
 def test_an_objective_that_does_not_vary_is_left_out(record: MakeRecord, objectives: tuple[Objective, ...]) -> None:
-    records = [replace(one, measurements={**one.measurements, "peak_memory_bytes": 1e9}) for one in made_up(record, 20)]
+    records = [replace(one, measurements={**one.measurements, "peak_memory_bytes": 1e9}) for one in made_up(record, 40)]
     assert list(parameter_importance(records, objectives)) == ["perplexity"]
