@@ -25,11 +25,12 @@ def curve_points(study: Study) -> tuple[Row, ...]:
     Step 0, where it was not evaluated, is the untuned base model's: LoRA's update is zero there.
     """
     members = {record.trial_id for record in front(study.records, study.objectives)}
+    bases = {base["precision"]: base["perplexity"] for base in base_levels(study)}  # not all have their own
     rows: list[Row] = []
     for record in study.records:
         by_step = {point["step"]: point.get("perplexity") for point in record.curve}
         if by_step:
-            by_step.setdefault(0, record.measurements["base_perplexity"])
+            by_step.setdefault(0, bases.get(record.config.precision))
         finite = {step: value for step, value in by_step.items() if value is not None and math.isfinite(value)}
         same = {**configuration_row(record), "status": record.status, "on_front": record.trial_id in members}
         rows += [{"step": step, "perplexity": finite[step], **same} for step in sorted(finite)]

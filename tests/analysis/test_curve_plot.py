@@ -37,6 +37,9 @@ def test_a_curve_begins_at_the_base_model_where_step_0_was_not_evaluated(study: 
     assert [(point["step"], point["perplexity"]) for point in curve_points(_with(study, once))] == [(0, 22.94), (16, 8)]
     unknown = record(1, curve=_curve((16, 8.0)), measurements={"base_perplexity": None})
     assert [point["step"] for point in curve_points(_with(study, unknown))] == [16]
+    stopped = record(2, status="stopped", curve=_curve((4, 8.5)), measurements={"base_perplexity": None})
+    both = curve_points(_with(study, once, stopped))  # another of its precision knows the base model
+    assert [(one["step"], one["perplexity"]) for one in both if one["trial_id"] == "t002"] == [(0, 22.94), (4, 8.5)]
 
 
 def test_a_steps_last_write_wins_and_steps_are_sorted(study: Study, record: MakeRecord) -> None:
