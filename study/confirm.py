@@ -23,10 +23,9 @@ from study.objectives import Objective
 from study.output import say
 from study.records import TrialRecord
 from study.store import ResultsStore, concluded
-from study.study_directory import STUDY_FILE, study_file
+from study.study_directory import CONFIRM_FOLDERS, STUDY_FILE, is_confirmation, study_file
 from trainables.settings import GenerationSettings, RungSettings
 
-FOLDER, ALONE_FOLDER = "confirm", "confirm-alone"
 RESULT_FILE = "confirm.json"
 LONGEST_NAME = 90  # of a study, so that its name with `-confirm` is one
 
@@ -48,7 +47,7 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     if not concluded(directory):
         say(f"Not all trials have ended, so the front may still change. To end them first: {resume_command(directory)}")
     wanted = confirming(config, chosen, alone)
-    folder = directory / (ALONE_FOLDER if alone else FOLDER)
+    folder = directory / CONFIRM_FOLDERS[alone]
     if (folder / STUDY_FILE).is_file():
         _check_same(folder, wanted)
         code = finish(reopen(folder))
@@ -65,7 +64,7 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
 
 
 def _check_first(directory: Path) -> None:
-    if directory.name in (FOLDER, ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file():
+    if is_confirmation(directory):
         rule = "is a confirmation itself, and its seeds are trained already"
         remedy = f"Confirm the study, with other `confirm.seeds` in its file: {directory.parent}"
         raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])

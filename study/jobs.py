@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_SECONDS = 2.0
+_REFUSED = re.compile(r"status code 40[13]\b|\b40[13] (Client Error|Unauthorized|Forbidden)")
 ENTRYPOINT_WORDS = "Running entrypoint for job"  # Ray's own last line in a job's log before the command's first
 
 
@@ -179,7 +181,7 @@ def _in_our_words(address: str | None = None) -> Iterator[None]:
 
 def _words(error: Exception, address: str | None) -> str:
     text = " ".join(str(error).split())
-    if type(error).__name__ == "AuthenticationError" or "401" in text or "403" in text:
+    if type(error).__name__ == "AuthenticationError" or _REFUSED.search(text):
         return (
             "the cluster must know our token, and does not. Set RAY_AUTH_MODE=token, and the cluster's token as "
             "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."

@@ -39,6 +39,7 @@ from study.ray_session import ray_session, terminated_as_interrupt
 from study.recording import Recorder, Start
 from study.search import StudySearch
 from study.store import ResultsStore
+from study.study_directory import is_confirmation
 from study.tune_searcher import TuneSearcher
 from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
@@ -60,9 +61,11 @@ class StudyRun:
 
     @property
     def url(self) -> str | None:
-        """Its place in an object store, where its storage is one."""
-        storage = self.config.storage
-        return f"{storage}/{self.directory.name}" if isinstance(storage, str) else None
+        """Its place in an object store, where its storage is one; a confirmation's is in its study's."""
+        storage, name = self.config.storage, self.directory.name
+        if is_confirmation(self.directory):
+            name = f"{self.directory.parent.name}/{name}"
+        return f"{storage}/{name}" if isinstance(storage, str) else None
 
     def checkpoint(self, trial_id: str) -> str | None:
         """The folder, or URL, of a trial's newest checkpoint."""
@@ -229,11 +232,19 @@ def _saved_when_stopped(study: StudyRun, keeper: Any) -> Iterator[None]:
 
 
 def _save_states(study: StudyRun, keeper: Any) -> None:
-    try:
+    until = time.monotonic() + STATE_SECONDS
+    with _said_if_lost():
         hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
         for answer in [host.states.remote() for host in hosts]:
-            write_states(study.directory, ray.get(answer, timeout=STATE_SECONDS))
-    except (ray.exceptions.RayError, OSError) as error:  # `resume` then goes on from earlier checkpoints
+            with _said_if_lost():  # one dead host must not cost the others' states
+                write_states(study.directory, ray.get(answer, timeout=max(1.0, until - time.monotonic())))
+
+
+@contextmanager
+def _said_if_lost() -> Iterator[None]:
+    try:
+        yield
+    except (ray.exceptions.RayError, TimeoutError, OSError) as error:  # `resume` then uses earlier checkpoints
         logging.getLogger(__name__).warning("The states of the trials at work could not be kept: %s", error)
 
 

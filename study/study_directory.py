@@ -17,6 +17,7 @@ from study.store import RESULTS_FILE
 from trainables.user_cache import cache_root
 
 STUDY_FILE = "study.yaml"
+CONFIRM_FOLDERS = ("confirm", "confirm-alone")  # trained together, and each alone
 TIME_FORM = "%Y%m%d-%H%M%S"
 
 
@@ -99,3 +100,8 @@ def _first_free(wanted: Path) -> Path:
 def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -> ConfigError:
     value = Absent.UNSHOWN if not where else str(directory)
     return ConfigError([ConfigFault(where or str(directory), "", value, rule, remedy)])
+
+
+def is_confirmation(directory: Path) -> bool:
+    """Whether a study's directory is that of another's confirmation, which lies in it."""
+    return directory.name in CONFIRM_FOLDERS and (directory.parent / STUDY_FILE).is_file()

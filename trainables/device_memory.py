@@ -90,6 +90,7 @@ def parked(members: Sequence[TrainingMember]) -> Iterator[None]:
 class _Parked:
     def __init__(self, member: TrainingMember) -> None:
         weights, moments = _tensors(member)
+        self._member = member
         self._kept = [*weights, *moments] if member.step else weights
         self._zeros = [] if member.step else moments  # a fresh member's moments are not worth carrying
         self._shapes = [tensor.shape for tensor in self._zeros]
@@ -99,6 +100,7 @@ class _Parked:
             self._file = _saved([tensor.data for tensor in self._kept])
         else:
             self._moved = [tensor.data.to("cpu") for tensor in self._kept]
+        member.away = True
         for tensor in (*self._kept, *self._zeros):
             tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
 
@@ -112,6 +114,7 @@ class _Parked:
             tensor.data = data
         for tensor, shape in zip(self._zeros, self._shapes, strict=True):
             tensor.data = torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
+        self._member.away = False
 
 
 def _saved(tensors: list[torch.Tensor]) -> Path:

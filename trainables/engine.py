@@ -27,6 +27,7 @@ from trainables.packed_training import Plan, TrainingMember, accumulate_gradient
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
 from trainables.quality import QualityBench
 from trainables.residents import Resident
+from trainables.resources import NotFiniteError
 from trainables.settings import TrialSettings
 from trainables.warm_up import warm_up
 
@@ -58,14 +59,14 @@ class Engine:
         self.dataset = dataset
         self.residents: dict[str, Resident] = {}
         self._handover = AdapterHandover(keep_adapter, base.info.path, settings.base_model.revision)
-        self._between = between
+        self._host_between = between
         self._note_alone = note_alone
         self._model = PackedModel(base.model)
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset)
         padding_bytes = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
         self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
-        self._quality = QualityBench(self._bench, self._model, self._budget, between)
+        self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
         self._footprints = FootprintBook(self._bench, self._model, self._budget, self.new_member)
         self._last_step_seconds = 0.0
         self._clock = HostClock()
@@ -141,6 +142,11 @@ class Engine:
                 return True
         return self._train()
 
+    def _between(self) -> None:
+        """Lets the host do what waits, unless residents are off the device: a checkpoint would have nothing in it."""
+        if not any(resident.member.away for resident in self.residents.values()):
+            self._host_between()
+
     def _can_go_on(self, resident: Resident) -> bool:
         """Whether it need not wait for an adapter on its way to the study: they go one by one, this one or another."""
         if resident.stage != "finishing":
@@ -207,7 +213,11 @@ class Engine:
             here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
             more = [one.config for one in here if one.phase == "measuring" and not one.suspect]
             members = [one.member for one in here]
-            self._footprints.measure(resident.config, members, () if resident.suspect else more)
+            try:
+                self._footprints.measure(resident.config, members, () if resident.suspect else more)
+            except NotFiniteError as error:
+                resident.end(ended_outcome(self._bench, resident, "diverged", str(error)))
+                return
         resident.peak_memory_bytes = self._footprints.known(resident.config).peak_memory_bytes
         resident.phase = resident.next_phase()
 

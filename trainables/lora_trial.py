@@ -87,6 +87,8 @@ class LoraTrial(tune.Trainable):
                 if reason:
                     return self._ending(Outcome("failed", reason, str(error)))
                 continue
+            except TimeoutError:  # the host lives, and is long at one unit of work: it is asked again
+                continue
             if news.outcome:
                 return self._ending(news.outcome)
             result = self._news_for_tune(news, told_at)
@@ -160,9 +162,10 @@ class LoraTrial(tune.Trainable):
             self._told_step = fresh[-1].step
             so_far = fresh[-1].so_far and json.dumps(asdict(fresh[-1].so_far))
             result |= {**asdict(fresh[-1]), "so_far": so_far}
-        if due:
-            self._fetch_state()
+        if due and self._fetch_state():
             result["should_checkpoint"] = True
+        elif not fresh:
+            return None
         return result
 
     def _checkpoint_due(self, leaving: bool) -> bool:
@@ -176,13 +179,19 @@ class LoraTrial(tune.Trainable):
             return news.step > self._state_step
         return news.step - max(told_at, self._state_step) >= REPORT_STEPS
 
-    def _fetch_state(self) -> None:
+    def _fetch_state(self) -> bool:
+        """Fetches the trial's state; False where its host is too busy, or has died, as the next step will find."""
         started = time.monotonic()
         question = self._host.state.remote(self._trial_id, self._incarnation)
-        self._state = ray.get(question, timeout=ANSWER_SECONDS)
-        self._state_step = self._step
-        self._state_time = time.monotonic()
-        self._state_seconds = self._state_time - started
+        try:
+            self._state = ray.get(question, timeout=ANSWER_SECONDS)
+            self._state_step = self._step
+            return True
+        except (ray.exceptions.RayActorError, NotResidentError, TimeoutError):
+            return False
+        finally:
+            self._state_time = time.monotonic()
+            self._state_seconds = self._state_time - started
 
     def _ending(self, outcome: Outcome) -> dict[str, Any]:
         self._leave()

@@ -56,12 +56,17 @@ def footprint_key(config: TrialConfig) -> FootprintKey:
     return FootprintKey(config.rank, tuple(sorted(config.target_modules)), config.lora_dropout > 0)
 
 
+class NotFiniteError(Exception):
+    """The base model's loss is not finite, so that nothing can be trained on it in this precision."""
+
+
 def measure_footprint(
     model: PackedModel, member: TrainingMember, rows: Sequence[Row], prompt: Sequence[int], new_tokens: int
 ) -> Footprint:
     """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
 
-    The member's plan is `footprint_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone.
+    The member's plan is `footprint_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
+    NotFiniteError where the loss is not finite.
     """
     _warm_up(model, member, rows)
     seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
@@ -95,7 +100,8 @@ def footprint_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2)
 def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
     """One step over every typical micro-batch, since a card's kernels are compiled by shape."""
     losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(len(member.plan[0]))]
-    apply_gradients(member, rows, sum(losses))
+    if apply_gradients(member, rows, sum(losses)).diverged:
+        raise NotFiniteError(f"the loss was {sum(losses)} before the first step, alone")
 
 
 def _timed_micro_steps(

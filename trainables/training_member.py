@@ -34,6 +34,7 @@ class TrainingMember:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
+        self.away = False  # its tensors are parked off the device
         self.step = 0  # optimizer steps done
         self.train_tokens = 0
 

@@ -128,6 +128,8 @@ class AuthenticationError(Exception):
     ("error", "words"),
     [
         (AuthenticationError("Unauthenticated"), "know our token.*RAY_AUTH_MODE=token"),
+        (RuntimeError("Request failed with status code 401: no"), "know our token.*RAY_AUTH_MODE=token"),
+        (RuntimeError("Request failed with status code 404: Job x-20260401-120000 does not exist."), "one of the"),
         (ConnectionError("Failed to connect to Ray at address: http://x."), "must answer.*ray dashboard cluster.yaml"),
         (
             RuntimeError("Request failed with status code 404: Job y does not exist."),

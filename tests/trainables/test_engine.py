@@ -18,6 +18,7 @@ from safetensors.torch import load
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.small_models import tiny_llama
+from trainables import engine as engine_module
 from trainables import footprints, packed_training
 from trainables.base_model import BaseModel
 from trainables.dataset import PreparedDataset, Row, Split
@@ -343,6 +344,50 @@ def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():
     assert engine.residents["d"].phase == "training"
     after = engine.residents["a"].member.adapter.named_tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_nothing_is_asked_of_a_host_while_others_are_off_the_device(monkeypatch):
+    """A checkpoint taken then would have nothing in it; it is taken between two units, and is whole."""
+    empty = []
+
+    def between():
+        sizes = [next(iter(one.member.adapter.parameters())).numel() for one in engine.residents.values()]
+        empty.append(0 in sizes)
+
+    engine = make_engine(between=between)
+    join(engine, {"large": config(), "other": config(8, "all_linear")})
+    while min(one.member.step for one in engine.residents.values()) < 2:
+        engine.work()
+        for one in engine.residents.values():
+            one.awaiting_since = None
+    real, alone = engine_module.accumulate_gradients, []
+
+    def accumulate(model, members, *rest):
+        others = [one.member for one in engine.residents.values() if one.member not in members]
+        if engine.residents["large"].member in members:
+            if len(members) > 1 or any(next(iter(one.adapter.parameters())).numel() for one in others):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            alone.append(others[0].away)
+        return real(model, members, *rest)
+
+    monkeypatch.setattr(engine_module, "accumulate_gradients", accumulate)
+    before = engine.residents["large"].member.step
+    engine.work()
+    assert engine.residents["large"].member.step == before + 1
+    assert alone == [True]  # it did its step with the other away
+    assert not any(one.member.away for one in engine.residents.values())
+    assert len(empty) > 2
+    assert not any(empty)
+
+
+def test_a_base_model_whose_loss_is_not_finite_diverges():
+    engine = make_engine()
+    with torch.no_grad():
+        engine.base.model.model.norm.weight.fill_(float("inf"))
+    join(engine, {"a": config()})
+    outcome = run(engine)["a"]
+    assert outcome.status == "diverged"
+    assert "the loss was nan before the first step, alone" in outcome.reason
 
 
 def test_a_stale_incarnation_is_refused_and_an_old_goodbye_changes_nothing():

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
 from tests.lora_cases import lora_config
+from trainables import lora_trial
 from trainables.lora_trial import LoraTrial
+from trainables.protocol import News
 
 
 def test_a_trial_is_named_by_its_precision_and_before_it_has_one_by_its_class() -> None:
@@ -12,3 +20,45 @@ def test_a_trial_is_named_by_its_precision_and_before_it_has_one_by_its_class() 
     assert repr(trial) == "LoraTrial"
     trial._config = lora_config(precision="nf4")
     assert repr(trial) == "LoraTrial(nf4)"
+
+
+@pytest.fixture
+def trial(monkeypatch: pytest.MonkeyPatch) -> LoraTrial:
+    """A trial at work on a host, of which it has no state yet; `ray.get` raises what the host answers, or gives it."""
+    found = LoraTrial.__new__(LoraTrial)
+    found._trial_id, found._incarnation, found._seen, found._told_step = "t0", 0, 0, -1
+    found._state, found._state_step, found._step, found._state_time, found._state_seconds = None, 0, 0, 0.0, 0.0
+    found._deaths, found._suspect = 0, False
+
+    def get(answer: Any, timeout: float) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(lora_trial.ray, "get", get)
+    return found
+
+
+def asked(answers: list[Any]) -> Any:
+    return SimpleNamespace(remote=lambda *question: answers.pop(0))
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError("busy"), ray.exceptions.RayActorError()])
+def test_a_host_that_gives_no_state_now_costs_a_checkpoint_and_nothing_else(
+    trial: LoraTrial, trouble: Exception
+) -> None:
+    news = News((), None, 50)
+    states: list[Any] = [trouble, b"state"]
+    trial._host = SimpleNamespace(advance=asked([News((), None, 100)]), state=asked(states))
+    assert trial._news_for_tune(news, 0) is None
+    trial._state_time = 0.0  # the pause until the next try is over
+    result = trial.step()
+    assert (result["step"], result["should_checkpoint"]) == (100, True)
+    assert trial._state == b"state"
+
+
+def test_a_host_long_at_work_is_asked_again(trial: LoraTrial) -> None:
+    """A join waits for the unit of work under way; that it took too long is not the host's death."""
+    trial._host = SimpleNamespace(advance=asked([TimeoutError("busy"), News((), None, 50)]), state=asked([b"state"]))
+    assert trial.step()["step"] == 50
+    assert (trial._deaths, trial._suspect) == (0, False)
