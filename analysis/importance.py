@@ -40,10 +40,12 @@ def _shares(
     if len(set(values)) == 1:
         return {}
     distributions = {name: _distribution([read(one) for one in records]) for name, read in parameters.items()}
+    said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of each study that it makes, also of this aid
     study = optuna.create_study(
         storage=optuna.storages.InMemoryStorage(), sampler=optuna.samplers.RandomSampler(seed=0)
     )
+    optuna.logging.set_verbosity(said)
     for record, value in zip(records, values, strict=True):
         params = {name: read(record) for name, read in parameters.items()}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from analysis.bootstrap import Interval
 from analysis.budgets import BUDGETS, best_within, memory_metric, quality_objective
 from analysis.effects import DIFFERENCES, Effect, effect, standard_effects
+from analysis.figure_parts import CONFIGURATION
 from analysis.front_uncertainty import MemberUncertainty, front_uncertainty
 from analysis.importance import parameter_importance
 from analysis.load import Study
@@ -30,10 +31,6 @@ IMPORTANCE_CAPTION = (
     "Shares that sum to 100 %, by PED-ANOVA: how differently a parameter is distributed among the best quarter of the "
     "complete trials and among all of them. Which way it pulls is in the table of what each choice does."
 )
-PARAMETER_WORDS = {
-    "learning_rate": "Learning rate", "lora_alpha": "Alpha", "lora_dropout": "Dropout", "precision": "Precision",
-    "rank": "Rank", "target_modules": "Target modules",
-}  # fmt: skip
 METRIC_WORDS = {
     "perplexity": "perplexity", "test_perplexity": "test perplexity", "accuracy": "answer accuracy",
     "peak_memory_bytes": "peak memory", "seconds_per_epoch": "time per epoch",
@@ -134,7 +131,7 @@ def effects_table(study: Study) -> Table | None:
 def importance_table(study: Study) -> Table | None:
     """What of the things sampled matters, for each objective; None for few trials, or where nothing varies."""
     found = parameter_importance(study.records, study.objectives)
-    names = sorted({name for shares in found.values() for name in shares}, key=PARAMETER_WORDS.__getitem__)
+    names = [name for name, _ in CONFIGURATION if any(name in shares for shares in found.values())]
     if len(names) < 2:  # of one there is nothing to compare
         return None
     labels = {one.metric: one.label for one in study.objectives}
@@ -142,7 +139,7 @@ def importance_table(study: Study) -> Table | None:
         (labels[metric], *(f"{100 * shares[name]:.0f} %" if name in shares else DASH for name in names))
         for metric, shares in found.items()
     )
-    headings = ("Objective", *(PARAMETER_WORDS[name] for name in names))
+    headings = ("Objective", *(heading for name, heading in CONFIGURATION if name in names))
     return Table("importance", "What sets the good trials apart", IMPORTANCE_CAPTION, headings, rows)
 
 

@@ -23,7 +23,7 @@ from study.objectives import Objective
 from study.output import say
 from study.records import TrialRecord
 from study.store import ResultsStore, concluded
-from study.study_directory import CONFIRM_FOLDERS, STUDY_FILE, is_confirmation, study_file
+from study.study_directory import CONFIRM_ALONE_FOLDER, CONFIRM_FOLDER, STUDY_FILE, is_confirmation, study_file
 from trainables.settings import GenerationSettings, RungSettings
 
 RESULT_FILE = "confirm.json"
@@ -38,7 +38,7 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     confirmed, the directory is a confirmation itself, or the folder holds other configurations.
     """
     config = load_study(study_file(directory))
-    _check_first(directory)
+    _refuse_confirmation(directory)
     chosen = near_front(ResultsStore(directory).records(), config.objectives)
     if not chosen:
         remedy = f"Let it run on: python -m study resume {directory}"
@@ -47,7 +47,7 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     if not concluded(directory):
         say(f"Not all trials have ended, so the front may still change. To end them first: {resume_command(directory)}")
     wanted = confirming(config, chosen, alone)
-    folder = directory / CONFIRM_FOLDERS[alone]
+    folder = directory / (CONFIRM_ALONE_FOLDER if alone else CONFIRM_FOLDER)
     if (folder / STUDY_FILE).is_file():
         _check_same(folder, wanted)
         code = finish(reopen(folder))
@@ -63,7 +63,7 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     return code
 
 
-def _check_first(directory: Path) -> None:
+def _refuse_confirmation(directory: Path) -> None:
     if is_confirmation(directory):
         rule = "is a confirmation itself, and its seeds are trained already"
         remedy = f"Confirm the study, with other `confirm.seeds` in its file: {directory.parent}"

@@ -4,14 +4,13 @@ import, no ray)"""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from analysis.wording import DASH, format_number, format_value
 from search_spaces.parameters import Range
-from search_spaces.trial_config import TrialConfig
 from study.config import StudyConfig
-from study.ending import aligned
+from study.ending import aligned, told_apart
 from study.forecast import plan_words
 from study.lifecycle import open_search
 from study.objectives import Objective
@@ -25,7 +24,6 @@ from trainables.model_location import name_and_place
 from trainables.optimization import evaluation_steps
 
 LISTED_CONFIGURATIONS = 24
-UNNAMED = {"lora_dropout": "dropout", "seed": "seed"}  # what a short name leaves out, told where it varies
 SPLIT_FACTS = {
     "rows": "rows", "dropped": "dropped", "truncated": "truncated", "overlap": "in other splits", "tokens": "tokens",
     "target_tokens": "targets", "median_length": "median length", "max_length": "longest",
@@ -147,15 +145,10 @@ def _configurations(config: StudyConfig) -> str:
     if config.search.algorithm != "grid":
         return ""
     every = config.space.grid(config.seeds)
-    varied = [name for name in UNNAMED if len({getattr(one, name) for one in every}) > 1]
-    lines = [f"  {_in_short(one, varied)}" for one in every[:LISTED_CONFIGURATIONS]]
+    lines = [f"  {name}" for name in told_apart(list(map(short_name, every)), every)[:LISTED_CONFIGURATIONS]]
     more = len(every) - len(lines)
-    order = "" if config.early_stopping.algorithm == "none" else ", which runs in a drawn order"
+    order = "" if config.early_stopping.algorithm == "none" else ", which runs shuffled"
     return "\n".join([f"The grid{order}:", *lines, *([f"  and {more} more"] if more else [])])
-
-
-def _in_short(config: TrialConfig, varied: Sequence[str]) -> str:
-    return " ".join([short_name(config), *(f"{UNNAMED[name]} {getattr(config, name):g}" for name in varied)])
 
 
 def _middles(config: StudyConfig) -> Mapping[str, str]:

@@ -9,15 +9,16 @@ from pathlib import Path
 from analysis.load import Study
 from analysis.pareto import best, front
 from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten
+from search_spaces.trial_config import TrialConfig
 from study.records import TrialRecord
 
 SHOWN_UNFORTUNATE = 20
 REASON_CHARACTERS = 160
 UNFORTUNATE = ("infeasible", "diverged", "failed")
-_EXTRAS: tuple[Callable[[TrialRecord], str], ...] = (
-    lambda record: f"alpha {record.config.lora_alpha:g}",
-    lambda record: f"dropout {record.config.lora_dropout:g}",
-    lambda record: f"seed {record.config.seed}",
+_EXTRAS: tuple[Callable[[TrialConfig], str], ...] = (
+    lambda config: f"alpha {config.lora_alpha:g}",
+    lambda config: f"dropout {config.lora_dropout:g}",
+    lambda config: f"seed {config.seed}",
 )
 
 
@@ -53,16 +54,22 @@ def front_rows(study: Study) -> tuple[list[str], list[list[str]]]:
 
 def configuration_names(records: Sequence[TrialRecord]) -> Mapping[str, str]:
     """Each trial's configuration in short, by trial id; with alpha, dropout or seed where only that tells two apart."""
-    names = {record.trial_id: configuration_name(record) for record in records}
+    names = told_apart([configuration_name(record) for record in records], [record.config for record in records])
+    return {record.trial_id: name for record, name in zip(records, names, strict=True)}
+
+
+def told_apart(names: Sequence[str], configs: Sequence[TrialConfig]) -> list[str]:
+    """The names of these configurations, with alpha, dropout or seed where only that tells two apart."""
+    told = list(names)
     for extra in _EXTRAS:
         alike: dict[str, set[str]] = {}
-        for record in records:
-            alike.setdefault(names[record.trial_id], set()).add(extra(record))
-        differ = {name for name, values in alike.items() if len(values) > 1}
-        for record in records:
-            if names[record.trial_id] in differ:
-                names[record.trial_id] += f", {extra(record)}"
-    return names
+        for name, config in zip(told, configs, strict=True):
+            alike.setdefault(name, set()).add(extra(config))
+        told = [
+            f"{name}, {extra(config)}" if len(alike[name]) > 1 else name
+            for name, config in zip(told, configs, strict=True)
+        ]
+    return told
 
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:

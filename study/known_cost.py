@@ -20,6 +20,7 @@ from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
 from study.gaussian_process import GaussianProcess, evenly_spread, normal_cdf
 from study.objectives import Objective
+from study.optuna_trials import config_of
 from study.search_candidates import candidates, features
 
 Floats = NDArray[np.float64]
@@ -77,8 +78,8 @@ def observed(history: Sequence[FrozenTrial], known: KnownCost) -> Observed:
     for trial in history:
         quality = _quality(trial, known.quality, worst)
         if quality is not None and math.isfinite(quality):
-            found.append((_config(trial), quality, trial.state == TrialState.COMPLETE))
-    running = tuple(_config(trial) for trial in history if trial.state == TrialState.RUNNING)
+            found.append((config_of(trial), quality, trial.state == TrialState.COMPLETE))
+    running = tuple(config_of(trial) for trial in history if trial.state == TrialState.RUNNING)
     configs, values, complete = zip(*found, strict=True) if found else ((), (), ())
     return Observed(configs, values, complete, running)
 
@@ -199,7 +200,7 @@ def measured_first(history: Sequence[FrozenTrial], known: KnownCost) -> MemoryOf
     for trial in history:
         values = trial.values if trial.state == TrialState.COMPLETE else trial.user_attrs.get("values_so_far")
         if values:
-            config, value = _config(trial), float(values[known.cost])
+            config, value = config_of(trial), float(values[known.cost])
             measured[_footprint(config)] = value
             errors.setdefault(config.precision, []).append(value - known.memory_of(config))
     shift = {precision: float(np.median(found)) for precision, found in errors.items()}
@@ -220,13 +221,9 @@ def _memory_bound(history: Sequence[FrozenTrial], known: KnownCost, memory_of: M
     bound: dict[str, float] = {}
     for trial in history:
         if trial.user_attrs.get("status") == "infeasible":
-            config = _config(trial)
+            config = config_of(trial)
             bound[config.precision] = min(bound.get(config.precision, math.inf), memory_of(config))
     return lambda precision: min(known.limit, bound.get(precision, math.inf))
-
-
-def _config(trial: FrozenTrial) -> TrialConfig:
-    return TrialConfig.from_dict(trial.user_attrs["config"])
 
 
 def _best(seen: Observed) -> list[TrialConfig]:

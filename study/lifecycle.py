@@ -185,5 +185,5 @@ def open_search(config: StudyConfig, database: Path) -> StudySearch:
         memory_of=KnownMemory(config) if settings.algorithm == "gp" else None,
         memory_limit=config.trial.hardware.memory_limit_bytes,
         # Those who come first are judged by few: if all of them have the least learning rate, too many go on.
-        mixed=config.early_stopping.algorithm != "none",
+        shuffled=config.early_stopping.algorithm != "none",
     )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from ray import tune
 from search_spaces.trial_config import TrialConfig
 from study.admission import Admission, refuse_what_never_fits
 from study.charts import StudyCharts
-from study.checkpoints import TUNE_FOLDER, latest_checkpoint, write_states
+from study.checkpoints import TUNE_FOLDER, latest_checkpoint
 from study.cluster import check_shared, cluster_nodes, cluster_resources
 from study.config import StudyConfig
 from study.cost import counted
@@ -27,6 +25,7 @@ from study.files import write_whole
 from study.forecast import Forecast, forecast_on
 from study.hosts_ahead import prepare_hosts
 from study.keeping import Keeping
+from study.kept_states import saved_when_stopped
 from study.live_file import LiveFile
 from study.loggers import tune_loggers
 from study.object_store import stored_checkpoint
@@ -45,7 +44,6 @@ from trainables.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.lora_trial import LoraTrial
 
 MAX_TRIAL_RESTARTS = 3
-STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
 HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 
 
@@ -91,7 +89,7 @@ def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[
         live = LiveFile(study.directory, progress)
         shown = LiveTable(progress, lambda: live.tell(_statuses(keeper)), show)
         charts = StudyCharts(study.directory.name, study.store.records(), config.objectives)
-        with held, live, _saved_when_stopped(study, keeper), shown as table:
+        with held, live, saved_when_stopped(study.directory, keeper), shown as table:
             keeping = Keeping(study.store, table, forecast, charts.note)
             _refuse(study, keeping)
             for number, phase in enumerate(phases):
@@ -219,33 +217,6 @@ def _start_keeper(study: StudyRun, most_on_a_device: int) -> Any:
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
     keeper = ray.remote(HostKeeper).options(**options, scheduling_strategy=strategy)
     return keeper.remote(trial, str(study.directory), keep_adapters, threads)
-
-
-@contextmanager
-def _saved_when_stopped(study: StudyRun, keeper: Any) -> Iterator[None]:
-    """Where the study is asked to stop, keeps the state of every trial at work, for `resume` to go on from there."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _save_states(study, keeper)
-        raise
-
-
-def _save_states(study: StudyRun, keeper: Any) -> None:
-    until = time.monotonic() + STATE_SECONDS
-    with _said_if_lost():
-        hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
-        for answer in [host.states.remote() for host in hosts]:
-            with _said_if_lost():  # one dead host must not cost the others' states
-                write_states(study.directory, ray.get(answer, timeout=max(1.0, until - time.monotonic())))
-
-
-@contextmanager
-def _said_if_lost() -> Iterator[None]:
-    try:
-        yield
-    except (ray.exceptions.RayError, TimeoutError, OSError) as error:  # `resume` then uses earlier checkpoints
-        logging.getLogger(__name__).warning("The states of the trials at work could not be kept: %s", error)
 
 
 def _statuses(keeper: Any) -> Mapping[str, Any]:

@@ -16,12 +16,11 @@ from search_spaces.trial_config import TrialConfig
 from study.config_search import SearchAlgorithm
 from study.known_cost import MemoryOf, known_cost_of
 from study.objectives import Objective, objective_values
+from study.optuna_trials import STATES, config_of, ending_attributes, known_before
 from study.records import STATUSES, TrialRecord
 from study.sampling import Sampling, fixed_trial
 from study.search_database import SearchDatabase
 from study.search_plan import PlannedTrial, planned_trials
-
-STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # of Optuna; all others fail
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Earlier:
 class StudySearch:
     """A search over one Optuna study: asks for configurations of one precision at a time, and is told how they ended.
 
-    A grid asks for its configurations, in their order or mixed, once for each of `seeds`; the other algorithms deal
+    A grid asks for its configurations, in their order or shuffled, once for each of `seeds`; the other algorithms deal
     `trials` out evenly over the precisions and use the first seed. Trials are named `t000`, `t001`, … in the order of
     the grid, or precision after precision: the names depend neither on the order in which precisions run nor on how
     many trials run side by side. A trial is in the database, whole, from the moment it is asked for: one that was not
@@ -65,15 +64,15 @@ class StudySearch:
         try_first: Sequence[TrialConfig] = (),
         memory_of: MemoryOf | None = None,
         memory_limit: float | None = None,
-        mixed: bool = False,
+        shuffled: bool = False,
     ) -> None:
         """`try_first` are the first configurations of their precisions, and count among the trials of a search.
 
         In place of one that an earlier study knows, another is tried.
 
         `memory_of` predicts a configuration's peak memory in bytes, for an algorithm that makes use of it; what comes
-        to `memory_limit` is not proposed by it while anything else is left. A grid that is `mixed` is not asked for in
-        its own order but in one drawn by `seed`: the first trials then stand for all.
+        to `memory_limit` is not proposed by it while anything else is left. A grid that is `shuffled` is not asked for
+        in its own order but in one drawn by `seed`: the first trials then stand for all.
         """
         if algorithm != "grid" and trials is None:
             raise ValueError(f"trials must say how many configurations {algorithm} tries; it is None")
@@ -81,7 +80,7 @@ class StudySearch:
         directions = tuple(objective.direction for objective in objectives)
         known = known_cost_of(objectives, memory_of, memory_limit) if memory_of else None
         self._sampling = Sampling(space, algorithm, trials or 0, seed, seeds[0], directions, known)
-        self._planned = planned_trials(self._sampling, seeds, try_first, mixed)
+        self._planned = planned_trials(self._sampling, seeds, try_first, shuffled)
         self._unrecorded: set[str] = set()
         self._configs: dict[int, TrialConfig] = {}  # by Optuna's number: read once, since every proposal looks at all
         metrics = [objective.metric for objective in objectives]
@@ -102,7 +101,7 @@ class StudySearch:
         Fewer than were planned where earlier studies know so much of a space that not so many are left to try.
         """
         planned, history = self._planned[precision], self._database.trials()
-        known = _known_before(history)
+        known = known_before(history)
         open_ = [one.trial_id for one in planned if one.config is None or one.config in known]
         every = self._sampling.every(precision) if open_ else None
         if every is None:
@@ -156,7 +155,7 @@ class StudySearch:
             metrics = ", ".join(objective.metric for objective in self._objectives)
             state, reason = TrialState.FAIL, reason or f"not every objective ({metrics}) has a finite value"
         told = values if state == TrialState.COMPLETE else None
-        self._database.finish(trial, state, told, _ending(status, reason, train_steps, values))
+        self._database.finish(trial, state, told, ending_attributes(status, reason, train_steps, values))
 
     def unfinished(self) -> list[Proposal]:
         """What was asked for and has not ended, in the order of the trials' names: it goes first after a kill."""
@@ -208,7 +207,7 @@ class StudySearch:
             distributions=parameters.distributions,
             user_attrs={
                 **attributes,
-                **_ending(record.status, record.reason, record.measurements["train_steps"], values),
+                **ending_attributes(record.status, record.reason, record.measurements["train_steps"], values),
             },
         )
 
@@ -218,7 +217,7 @@ class StudySearch:
     def _draw(
         self, precision: str, planned: PlannedTrial, history: Sequence[FrozenTrial]
     ) -> tuple[FrozenTrial, TrialConfig] | None:
-        if planned.config is not None and planned.config not in _known_before(history):
+        if planned.config is not None and planned.config not in known_before(history):
             return fixed_trial(self._sampling.space, planned.config), planned.config
         taken = self._taken(history).union(one.config for one in self._planned[precision] if one.config)
         return self._sampling.propose(precision, planned.number, history, taken)
@@ -227,7 +226,7 @@ class StudySearch:
         """What was asked for, or is known from earlier studies."""
         for trial in history:
             if trial.number not in self._configs and "config" in trial.user_attrs:
-                self._configs[trial.number] = _config(trial)
+                self._configs[trial.number] = config_of(trial)
         return frozenset(self._configs.values())
 
     def _add(self, trial: FrozenTrial, trial_id: str, config: TrialConfig) -> None:
@@ -244,22 +243,5 @@ class StudySearch:
         raise ValueError(f"trial_id must be one that was asked for; it is {trial_id!r}")
 
 
-def _ending(status: str, reason: str | None, train_steps: int | None, values: Sequence[float] | None) -> dict[str, Any]:
-    """How a trial ended, as attributes; a stopped one's values with the steps that they were reached in."""
-    attributes: dict[str, Any] = {"status": status, "reason": reason}
-    if status == "stopped":
-        attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
-    return attributes
-
-
-def _known_before(history: Sequence[FrozenTrial]) -> set[TrialConfig]:
-    """What earlier studies know."""
-    return {_config(trial) for trial in history if "earlier" in trial.user_attrs}
-
-
 def _proposal(trial: FrozenTrial) -> Proposal:
-    return Proposal(trial.user_attrs["trial_id"], _config(trial))
-
-
-def _config(trial: FrozenTrial) -> TrialConfig:
-    return TrialConfig.from_dict(trial.user_attrs["config"])
+    return Proposal(trial.user_attrs["trial_id"], config_of(trial))

@@ -20,13 +20,13 @@ class PlannedTrial:
 
 
 def planned_trials(
-    sampling: Sampling, seeds: Sequence[int], try_first: Sequence[TrialConfig], mixed: bool = False
+    sampling: Sampling, seeds: Sequence[int], try_first: Sequence[TrialConfig], shuffled: bool = False
 ) -> dict[str, list[PlannedTrial]]:
     """The trials of each precision, in the order they are asked for; named in the order of the grid, or precision
     after precision.
 
-    A search's trials are dealt out evenly over the precisions, and begin with what is to be tried first. With `mixed` a
-    grid's are asked for in an order that is drawn, by the search's seed.
+    A search's trials are dealt out evenly over the precisions, and begin with what is to be tried first. With
+    `shuffled` a grid's are asked for in an order that the search's seed draws.
     """
     grid = sampling.algorithm == "grid"
     trials: list[tuple[str, TrialConfig | None]]
@@ -35,7 +35,7 @@ def planned_trials(
     planned: dict[str, list[PlannedTrial]] = {precision: [] for precision in sampling.space.precisions()}
     for number, (precision, config) in enumerate(trials):
         planned[precision].append(PlannedTrial(number, f"t{number:0{digits}}", config))
-    if grid and mixed:
+    if grid and shuffled:
         for precision, own in planned.items():
             random.Random(f"{sampling.seed}:{precision}").shuffle(own)
     return planned

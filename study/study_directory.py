@@ -17,7 +17,7 @@ from study.store import RESULTS_FILE
 from trainables.user_cache import cache_root
 
 STUDY_FILE = "study.yaml"
-CONFIRM_FOLDERS = ("confirm", "confirm-alone")  # trained together, and each alone
+CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"
 TIME_FORM = "%Y%m%d-%H%M%S"
 
 
@@ -104,4 +104,4 @@ def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -
 
 def is_confirmation(directory: Path) -> bool:
     """Whether a study's directory is that of another's confirmation, which lies in it."""
-    return directory.name in CONFIRM_FOLDERS and (directory.parent / STUDY_FILE).is_file()
+    return directory.name in (CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file()

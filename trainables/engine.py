@@ -158,9 +158,7 @@ class Engine:
         suspect = chosen[0] if chosen[0].suspect else None
         if suspect:
             self._note_alone(suspect.trial_id, True)
-        others = [
-            r for r in self.residents.values() if r not in chosen
-        ]  # who has ended keeps its memory until it leaves
+        others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they keep their memory
         stage, began = chosen[0].stage, time.monotonic()
         attempt(unit, chosen, others, self._bench, self._budget)
         self._clock.note(stage, began, time.monotonic())

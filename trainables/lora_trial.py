@@ -88,6 +88,8 @@ class LoraTrial(tune.Trainable):
                     return self._ending(Outcome("failed", reason, str(error)))
                 continue
             except TimeoutError:  # the host lives, and is long at one unit of work: it is asked again
+                if self._incarnation < 0:
+                    self._host = None  # or the keeper would take it for one that was seen to die, and end it
                 continue
             if news.outcome:
                 return self._ending(news.outcome)

@@ -85,8 +85,8 @@ def test_what_matters_has_a_column_for_each_thing_sampled(study: Study, record: 
     many = replace(study, records=tuple(map(made, range(36))))
     table = importance_table(many)
     assert table is not None
-    assert table.headings == ("Objective", "Learning rate", "Rank")
-    assert table.rows == (("Perplexity", "100 %", "0 %"), ("Peak memory", "0 %", "100 %"))
+    assert table.headings == ("Objective", "Rank", "Learning rate")
+    assert table.rows == (("Perplexity", "0 %", "100 %"), ("Peak memory", "100 %", "0 %"))
     assert importance_table(replace(many, records=many.records[:20])) is None
 
 

@@ -14,10 +14,11 @@ import pytest
 
 from search_spaces.trial_config import TrialConfig
 from study import lifecycle
-from study.config import ConfigError, StudyConfig, load_study
-from study.confirm import confirm
+from study.config import ConfigError, StudyConfig, load_study, to_yaml_text
+from study.confirm import confirm, confirming
 from study.lifecycle import begin, finish
 from study.run import StudyRun
+from study.store import ResultsStore
 from tests.made_up_studies import make_record, write_study_file
 
 NOW = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
@@ -161,6 +162,15 @@ def test_a_confirmation_is_not_confirmed(directory: Path, alone: bool) -> None:
     confirm(directory, alone, "command", NOW)
     with pytest.raises(ConfigError, match=r"is a confirmation itself.*other `confirm.seeds` in its file: .*"):
         confirm(directory / ("confirm-alone" if alone else "confirm"), False, "command", NOW)
+
+
+def test_a_confirmation_of_many_trainings_is_read_back_to_go_on(directory: Path, tmp_path: Path) -> None:
+    config = load_study(directory / "study.yaml")
+    many = replace(config, confirm=replace(config.confirm, seeds=tuple(range(100, 150))))
+    wanted = confirming(many, ResultsStore(directory).records(), False)
+    assert len(wanted.search.try_first) == 200
+    (tmp_path / "many.yaml").write_text(to_yaml_text(wanted), encoding="utf-8")
+    assert load_study(tmp_path / "many.yaml").search.try_first == wanted.search.try_first
 
 
 def test_other_seeds_than_it_was_begun_with_are_refused(directory: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_grid(tmp_path: Path) -> None:
     )
     assert facts["hardware"] == "gpu cpu; at most 4 adapters together"
     assert "  train     32         0           3    1,234           17.50         –" in facts[""]
-    assert facts[""].endswith("  nf4 r8 q_v 1e-3 seed 0\n  nf4 r8 q_v 1e-3 seed 7")
+    assert facts[""].endswith("  nf4 r8 q_v 1e-3, seed 0\n  nf4 r8 q_v 1e-3, seed 7")
 
 
 def test_a_folder_of_a_hub_ids_name_comes_first_and_is_said(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_grid_says_what_it_takes_of_ranges(tmp_path: Path) -> None:
 
 def test_dropout_is_named_where_it_varies(tmp_path: Path) -> None:
     facts = described(tmp_path, space={**SPACE, "lora_dropout": {"choice": [0.0, 0.1]}})
-    assert "  nf4 r8 q_v 1e-3 dropout 0.1" in facts[""]
+    assert "  nf4 r8 q_v 1e-3, dropout 0.1" in facts[""]
 
 
 def test_a_warm_start_is_told_and_a_wrong_directory_refused(tmp_path: Path) -> None:

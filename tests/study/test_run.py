@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import ray
 
-from study import run
+from study import kept_states
 from study.config import load_study
 from study.run import StudyRun
 from tests.made_up_studies import write_study_file
@@ -31,9 +31,9 @@ def test_a_dead_host_costs_no_other_s_states(
             raise answer
         return answer
 
-    monkeypatch.setattr(run, "ray", SimpleNamespace(get=get, exceptions=ray.exceptions))
+    monkeypatch.setattr(kept_states, "ray", SimpleNamespace(get=get, exceptions=ray.exceptions))
     keeper = answers({"t000": b"first"}, trouble, {"t001": b"second"})
-    run._save_states(SimpleNamespace(directory=tmp_path), keeper)  # type: ignore[arg-type]
+    kept_states.save_states(tmp_path, keeper)
     kept = {file.read_bytes() for file in tmp_path.rglob("*.safetensors")}
     assert kept == {b"first", b"second"}
 

@@ -67,20 +67,20 @@ def test_a_grid_is_asked_for_in_its_order_whatever_phase_comes_first(tmp_path: P
     assert [one.trial_id for one in search.unfinished()] == list(names)
 
 
-def test_a_mixed_grid_keeps_its_names_and_comes_in_the_same_drawn_order_also_after_a_restart(tmp_path: Path) -> None:
+def test_a_shuffled_grid_keeps_its_names_and_its_order_also_after_a_restart(tmp_path: Path) -> None:
     grid = enumerate(SPACE.grid([3, 4]))
     nf4 = {f"t{number:03}": config for number, config in grid if config.precision == "nf4"}
     places = [tmp_path / name for name in ("whole", "torn", "other")]
     for folder in places:
         folder.mkdir()
-    whole = ask_all(search_in(places[0], seeds=[3, 4], mixed=True), "nf4")
-    torn = search_in(places[1], seeds=[3, 4], mixed=True)
+    whole = ask_all(search_in(places[0], seeds=[3, 4], shuffled=True), "nf4")
+    torn = search_in(places[1], seeds=[3, 4], shuffled=True)
     before = [torn.ask("nf4") for _ in range(5)]
-    after = ask_all(search_in(places[1], seeds=[3, 4], mixed=True), "nf4")
+    after = ask_all(search_in(places[1], seeds=[3, 4], shuffled=True), "nf4")
     assert [*before, *after] == whole
     assert {one.trial_id: one.config for one in whole} == nf4
     assert [one.trial_id for one in whole] != sorted(one.trial_id for one in whole)
-    assert whole != ask_all(search_in(places[2], seeds=[3, 4], seed=8, mixed=True), "nf4")
+    assert whole != ask_all(search_in(places[2], seeds=[3, 4], seed=8, shuffled=True), "nf4")
 
 
 def test_trials_are_dealt_out_evenly_and_named_precision_after_precision(tmp_path: Path) -> None:

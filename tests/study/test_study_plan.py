@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +139,12 @@ def test_the_text_says_what_fits_how_and_what_would_help():
     assert [name for name in ("base", "adapter", "activations", "workspace") if name in header] == [
         "base", "adapter", "activations", "workspace",
     ]  # fmt: skip
+
+
+def test_dropout_is_told_where_footprints_differ_in_it_alone():
+    both = [replace(PAPER_GRID[0], lora_dropout=share) for share in (0.0, 0.1)]
+    assert plan_text(plan(both)).count(" + dropout ") == 1
+    assert " + dropout " not in plan_text(plan(both[1:]))
 
 
 def test_the_texts_components_sum_to_the_peak():

@@ -47,18 +47,34 @@ def asked(answers: list[Any]) -> Any:
 def test_a_host_that_gives_no_state_now_costs_a_checkpoint_and_nothing_else(
     trial: LoraTrial, trouble: Exception
 ) -> None:
-    news = News((), None, 50)
-    states: list[Any] = [trouble, b"state"]
-    trial._host = SimpleNamespace(advance=asked([News((), None, 100)]), state=asked(states))
-    assert trial._news_for_tune(news, 0) is None
+    trial._host = SimpleNamespace(advance=asked([News((), None, 100)]), state=asked([trouble, b"state"]))
+    assert trial._news_for_tune(News((), None, 50), 0) is None
     trial._state_time = 0.0  # the pause until the next try is over
     result = trial.step()
     assert (result["step"], result["should_checkpoint"]) == (100, True)
     assert trial._state == b"state"
 
 
-def test_a_host_long_at_work_is_asked_again(trial: LoraTrial) -> None:
-    """A join waits for the unit of work under way; that it took too long is not the host's death."""
-    trial._host = SimpleNamespace(advance=asked([TimeoutError("busy"), News((), None, 50)]), state=asked([b"state"]))
+def test_a_join_that_takes_too_long_is_tried_again_and_the_host_left_alone(
+    trial: LoraTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join waits for the unit of work under way; the keeper ends a host that it is told has died."""
+    dead: list[Any] = []
+    joined = [TimeoutError("busy"), None]
+    host = SimpleNamespace(join=asked(joined), advance=asked([News((), None, 50)]), state=asked([b"state"]))
+
+    def host_for(*where: Any, dead_host: Any) -> Any:
+        dead.append(dead_host)
+        return host
+
+    trial._incarnation, trial._host, trial._config = -1, None, lora_config(precision="nf4")
+    trial._keeper = SimpleNamespace(
+        host_for=SimpleNamespace(remote=lambda *where, dead: host_for(*where, dead_host=dead)),
+        next_incarnation=asked([0, 1]),
+    )
+    context = SimpleNamespace(get_node_id=lambda: "node", current_actor=None)
+    monkeypatch.setattr(lora_trial.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(lora_trial.ray, "get_gpu_ids", list)
     assert trial.step()["step"] == 50
-    assert (trial._deaths, trial._suspect) == (0, False)
+    assert dead == [None, None]
+    assert (trial._incarnation, trial._deaths, trial._suspect) == (1, 0, False)
