@@ -76,12 +76,11 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         return f"Early stopping: {len(self._reasons)} trials stopped."
 
     def _results(self, trial: Any, result: Mapping[str, Any]) -> Iterator[Result]:
-        """What a result tells, the newest last, each step once: a trial is judged when it comes there."""
+        """What a result tells, the newest last."""
+        if result.get("so_far"):
+            yield from self._outcome_results(trial, json.loads(result["so_far"]))
         config, memory = TrialConfig.from_dict(trial.config["config"]), result.get("peak_memory_bytes")
         step, loss = int(result["step"]), float(result["perplexity"])
-        if result.get("so_far"):
-            earlier = self._outcome_results(trial, json.loads(result["so_far"]))
-            yield from (one for one in earlier if one.step < step)
         yield Result(trial.config["trial_id"], step, loss, memory, configuration_of(config))
 
     def _outcome_results(self, trial: Any, outcome: Mapping[str, Any]) -> Iterator[Result]:

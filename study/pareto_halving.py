@@ -160,7 +160,7 @@ class ParetoHalving:
 class PerplexityHalving:
     """Plain asynchronous successive halving on the loss alone (ASHA as Tune runs it), to compare with.
 
-    A trial is judged when it comes to a rung, and only then, whatever else is told of it there: it goes on if its loss
+    A trial is judged when it comes to a rung, and only then, however often it is told there: it goes on if its loss
     is among the best `keep_fraction` of those that have come there. Memory and configuration are taken, and have no
     effect.
     """
