@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from analysis.bootstrap import Interval, mean_interval
 from analysis.load import Study
 from analysis.pareto import QUALITY_METRICS, front
-from study.objectives import Objective
-from study.records import TrialRecord
+from analysis.statistics.bootstrap import Interval, mean_interval
+from study.records.objectives import Objective
+from study.records.record import TrialRecord
 
 Kind = Literal["quality", "cost"]
 KINDS: tuple[Kind, ...] = ("quality", "cost")

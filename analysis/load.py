@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 import yaml
 
-from study.objectives import METRICS, Direction, Objective
-from study.records import MEASUREMENTS, TrialRecord
+from study.records.objectives import METRICS, Direction, Objective
+from study.records.record import MEASUREMENTS, TrialRecord
 
 SETTINGS_FILE = "study.yaml"
 PROVENANCE_FILE = "provenance.json"

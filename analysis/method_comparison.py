@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.load import Study, StudyDirectoryError
-from study.objectives import Objective
-from study.records import TrialRecord
+from study.records.objectives import Objective
+from study.records.record import TrialRecord
 
 NAME = "PEFT method_comparison"
 MEMORY_SOURCE = "cuda allocator reserved, evaluation included"

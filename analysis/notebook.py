@@ -9,11 +9,11 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from analysis.figure_parts import Figure
-from analysis.figure_style import THEMES
+from analysis.figures.every import figures
+from analysis.figures.parts import Figure
+from analysis.figures.style import THEMES
 from analysis.load import Study
-from analysis.plots import figures
-from analysis.report_html import escape, grid
+from analysis.report.html import escape, grid
 from analysis.tables import TABLES, Table
 
 WIDTH = 720  # pixels

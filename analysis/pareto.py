@@ -13,8 +13,8 @@ import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from study.objectives import Objective, objective_values
-from study.records import TrialRecord
+from study.records.objectives import Objective, objective_values
+from study.records.record import TrialRecord
 
 QUALITY_METRICS = ("perplexity", "accuracy")  # every other metric is a cost: what the quality is paid with
 TOLERANCE = 0.02  # how much worse than the best, relatively, a trial may be and still count as near it

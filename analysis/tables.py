@@ -8,16 +8,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from analysis.bootstrap import Interval
-from analysis.budgets import BUDGETS, best_within, memory_metric, quality_objective
-from analysis.effects import DIFFERENCES, Effect, effect, standard_effects
-from analysis.figure_parts import CONFIGURATION
-from analysis.front_uncertainty import MemberUncertainty, front_uncertainty
-from analysis.importance import parameter_importance
+from analysis.figures.parts import CONFIGURATION
 from analysis.load import Study
 from analysis.pareto import front
+from analysis.statistics.bootstrap import Interval
+from analysis.statistics.budgets import BUDGETS, best_within, memory_metric, quality_objective
+from analysis.statistics.effects import DIFFERENCES, Effect, effect, standard_effects
+from analysis.statistics.front_uncertainty import MemberUncertainty, front_uncertainty
+from analysis.statistics.importance import parameter_importance
 from analysis.wording import DASH, configuration_name, format_duration, format_share, format_value
-from study.records import TrialRecord
+from study.records.record import TrialRecord
 
 MOST_ROWS = 20
 FULL_PRECISIONS = ("fp16", "bf16", "fp32")

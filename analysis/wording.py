@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.bootstrap import Interval
 from analysis.load import Study
 from analysis.pareto import (
     QUALITY_METRICS,
@@ -19,8 +18,9 @@ from analysis.pareto import (
     quality_index,
     relative_loss,
 )  # fmt: skip
-from study.objectives import METRICS, Objective
-from study.records import STATUSES, TrialRecord
+from analysis.statistics.bootstrap import Interval
+from study.records.objectives import METRICS, Objective
+from study.records.record import STATUSES, TrialRecord
 
 DASH = "–"
 GIB = 2**30

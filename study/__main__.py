@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from study.cli import main
+from study.cli.main import main
 
 if __name__ == "__main__":
     exit_code = main()

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from study.faults import Absent, ConfigError, ConfigFault, printable, shown
+from study.errors import Absent, ConfigError, ConfigFault, printable, shown
 
 MAX_BYTES = 2**20
 MAX_NODES = 20_000

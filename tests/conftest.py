@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-LONGEST = ("test_whole_study.py", "test_planner_ray.py")
+LONGEST = ("test_whole_study.py", "test_shares_ray.py")
 
 # Other workers share the processor; where something must be fast, its test says so itself.
 settings.register_profile("shared machine", deadline=None)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.places import ROOT
+
 CLOUDS = ("cluster.yaml", "cluster-gcp.yaml")
 
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from search_spaces.parameters import parse_space
-from study.config import load_study
+from study.config.study_config import load_study
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

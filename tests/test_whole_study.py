@@ -19,9 +19,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.made_up_studies import save_tiny_model, write_study_file
+from tests.support.made_up_studies import save_tiny_model, write_study_file
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 RUN_SECONDS = 420  # a bound, many times what a run takes
 SAME = 1e-6
 MEASURED = (

@@ -11,9 +11,17 @@ import pytest
 import yaml
 
 from analysis.load import Study, load_study
-from study.objectives import Objective
-from study.records import TrialRecord
-from tests.study_directory import GIB, PROVENANCE, MakeRecord, WriteStudy, made_up_records, make_record, study_settings
+from study.records.objectives import Objective
+from study.records.record import TrialRecord
+from tests.support.study_directory import (
+    GIB,
+    PROVENANCE,
+    MakeRecord,
+    WriteStudy,
+    made_up_records,
+    make_record,
+    study_settings,
+)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 
 from analysis.compare import changes, common_objectives, differing_settings, incomparable, joint_front, pairs
 from analysis.load import Study
-from study.objectives import Objective
-from study.records import TrialRecord
-from tests.study_directory import MakeRecord, study_settings
+from study.records.objectives import Objective
+from study.records.record import TrialRecord
+from tests.support.study_directory import MakeRecord, study_settings
 
 OBJECTIVES = (Objective("perplexity", "minimize", 30.0), Objective("peak_memory_bytes", "minimize", 1e12))
 

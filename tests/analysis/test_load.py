@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from analysis import load
 from analysis.load import StudyDirectoryError, load_study, parse_quantity, table
-from study import units
-from study.objectives import Objective
-from tests.study_directory import MakeRecord, WriteStudy, made_up_records, study_settings
+from study.records import units
+from study.records.objectives import Objective
+from tests.support.study_directory import MakeRecord, WriteStudy, made_up_records, study_settings
 
 GIB = 2**30
 

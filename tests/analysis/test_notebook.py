@@ -12,7 +12,7 @@ import pytest
 
 from analysis import notebook
 from analysis.load import Study
-from tests.study_directory import WriteStudy
+from tests.support.study_directory import WriteStudy
 
 FILE = Path(notebook.__file__).with_name("pareto_study.ipynb")
 CELLS: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))["cells"]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import pareto
-from study.objectives import METRICS, Objective, objective_values
-from study.records import TrialRecord
-from tests.study_directory import GIB, MakeRecord, made_up_records
+from study.records.objectives import METRICS, Objective, objective_values
+from study.records.record import TrialRecord
+from tests.support.study_directory import GIB, MakeRecord, made_up_records
 
 Point = tuple[float, ...]
 

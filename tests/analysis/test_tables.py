@@ -19,8 +19,8 @@ from analysis.tables import (
     savings_table,
     uncertainty_table,
 )
-from study.records import TrialRecord
-from tests.study_directory import PROMPTS, MakeRecord
+from study.records.record import TrialRecord
+from tests.support.study_directory import PROMPTS, MakeRecord
 
 
 def test_every_table_has_a_caption_and_rows_of_its_headings(study: Study) -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from analysis import wording
 from analysis.load import Study
-from study.objectives import METRICS, Objective
-from study.records import MEASUREMENTS
-from tests.study_directory import GIB, MakeRecord
+from study.records.objectives import METRICS, Objective
+from study.records.record import MEASUREMENTS
+from tests.support.study_directory import GIB, MakeRecord
 
 MIB = 2**20
 

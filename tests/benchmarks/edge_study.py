@@ -38,10 +38,10 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
     import torch
 
     from search_spaces.trial_config import TrialConfig
-    from study.config import load_study
-    from trainables.host_loading import HostSettings, make_engine
-    from trainables.packed_training import TrainingMember
-    from trainables.resources import footprint_plan, measure_footprint
+    from study.config.study_config import load_study
+    from trainables.actors.host_loading import HostSettings, make_engine
+    from trainables.measure.training_cost import footprint_plan, measure_footprint
+    from trainables.packed.training import TrainingMember
 
     study = load_study(file)
     settings = HostSettings(study.trial, "alone", "nf4", "cuda", 1)

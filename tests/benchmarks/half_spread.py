@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 
-from tests.packed_cases import make_member
-from trainables.base_model import load_base_model
-from trainables.dataset import PreparedDataset, prepare_dataset
-from trainables.dataset_batches import batch_plan
-from trainables.evaluation import evaluate_together
-from trainables.packed_lora import PackedModel
-from trainables.packed_training import WHOLE_STEP, TrainingMember, train_step
-from trainables.passes import PassLimits
+from tests.support.packed_cases import make_member
+from trainables.base_model.load import load_base_model
+from trainables.dataset.batches import batch_plan
+from trainables.dataset.prepared import PreparedDataset, prepare_dataset
+from trainables.measure.evaluation import evaluate_together
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.passes import PassLimits
+from trainables.packed.training import WHOLE_STEP, TrainingMember, train_step
 from trainables.settings import BaseModelSettings, DatasetSettings
 
 STEPS, MEMBERS = 50, 8

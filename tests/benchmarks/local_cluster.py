@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.cluster_here import STEP_SECONDS, Cluster, cluster, tail
-from tests.benchmarks.namespaces import Loopback, Namespaces
-from tests.made_up_studies import save_tiny_model, write_study_file
+from tests.benchmarks.support.cluster_here import STEP_SECONDS, Cluster, cluster, tail
+from tests.benchmarks.support.namespaces import Loopback, Namespaces
+from tests.support.made_up_studies import save_tiny_model, write_study_file
 
 LONG_STEPS = 2000  # of the studies that something happens to in the middle: a minute on a fast core
 NOTICE_SECONDS = 20.0  # of the 30 s that the shorter of the clouds' notices leaves

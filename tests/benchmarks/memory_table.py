@@ -27,16 +27,16 @@ import torch
 from torch import nn
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from study.calibration import MeasuredFootprint, fit
-from tests.benchmarks.random_llama import SHAPES, assemble, random_weights
-from trainables.dataset import Row
-from trainables.generation import synchronize
-from trainables.memory_model import DEFAULT_CONSTANTS, predict
-from trainables.memory_setting import AdapterLoad, MemoryConstants, MemorySetting
-from trainables.model_shape import ModelShape
-from trainables.packed_lora import PackedModel
-from trainables.packed_training import TrainingMember, apply_gradients, micro_step
-from trainables.resources import peak_memory
+from study.hardware.calibration import MeasuredFootprint, fit
+from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
+from trainables.base_model.shape import ModelShape
+from trainables.dataset.prepared import Row
+from trainables.measure.generation import synchronize
+from trainables.measure.training_cost import peak_memory
+from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
+from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import TrainingMember, apply_gradients, micro_step
 from trainables.settings import TrainingSettings
 
 GIB = 2**30
@@ -191,7 +191,7 @@ def main() -> None:
     if options.compare:
         print(compare(json.loads(options.compare.read_text())))
         return
-    from trainables.outcomes import device_name
+    from trainables.engine.outcomes import device_name
     from trainables.protocol import ENGINE_VERSION
 
     device, begun, rows = torch.device(options.device), time.perf_counter(), []

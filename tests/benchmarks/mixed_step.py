@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from tests.benchmarks.device_time import interleaved
-from tests.benchmarks.random_llama import SHAPES, assemble, random_weights
-from tests.benchmarks.step_bench import Endless, rows_of
-from trainables.packed_lora import PackedModel
-from trainables.packed_training import TrainingMember, train_step
+from tests.benchmarks.support.device_time import interleaved
+from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
+from tests.benchmarks.support.step_bench import Endless, rows_of
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import TrainingMember, train_step
 from trainables.settings import TrainingSettings
 
 RANKS, TARGETS, TWICE, ROWS_EACH = (4, 16, 64, 128), ("q_v", "all_linear"), 2, 4

@@ -25,11 +25,11 @@ from typing import Any
 
 import yaml
 
-from tests.benchmarks.simulated_hosts import TRIAL_SECONDS, SimulatedKeeper
-from tests.made_up_studies import write_study_file
-from tests.plan_cases import LLAMA_3_8B, PUBMEDQA
+from tests.benchmarks.support.simulated_hosts import TRIAL_SECONDS, SimulatedKeeper
+from tests.support.made_up_studies import write_study_file
+from tests.support.places import ROOT
+from tests.support.plan_cases import LLAMA_3_8B, PUBMEDQA
 
-ROOT = Path(__file__).resolve().parents[2]
 OBJECT_STORE_BYTES = 150 * 2**20
 HEAD = "ray.head.default"
 COMMANDS = (
@@ -78,9 +78,11 @@ def autoscaling(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def begun(config: Mapping[str, Any], folder: Path) -> Any:
     """The study, which takes Llama-3-8B's shape for granted: nothing of the model is here."""
-    from study import cluster, lifecycle, run
-    from study.config import load_study
-    from study.preflight import Preflight
+    from study.cluster import nodes as cluster
+    from study.config.study_config import load_study
+    from study.plan.preflight import Preflight
+    from study.run import driver as run
+    from study.run import lifecycle
 
     bootstrap = folder / "ray_bootstrap_config.yaml"  # what `ray up` leaves on the head
     bootstrap.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
@@ -103,7 +105,7 @@ def main() -> int:
     os.environ |= {TRIAL_SECONDS: str(options.trial_seconds), "PYTHONPATH": str(ROOT), "RAY_ADDRESS": "auto"}
     config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory(prefix="lora-frontier-on-demand-") as folder, head_alone(config, Path(folder)):
-        from study.run import run_study
+        from study.run.driver import run_study
 
         study = begun(config, Path(folder))
         began = time.monotonic()

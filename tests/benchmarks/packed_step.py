@@ -31,12 +31,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from search_spaces.trial_config import TARGET_SETS
-from tests.benchmarks.device_time import interleaved, peak_bytes
-from tests.benchmarks.random_llama import SHAPES
-from tests.benchmarks.step_bench import RANK, TARGET_SHARE, Bench
-from trainables.dataset import Row
-from trainables.packed_training import train_step
-from trainables.target_loss import target_nats
+from tests.benchmarks.support.device_time import interleaved, peak_bytes
+from tests.benchmarks.support.random_llama import SHAPES
+from tests.benchmarks.support.step_bench import RANK, TARGET_SHARE, Bench
+from trainables.dataset.prepared import Row
+from trainables.packed.target_loss import target_nats
+from trainables.packed.training import train_step
 
 
 def measure_cell(bench: Bench, targets: str, tokens: int) -> list[dict[str, Any]]:

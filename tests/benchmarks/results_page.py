@@ -1,4 +1,4 @@
-"""The page of published results, `analysis/results.md`, from what is committed: studies, tables, and the memory model.
+"""Writes the page of published results, `analysis/guide/results.md`, from what is committed.
 
     python -m tests.benchmarks.results_page           writes the page
 
@@ -18,16 +18,16 @@ from analysis.pareto import front
 from analysis.tables import Table, effects_table, nf4_price_table, uncertainty_table
 from analysis.wording import DASH, configuration_name, count_statuses, format_value, headline
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from study.calibration import Calibration, MeasuredFootprint
-from study.fitting import Fit, Target, Workload, fit
-from study.gpu_catalogue import GpuCard, find_gpu
-from study.records import TrialRecord
-from trainables.memory_model import DEFAULT_CONSTANTS, predict
-from trainables.model_shape import ModelShape
+from study.hardware.calibration import Calibration, MeasuredFootprint
+from study.hardware.gpu_catalogue import GpuCard, find_gpu
+from study.plan.fitting import Fit, Target, Workload, fit
+from study.records.record import TrialRecord
+from tests.support.places import RESULTS, ROOT
+from trainables.base_model.shape import ModelShape
+from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.settings import TrainingSettings
 
-RESULTS = Path(__file__).with_name("results")
-PAGE = Path(__file__).resolve().parents[2] / "analysis" / "results.md"
+PAGE = ROOT / "analysis" / "guide" / "results.md"
 GIB, MIB = 2**30, 2**20
 SHAPES = {
     "Llama-3-8B": ModelShape(4096, 14336, 32, 32, 8, 128, 128256, False, 65 * 4096),

@@ -27,11 +27,11 @@ from typing import Any
 
 import psutil
 
-from tests.benchmarks.scale_measures import Sample, Times, Watch, driver_ms, spent_between
-from tests.benchmarks.simulated_hosts import EVALUATIONS, TIMES_FILE, TRIAL_SECONDS, SimulatedKeeper
-from tests.made_up_studies import write_study_file
+from tests.benchmarks.support.scale_measures import Sample, Times, Watch, driver_ms, spent_between
+from tests.benchmarks.support.simulated_hosts import EVALUATIONS, TIMES_FILE, TRIAL_SECONDS, SimulatedKeeper
+from tests.support.made_up_studies import write_study_file
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS_PER_TRIAL = EVALUATIONS + 1
 SPACE = {
     "precision": "nf4", "rank": {"choice": [2, 4, 8, 16, 32, 64, 128, 256]},
@@ -97,8 +97,8 @@ def run_one(options: argparse.Namespace, gpus: int, folder: Path) -> Row:
 
 
 def _begin(options: argparse.Namespace, gpus: int, folder: Path) -> Any:
-    from study import lifecycle
-    from study.config import load_study
+    from study.config.study_config import load_study
+    from study.run import lifecycle
 
     setattr(lifecycle, "check", lambda config: None)  # noqa: B010  there is no model and no data to look at
     stopping = {"algorithm": "pareto_halving"} if options.early_stopping else {"algorithm": "none"}
@@ -116,7 +116,7 @@ def _begin(options: argparse.Namespace, gpus: int, folder: Path) -> Any:
 
 
 def _run(study: Any) -> None:
-    from study import run
+    from study.run import driver as run
 
     setattr(run, "HostKeeper", SimulatedKeeper)  # noqa: B010
     try:

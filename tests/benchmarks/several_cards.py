@@ -24,11 +24,11 @@ GIB = 2**30
 def predicted(study: Path, record: dict[str, Any]) -> list[int]:
     """Each card's predicted peak, in the order of the model's layers."""
     from search_spaces.trial_config import TrialConfig
-    from study.config import load_study
-    from study.fitting import Workload, fit
-    from study.targets import target_here
-    from trainables.model_files import inspect
-    from trainables.model_shape import ModelShape
+    from study.config.study_config import load_study
+    from study.hardware.targets import target_here
+    from study.plan.fitting import Workload, fit
+    from trainables.base_model.files import inspect
+    from trainables.base_model.shape import ModelShape
 
     trial = load_study(study).trial
     shape = ModelShape.from_info(inspect(trial.base_model, weights=False))

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from tests.made_up_studies import save_tiny_model
+from tests.support.made_up_studies import save_tiny_model
 from tests.test_whole_study import is_ours, processes_of, start, study_file, trains_now
 
 SAME = 1e-6

@@ -24,7 +24,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.places import ROOT
+
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS = {"q_v": ["q_proj", "v_proj"], "all_linear": ALL_LINEAR}
 LLAMA_3_8B = {
@@ -76,8 +77,8 @@ def made_llama(work: Path, tokenizer: Path | None) -> Path:
 
 def smollm2(folder: Path) -> Path:
     """SmolLM2-135M as a folder of safetensors, from the package that carries it."""
-    from trainables.model_files import weights_folder
-    from trainables.model_location import locate
+    from trainables.base_model.files import weights_folder
+    from trainables.base_model.location import locate
     from trainables.settings import BaseModelSettings
 
     settings = yaml.safe_load((ROOT / "study/studies/quickstart.yaml").read_text(encoding="utf-8"))["base_model"]
@@ -86,7 +87,7 @@ def smollm2(folder: Path) -> Path:
 
 def write_data(folder: Path, train: int, evaluation: int) -> None:
     """The project's sample rows as JSON Lines; each is repeated until it is long enough to be cut at `max_tokens`."""
-    from trainables.dataset_sources import pubmedqa_pool
+    from trainables.dataset.sources import pubmedqa_pool
 
     examples, _ = pubmedqa_pool("sample")
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,13 @@ def run_plain(case: dict[str, Any], device: str, model: Path, work: Path, trials
     }  # fmt: skip
     (work / "plain_settings.json").write_text(json.dumps(shared), encoding="utf-8")
     (work / "plain_configurations.json").write_text(json.dumps(chosen), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.benchmarks.plain_tune", "--settings", str(work / "plain_settings.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.support.plain_tune",
+        "--settings",
+        str(work / "plain_settings.json"),
+    ]
     command += ["--configurations", str(work / "plain_configurations.json"), "--json", str(work / "plain.json")]
     command += ["--gpus", "1", "--cpus", "8"] if device == "cuda" else ["--concurrent", "2"]
     seconds = timed(command, work / "plain.log")

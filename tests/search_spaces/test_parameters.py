@@ -14,9 +14,10 @@ from search_spaces.parameter_kinds import Choice, Fixed, Parameter, Range, RankT
 from search_spaces.parameters import SearchSpace, SpaceError, Value, parse_space
 from search_spaces.trial_config import TrialConfig
 from study.strict_yaml import parse_yaml, read_yaml, strict_text
-from tests.random_spaces import picker, space_mappings
+from tests.support.places import ROOT
+from tests.support.random_spaces import picker, space_mappings
 
-SPACES = Path(__file__).resolve().parents[2] / "search_spaces"
+SPACES = ROOT / "search_spaces"
 GOOD: dict[str, Any] = {
     "precision": {"choice": ["fp16", "nf4"]},
     "rank": {"choice": [8, 64]},

@@ -10,7 +10,7 @@ import pytest
 from search_spaces.parameters import SpaceError, parse_space
 from search_spaces.points import parse_point
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from tests.random_spaces import random_mapping
+from tests.support.random_spaces import random_mapping
 
 SPACE = parse_space(
     {

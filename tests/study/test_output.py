@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from study.shadowing import CHECKOUT
+from study.checkout import CHECKOUT
 
 
 def run_python(script: str, **options: object) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study import strict_yaml
-from study.faults import ConfigError, ConfigFault
+from study.errors import ConfigError, ConfigFault
 from study.strict_yaml import MAX_BYTES, MAX_DEPTH, parse_yaml, read_yaml, strict_text
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
 from trainables.gauges import (
     GAUGES,
     PredictedMemory,
@@ -19,7 +19,6 @@ from trainables.gauges import (
 )
 from trainables.protocol import ResidentStatus
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = {kind.name: kind for kind in GAUGES}
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.lora_cases import lora_config, random_rows
-from tests.packed_cases import make_member
-from tests.small_models import tiny_llama
-from trainables.base_model import load_base_model
-from trainables.base_split import module_cards
-from trainables.evaluation import evaluate_together
-from trainables.generation import generate_together
-from trainables.memory_model import ModelPart
-from trainables.packed_lora import PackedModel, PackedRows
-from trainables.packed_training import TrainingMember, accumulate_gradients, collate, target_hidden, train_step
-from trainables.resources import footprint_plan, measure_footprint
+from tests.support.lora_cases import lora_config, random_rows
+from tests.support.packed_cases import make_member
+from tests.support.small_models import tiny_llama
+from trainables.base_model.load import load_base_model
+from trainables.measure.evaluation import evaluate_together
+from trainables.measure.generation import generate_together
+from trainables.measure.training_cost import footprint_plan, measure_footprint
+from trainables.memory.card_split import module_cards
+from trainables.memory.prediction import ModelPart
+from trainables.packed.packed_model import PackedModel, PackedRows
+from trainables.packed.training import TrainingMember, accumulate_gradients, collate, target_hidden, train_step
 from trainables.settings import BaseModelSettings, TrainingSettings
 
 LAYERS = 4

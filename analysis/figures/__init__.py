@@ -1,0 +1,1 @@
+"""A study's figures, and how all of them look."""

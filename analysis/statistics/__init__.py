@@ -1,0 +1,1 @@
+"""How sure a number is: intervals, effects, the uncertainty of the front."""

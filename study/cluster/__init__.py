@@ -1,0 +1,1 @@
+"""Studies on Ray: addresses, sessions, nodes, jobs, Kubernetes, and object stores."""

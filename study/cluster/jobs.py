@@ -1,0 +1,199 @@
+"""Studies as jobs of a Ray cluster: submitted, watched, stopped (RAY; the client is given, so that tests need none)."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from study.cluster.job_package import JobPackage, write_package
+from study.cluster.job_request import DIRECTORY_KEY, JobRequest
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` and `kubectl port-forward` leave it
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+POLL_SECONDS = 2.0
+_REFUSED = re.compile(r"status code 40[13]\b|\b40[13] (Client Error|Unauthorized|Forbidden)")
+ENTRYPOINT_WORDS = "Running entrypoint for job"  # Ray's own last line in a job's log before the command's first
+
+
+class JobError(Exception):
+    """The cluster cannot be asked, or does not do what it is asked; the message has rule, value and remedy."""
+
+
+class Client(Protocol):
+    """What is used of `ray.job_submission.JobSubmissionClient`."""
+
+    def submit_job(self, **options: Any) -> str: ...
+    def get_job_info(self, job_id: str) -> Any: ...
+    def get_job_logs(self, job_id: str) -> str: ...
+    def stop_job(self, job_id: str) -> bool: ...
+    def delete_job(self, job_id: str) -> bool: ...
+    def list_jobs(self) -> Sequence[Any]: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the cluster knows it; `exit_code` is the driver's own, None while it runs or where it had none."""
+
+    job_id: str
+    status: str
+    exit_code: int | None
+    directory: str | None
+    message: str
+    runtime_env: Mapping[str, Any]
+    started_ms: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more, and will not."""
+        return self.status in ENDED
+
+
+def job_address(asked: str | None, environment: Mapping[str, str]) -> str:
+    """The cluster's job address: as asked, else of the environment where it is a URL, else this machine's port 8265."""
+    named = (environment.get(name, "") for name in ADDRESS_VARIABLES)
+    return asked or next((one for one in named if one.startswith("http")), DEFAULT_ADDRESS)
+
+
+def use_token(environment: Any, home: Path) -> None:
+    """Turns Ray's token authentication on where there is a token; what the user has set stays (before Ray's import)."""
+    there = any(environment.get(name) for name in TOKEN_VARIABLES) or (home / ".ray" / "auth_token").is_file()
+    if there:
+        environment.setdefault("RAY_AUTH_MODE", "token")
+
+
+def connect(asked: str | None) -> Client:
+    """The client of the cluster there. Raises JobError where none answers, or it does not take our token."""
+    use_token(os.environ, Path.home())
+    from ray.job_submission import JobSubmissionClient
+
+    address = job_address(asked, os.environ)
+    with _in_our_words(address):
+        client: Client = JobSubmissionClient(address)
+        return client
+
+
+def submit(client: Client, request: JobRequest, package: JobPackage) -> str:
+    """Sends the package and begins the job; answers its id. Raises JobError."""
+    with tempfile.TemporaryDirectory(prefix="lora-frontier-job-") as folder, _in_our_words():
+        working_dir = write_package(package, Path(folder) / "package.zip")
+        return client.submit_job(
+            entrypoint=request.command,
+            submission_id=request.job_id,
+            runtime_env={"working_dir": str(working_dir), "env_vars": dict(request.environment)},
+            metadata=dict(request.metadata),
+        )
+
+
+def job(client: Client, job_id: str) -> Job:
+    """The job of that id. Raises JobError where there is none."""
+    with _in_our_words():
+        return _job(client.get_job_info(job_id))
+
+
+def jobs(client: Client) -> list[Job]:
+    """The cluster's submitted jobs, the latest first."""
+    with _in_our_words():
+        found = [_job(info) for info in client.list_jobs() if info.submission_id]
+    return sorted(found, key=lambda one: -one.started_ms)
+
+
+def stop(client: Client, job_id: str, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Job:
+    """Asks a job to end, which lets its trials write checkpoints, and waits. Raises JobError where it goes on."""
+    with _in_our_words():
+        client.stop_job(job_id)
+    return wait(client, job_id, seconds, sleep)
+
+
+def wait(client: Client, job_id: str, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Job:
+    """Waits until a job has ended. Raises JobError where it has not within so many seconds."""
+    waited = 0.0
+    while True:
+        found = job(client, job_id)
+        if found.ended:
+            return found
+        if waited >= seconds:
+            raise JobError(
+                f"{job_id} should have ended within {seconds:.0f} s; it is {found.status}. Look at its logs."
+            )
+        sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
+
+
+def follow(client: Client, job_id: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    """A job's log as it grows, piece by piece, until the job has ended."""
+    told = 0
+    while True:
+        ended = job(client, job_id).ended  # asked before the log, so that nothing said before the end is missed
+        with _in_our_words():
+            text = client.get_job_logs(job_id)
+        if len(text) > told:
+            yield text[told:]
+            told = len(text)
+        if ended:
+            return
+        sleep(POLL_SECONDS)
+
+
+def ask(client: Client, job_id: str, command: str, like: Job, seconds: float, **waiting: Any) -> str:
+    """What a short command says on the cluster, in the package of another job: for what only the nodes can see."""
+    with _in_our_words():
+        asked = client.submit_job(entrypoint=command, submission_id=job_id, runtime_env=dict(like.runtime_env))
+        ended = wait(client, asked, seconds, **waiting)
+        text = client.get_job_logs(asked)
+        client.delete_job(asked)
+    if ended.exit_code != 0:
+        raise JobError(f"`{command}` should have answered on the cluster; it ended as {ended.status}: {text.strip()}")
+    return text.rpartition(ENTRYPOINT_WORDS)[2].partition("\n")[2].strip()
+
+
+def _job(info: Any) -> Job:
+    status = getattr(info.status, "value", info.status)
+    return Job(
+        job_id=info.submission_id,
+        status=str(status),
+        exit_code=info.driver_exit_code,
+        directory=(info.metadata or {}).get(DIRECTORY_KEY),
+        message=info.message or "",
+        runtime_env=info.runtime_env or {},
+        started_ms=info.start_time or 0,
+    )
+
+
+@contextmanager
+def _in_our_words(address: str | None = None) -> Iterator[None]:
+    """What Ray's client raises, as a JobError."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:  # Ray raises RuntimeError, and what `requests` raises
+        raise JobError(_words(error, address)) from error
+
+
+def _words(error: Exception, address: str | None) -> str:
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "AuthenticationError" or _REFUSED.search(text):
+        return (
+            "the cluster must know our token, and does not. Set RAY_AUTH_MODE=token, and the cluster's token as "
+            "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token."
+        )
+    if isinstance(error, ConnectionError):
+        where = f" at {address}" if address else ""
+        return (
+            f"a Ray cluster must answer{where}; none does. Open the way to it (`ray dashboard cluster.yaml`, or "
+            "`kubectl port-forward svc/NAME-head-svc 8265`), or give --address."
+        )
+    if "does not exist" in text or "404" in text:
+        return f"the job must be one of the cluster's; {text}. `python -m study status` lists them."
+    if isinstance(error, ImportError | RuntimeError) and "ray[default]" in text:
+        return "jobs need Ray's dashboard package. Run: pip install -e '.[cluster]'"
+    return f"the cluster refused: {text}"

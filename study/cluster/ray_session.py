@@ -1,0 +1,106 @@
+"""A study's connection to Ray, from its beginning to its end, and what ends it early (RAY)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from study.cluster.nodes import runtime_env
+from study.cluster.ray_address import ray_address
+
+RAY_ATTEMPTS = 3
+TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's ends one phase and lets the next begin
+    "TUNE_GLOBAL_CHECKPOINT_S": "10",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune then prints nothing: we have a table of our own
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study.
+
+    Ray takes seconds to end; where all went well, `meanwhile` is done in them.
+    """
+    for name, value in TUNE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails stands in the records
+    _connect(f"lora-frontier-{os.getpid()}-{time.time_ns()}")
+    try:
+        yield
+    except BaseException:
+        ray.shutdown()
+        raise
+    ending = threading.Thread(target=ray.shutdown, name="end of Ray")
+    ending.start()
+    try:
+        meanwhile()
+    finally:
+        ending.join()
+
+
+def _connect(namespace: str) -> None:
+    for attempts_left in reversed(range(RAY_ATTEMPTS)):
+        try:
+            address = ray_address()
+            with tempfile.TemporaryDirectory(prefix="lora-frontier-code-") as folder:
+                code = runtime_env(address, os.environ, Path(folder))
+                with _unheard_by_children({signal.SIGTERM}):
+                    ray.init(
+                        address=address,
+                        log_to_driver=False,
+                        logging_level="ERROR",
+                        namespace=namespace,
+                        runtime_env=code or None,
+                    )
+            return
+        except Exception as error:  # Ray raises plain Exception
+            # A busy machine needs longer than the 30 s that Ray itself waits.
+            if not attempts_left or "timed out" not in str(error):
+                raise
+            ray.shutdown()
+
+
+@contextmanager
+def _unheard_by_children(signals: set[signal.Signals]) -> Iterator[None]:
+    """Processes started inside never hear these signals; what comes meanwhile is heard afterwards.
+
+    `timeout`, systemd and batch systems send SIGTERM to every process of a study. Ray's own must outlive it, or the
+    trials' states could not be kept; it has SIGINT blocked in them for the same reason, and ends them by itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def terminated_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends a study as Ctrl-C does, and both at once (set after `ray.init`, which replaces earlier handlers)."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

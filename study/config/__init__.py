@@ -1,0 +1,1 @@
+"""Reads a study file and checks it: the result is a `StudyConfig`."""

@@ -1,0 +1,162 @@
+"""Which trials a study file asks for: seeds, search, early stopping, confirmation; their keys, ranges and defaults. (no
+torch, no ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from search_spaces.parameters import SearchSpace
+from search_spaces.trial_config import TrialConfig
+from study.config.config_points import point_values, try_first
+from study.config.paths import file_path
+from study.config.reader import REQUIRED, Faults, Section
+from study.config.rules import list_of, nullable, number, one_of, text, whole
+from study.config.trial_sections import HIGHEST_SEED, SEED
+from study.errors import shown
+from study.search.halving import (
+    DEFAULT_KEEP_FRACTION,
+    DEFAULT_RUNGS,
+    DEFAULT_STRATA,
+    DEFAULT_STRATUM_FRACTION,
+)
+from trainables.settings import RungSettings
+
+SearchAlgorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
+STOPPING_ALGORITHMS = ("none", "pareto_halving", "asha")
+MAX_SEEDS = 100
+MAX_TRIALS = 10_000
+MAX_WARM_STARTS = 100
+
+EARLY_STOPPING = {
+    "algorithm": one_of(STOPPING_ALGORITHMS),
+    "keep_fraction": number(0, 1, above=True),
+    "grace_steps": whole(0, 10**7),
+    "strata": whole(1, 100),
+    "stratum_fraction": number(0, 1, above=True),
+}
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How configurations are proposed; `trials` counts configurations, which a grid's `seeds` multiply."""
+
+    algorithm: SearchAlgorithm
+    trials: int
+    seed: int
+    try_first: tuple[TrialConfig, ...] = ()  # counted among the trials
+    warm_start: tuple[str, ...] = ()  # directories of earlier studies
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The section as a study file has it."""
+        first = [point_values(config) for config in self.try_first]
+        plain = {"algorithm": self.algorithm, "trials": self.trials, "seed": self.seed}
+        return {**plain, "try_first": first, "warm_start": list(self.warm_start)}
+
+
+@dataclass(frozen=True)
+class EarlyStoppingSettings:
+    """Which trials end before their time; see ParetoHalving and PerplexityHalving for what the values do."""
+
+    algorithm: str = "none"
+    rungs: tuple[float, ...] = DEFAULT_RUNGS  # of the training budget
+    keep_fraction: float = DEFAULT_KEEP_FRACTION
+    grace_steps: int = 0  # before which nothing is stopped
+    strata: int = DEFAULT_STRATA  # by memory, of pareto_halving
+    stratum_fraction: float = DEFAULT_STRATUM_FRACTION
+
+    def for_trials(self) -> RungSettings:
+        """The rungs as trials need them; none where nothing is stopped."""
+        return RungSettings() if self.algorithm == "none" else RungSettings(self.rungs, self.grace_steps)
+
+
+@dataclass(frozen=True)
+class ConfirmSettings:
+    """With which seeds `confirm` trains the front again."""
+
+    seeds: tuple[int, ...] = (101, 102, 103)
+
+
+def seeds(study: Section) -> tuple[int, ...]:
+    """The trials' seeds, distinct."""
+    return study.items("seeds", list_of(1, MAX_SEEDS, "whole numbers", "[0]"), whole(0, HIGHEST_SEED, "[0]"), (0,))
+
+
+def search(section: Section, space: SearchSpace | None, seeds: Sequence[int], folder: Path) -> SearchSettings:
+    """How configurations are proposed; a grid's trials are as many as it has configurations."""
+    algorithm = section.get("algorithm", one_of(get_args(SearchAlgorithm)), "grid")
+    trials = section.get("trials", nullable(whole(1, MAX_TRIALS, "24")), None)
+    seed = section.get("seed", SEED, 0)
+    first = try_first(section, space, seeds[0] if seeds else 0)
+    earlier = section.items(
+        "warm_start", list_of(0, MAX_WARM_STARTS, "study directories", "[runs/earlier]"), text(), ()
+    )
+    section.end()
+    if not section.faults.clean("search.algorithm", "search.trials"):
+        return SearchSettings(algorithm, 0, seed)
+    _start_faults(section, algorithm, trials, len(first))
+    if algorithm != "grid" and trials is None:
+        section.missing("trials", "24")
+    elif algorithm == "grid" and space is not None:
+        trials = _grid_size(section.faults, space, trials, len(seeds))
+    return SearchSettings(algorithm, trials or 0, seed, first, tuple(file_path(one, folder) for one in earlier))
+
+
+def _start_faults(section: Section, algorithm: str, trials: int | None, points: int) -> None:
+    """What a search begins with is of no use to a grid, and the points to try first are among its trials."""
+    for name in ("try_first", "warm_start"):
+        value = section.raw(name)
+        if value is not REQUIRED and value and algorithm == "grid":
+            remedy = "Leave it out, or search the space: `algorithm: tpe` with a number of `trials`."
+            section.faults.add(section.path(name), value, "is for a search; a grid runs whole anyway", remedy)
+    if trials is not None and points > trials:
+        rule = f"must be at least {points}, the configurations to try first"
+        section.faults.add(section.path("trials"), trials, rule, "Raise it, or try fewer first.")
+
+
+def _grid_size(faults: Faults, space: SearchSpace, trials: int | None, seed_count: int) -> int | None:
+    combinations = space.combinations() * seed_count
+    if combinations > MAX_TRIALS:
+        rule = f"must have at most {MAX_TRIALS:,} trials; the space's combinations times the seeds are {combinations:,}"
+        remedy = "Leave values out, or search it: `algorithm: tpe` with a number of `trials`."
+        faults.add("search.algorithm", "grid", rule, remedy)
+        return None
+    configurations = len(space.grid([0]))
+    if trials is not None and trials < configurations:
+        rule = f"must be at least {configurations}, the space's configurations: a grid runs whole"
+        faults.add("search.trials", trials, rule, "Leave it out, or let `algorithm: random` take so many.")
+    return configurations
+
+
+def early_stopping(section: Section) -> EarlyStoppingSettings:
+    """Which trials end before their time."""
+    defaults = EarlyStoppingSettings()
+    example = shown(list(DEFAULT_RUNGS))
+    part = number(0, 1, above=True, below=True, example=example)
+    rungs = section.items("rungs", list_of(1, 20, "numbers", example), part, DEFAULT_RUNGS)
+    if list(rungs) != sorted(rungs):
+        rule = "must go upward: they are parts of the training budget, one after another"
+        section.faults.add(section.path("rungs"), list(rungs), rule, f"Write `rungs: {shown(sorted(rungs))}`.")
+    values = {name: section.get(name, rule, getattr(defaults, name)) for name, rule in EARLY_STOPPING.items()}
+    section.end()
+    return EarlyStoppingSettings(rungs=rungs, **values)
+
+
+def confirm(section: Section, seeds: Sequence[int], algorithm: str) -> ConfirmSettings:
+    """With which seeds the front is trained again: others than those that it was found with.
+
+    A search has used only the first of the study's seeds, so the others are the default.
+    """
+    trained = tuple(seeds) if algorithm == "grid" else tuple(seeds[:1])
+    default = tuple(seed for seed in seeds if seed not in trained) or ConfirmSettings.seeds
+    example = shown(list(default))
+    rule = whole(0, HIGHEST_SEED, example)
+    new = section.items("seeds", list_of(1, MAX_SEEDS, "whole numbers", example), rule, default)
+    section.end()
+    for place, seed in enumerate(new):
+        if seed in trained:
+            remedy = "Give seeds that the study has not trained with, so that they say something new."
+            section.faults.add(section.path(f"seeds.{place}"), seed, "must differ from the study's seeds", remedy)
+    return ConfirmSettings(new)

@@ -1,0 +1,152 @@
+"""What each trial of a study file is: model, data, training, samples, hardware; their keys, ranges and defaults. (no
+torch, no ray)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from study.config.paths import file_path, hub_or_path
+from study.config.reader import REQUIRED, Section
+from study.config.rules import Rule, flag, list_of, nullable, number, one_of, size, text, whole
+from study.hardware.gpu_catalogue import UnknownGpuError, catalogue, find_gpu
+from trainables.settings import (
+    BaseModelSettings,
+    DatasetSettings,
+    GenerationSettings,
+    HardwareSettings,
+    Schedule,
+    TrainingSettings,
+)
+
+NAMED_DATASETS = ("pubmedqa", "stackoverflow")
+HIGHEST_SEED = 2**31 - 1
+HIGHEST_COUNT = 10**9
+
+SEED = whole(0, HIGHEST_SEED, "0")
+BASE_MODEL = {
+    "path": text(example="meta-llama/Llama-3.2-1B"),
+    "revision": text(),
+    "double_quantization": flag(),
+}
+DATASET = {
+    "name": text(100, "pubmedqa"),
+    "source": nullable(text()),
+    "train_file": nullable(text()),
+    "eval_file": nullable(text()),
+    "test_file": nullable(text()),
+    "max_tokens": whole(2, 2**20),
+    "train_examples": nullable(whole(1, HIGHEST_COUNT)),
+    "eval_examples": nullable(whole(1, HIGHEST_COUNT)),
+    "test_examples": nullable(whole(0, HIGHEST_COUNT)),
+    "seed": SEED,
+}
+TRAINING = {
+    "epochs": number(0, 1000, above=True),
+    "max_steps": nullable(whole(1, 10**7)),
+    "micro_batch_size": whole(1, 4096),
+    "gradient_accumulation_steps": whole(1, 4096),
+    "schedule": one_of(get_args(Schedule)),
+    "warmup_ratio": number(0, 1, below=True),
+    "weight_decay": number(0, 1),
+    "max_grad_norm": number(0, 10**6),  # 0: not clipped
+    "gradient_checkpointing": flag(),
+    "evaluations": whole(1, 1000),
+}
+HARDWARE = {
+    "gpus": nullable(whole(1, 10_000)),
+    "memory_limit": nullable(size()),
+    "max_adapters_per_gpu": nullable(whole(1, 1024)),
+    "price_per_hour": nullable(number(0, 10_000)),  # USD, of one card
+    "force_bf16": flag(),
+}
+
+
+def base_model(section: Section, folder: Path) -> BaseModelSettings:
+    """Where the frozen weights come from; its path is absolute where it is a path of this machine."""
+    values = _values(section, BASE_MODEL, BaseModelSettings(path=REQUIRED))
+    path = values["path"]
+    if path is not REQUIRED and not path.startswith("package:"):
+        values["path"] = hub_or_path(path, folder)
+    return BaseModelSettings(**values)
+
+
+def dataset(section: Section, folder: Path) -> DatasetSettings:
+    """Which rows train, evaluate and test; the paths of this machine are absolute."""
+    values = _values(section, DATASET, DatasetSettings(name=REQUIRED))
+    _dataset_faults(section, values)
+    for key in ("train_file", "eval_file", "test_file"):
+        values[key] = values[key] and file_path(values[key], folder)
+    if values["source"] not in (None, "sample"):
+        values["source"] = hub_or_path(values["source"], folder)
+    return DatasetSettings(**values)
+
+
+def _dataset_faults(section: Section, values: dict[str, Any]) -> None:
+    """A dataset is a named one with its source, or files of one's own."""
+
+    def fault(name: str, rule: str, remedy: str) -> None:
+        if section.faults.clean(section.path(name), section.path("train_file")):
+            section.faults.add(section.path(name), values[name], rule, remedy)
+
+    if values["train_file"] is None:
+        if values["name"] is not REQUIRED and values["name"] not in NAMED_DATASETS:
+            rule = one_of(NAMED_DATASETS)
+            remedy = "Or give your own rows as `train_file`."
+            fault("name", f"{rule.text}, without a train_file", f"{rule.remedy(values['name'])} {remedy}".strip())
+        for key in ("eval_file", "test_file"):
+            if values[key] is not None:
+                fault(key, "needs a train_file beside it", "Give `train_file`, or leave it out.")
+        return
+    if values["source"] is not None:
+        fault("source", "must not stand beside a train_file", "Leave one of them out.")
+    if values["test_file"] is None and values["test_examples"]:
+        fault("test_examples", "needs a test_file to take them from", "Give `test_file`, or leave it out.")
+
+
+def training(section: Section) -> TrainingSettings:
+    """How every trial trains."""
+    return TrainingSettings(**_values(section, TRAINING, TrainingSettings()))
+
+
+def generation(section: Section) -> GenerationSettings:
+    """Which prompts are answered."""
+    example = '["Hello"]'
+    prompts = section.items("prompts", list_of(0, 50, "texts", example), text(4000, example), ())
+    new_tokens = section.get("max_new_tokens", whole(1, 8192), GenerationSettings().max_new_tokens)
+    held_out = section.get("held_out", whole(0, 50), GenerationSettings().held_out)
+    section.end()
+    return GenerationSettings(prompts, new_tokens, held_out)
+
+
+def hardware(section: Section) -> HardwareSettings:
+    """Which cards the study runs on."""
+    defaults = HardwareSettings()
+    gpu = section.get("gpu", _gpu(), defaults.gpu)
+    values = {name: section.get(name, rule, getattr(defaults, name, None)) for name, rule in HARDWARE.items()}
+    section.end()
+    return HardwareSettings(gpu, memory_limit_bytes=values.pop("memory_limit"), **values)
+
+
+def _gpu() -> Rule:
+    """A card of the catalogue, becoming its key there, or `auto`, or `cpu`."""
+    rule = one_of(("auto", "cpu", *catalogue()))
+    return replace(rule, holds=lambda value: rule.holds(value) or _card_key(value) is not None, convert=_gpu_name)
+
+
+def _gpu_name(value: str) -> str:
+    return _card_key(value) or value
+
+
+def _card_key(value: Any) -> str | None:
+    try:
+        return find_gpu(value).key if isinstance(value, str) else None
+    except UnknownGpuError:
+        return None
+
+
+def _values(section: Section, rules: dict[str, Rule], defaults: Any) -> dict[str, Any]:
+    values = {name: section.get(name, rule, getattr(defaults, name)) for name, rule in rules.items()}
+    section.end()
+    return values

@@ -1,0 +1,217 @@
+"""The single checks of `doctor`: each turns facts into a finding and its remedy. (standard library at import)"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from study.hardware.machine import Cards
+
+State = Literal["ok", "note", "missing"]
+Facts = Mapping[str, Any]
+
+GIB = 2**30
+MODULES = {"pyyaml": "yaml", "nvidia-ml-py": "pynvml", "vl-convert-python": "vl_convert"}
+QUICKSTART_MEMORY_BYTES, QUICKSTART_CORES = 6 * GIB, 2
+DISK_BYTES = 8 * GIB  # Llama-3-8B in NF4 takes 5.4 GiB of the cache
+GIVE_ACCESS = (
+    "Gated models need one: https://huggingface.co/settings/tokens, then export HF_TOKEN=… (or: hf auth login)"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: `missing` is required and not here or broken, `note` is worth knowing."""
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def module_of(package: str) -> str:
+    """The module that a package is imported as."""
+    return MODULES.get(package.lower(), package.replace("-", "_"))
+
+
+def check_python(wanted: str) -> Check:
+    """Python's version against pyproject's range."""
+    from packaging.specifiers import SpecifierSet
+
+    version = platform.python_version()
+    if SpecifierSet(wanted).contains(version, prereleases=True):
+        return Check("Python", "ok", version)
+    return Check(
+        "Python", "missing", f"{version}, must be {wanted}", "Install such a Python, and make a new environment."
+    )
+
+
+def check_rooms(shadowed: str | None, foreign: Sequence[Path]) -> Check:
+    """Whether `import study` finds ours."""
+    if shadowed:
+        found, _, remedy = shadowed.partition(" Run ")
+        return Check("own packages", "missing", found, f"Run {remedy}")
+    if foreign:
+        names = ", ".join(map(str, foreign))
+        return Check("own packages", "note", f"ours come first; others of the same name: {names}", "Uninstall those.")
+    return Check("own packages", "ok", "ours")
+
+
+def check_package(requirement: Requirement, tried: Facts | None) -> Check:
+    """One required package: there, within its tested range, and importable."""
+    install = f"pip install '{requirement.name}{_extras(requirement)}{requirement.specifier}'"
+    version = installed_version(requirement.name)
+    if version is None:
+        return Check(requirement.name, "missing", "not installed", install)
+    if not requirement.specifier.contains(version, prereleases=True):
+        return Check(requirement.name, "missing", f"{version}, tested with {requirement.specifier}", install)
+    if tried is None or tried["error"]:
+        reason = (
+            tried["error"] if tried else "it was not tried, the packages before it took too long or ended the process"
+        )
+        again = install.replace("install", "install --force-reinstall", 1)
+        return Check(requirement.name, "missing", f"{version}, cannot be imported: {reason}", again)
+    return Check(requirement.name, "ok", version)
+
+
+def check_extra(name: str, requirements: Sequence[Requirement]) -> Check:
+    """The packages of an extra, which only some commands need."""
+    missing = [one.name + _extras(one) for one in requirements if not _there(one)]
+    if not missing:
+        return Check(f"extra {name}", "ok", ", ".join(one.name for one in requirements))
+    found = f"{', '.join(missing)} not installed, or not in the tested range"
+    return Check(f"extra {name}", "note", found, f"{_purpose(name)}: pip install -e '.[{name}]'")
+
+
+def _purpose(extra: str) -> str:
+    purposes = {
+        "quickstart": "For study/studies/quickstart.yaml, whose base model it carries",
+        "test": "To run the tests",
+        "notebook": "For the notebook, and for optuna-dashboard on a study's optuna.db",
+        "cluster": "For Ray's dashboard and jobs on a cluster",
+    }
+    return purposes.get(extra, "To use it")
+
+
+def _there(requirement: Requirement) -> bool:
+    version = installed_version(requirement.name)
+    within = version is not None and requirement.specifier.contains(version, prereleases=True)
+    return within and all(_extra_is_there(requirement.name, extra) for extra in requirement.extras)
+
+
+def _extra_is_there(package: str, extra: str) -> bool:
+    """Whether everything that a package's extra asks for is installed, in whatever version."""
+    from packaging.requirements import Requirement
+
+    needed = map(Requirement, metadata.requires(package) or [])
+    return all(
+        installed_version(one.name) is not None
+        for one in needed
+        if one.marker is not None and one.marker.evaluate({"extra": extra}) and not one.marker.evaluate({"extra": ""})
+    )
+
+
+def installed_version(package: str) -> str | None:
+    """The version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _extras(requirement: Requirement) -> str:
+    return f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+
+
+def check_cards(cards: Cards, cuda: Facts | None) -> Check:
+    """NVIDIA's driver and cards against what torch can use."""
+    if not cards.cards:
+        return Check(
+            "GPU", "note", f"none ({cards.reason})", "Studies run on the CPU: set hardware.gpu to cpu or auto."
+        )
+    names = ", ".join(f"{card.name} {_gib(card.memory_bytes)}" for card in cards.cards)
+    found = f"{names}; driver {cards.driver}"
+    if cuda is None or cuda["error"]:
+        return Check("GPU", "missing", f"{found}; torch could not be asked", "See torch above.")
+    if cuda["built_for"] is None:
+        return Check(
+            "GPU", "missing", f"{found}; this torch is built without CUDA", "See https://pytorch.org/get-started"
+        )
+    if not cuda["available"]:
+        remedy = f"Update the driver to one for CUDA {cuda['built_for']}, or install a torch for an older CUDA."
+        if cuda["visible"] is not None:
+            remedy = f"CUDA_VISIBLE_DEVICES is {cuda['visible']!r}: unset it. Else: {remedy}"
+        return Check("GPU", "missing", f"{found}; torch (CUDA {cuda['built_for']}) can use none", remedy)
+    if len(cuda["cards"]) < len(cards.cards):
+        remedy = f"CUDA_VISIBLE_DEVICES is {cuda['visible']!r}; unset it to use all."
+        return Check("GPU", "note", f"{found}; torch sees {len(cuda['cards'])} of {len(cards.cards)}", remedy)
+    return Check("GPU", "ok", f"{found}; CUDA {cuda['built_for']}")
+
+
+def check_nf4(tried: Facts | None) -> Check:
+    """Whether bitsandbytes quantizes here."""
+    if tried is None or tried["error"]:
+        reason = tried["error"] if tried else "torch or bitsandbytes could not be tried"
+        return Check(
+            "NF4", "missing", reason, "pip install --force-reinstall bitsandbytes; python -m bitsandbytes says more."
+        )
+    return Check("NF4", "ok", f"quantizes on {tried['device']}")
+
+
+def check_ray(tried: Facts | None) -> Check:
+    """Whether Ray's cluster answers, or one can be started."""
+    if tried is None or tried["error"]:
+        reason = tried["error"] if tried else "it was not tried"
+        remedy = (
+            "Unset RAY_ADDRESS to run on this machine alone, or start the cluster; see /tmp/ray/session_latest/logs."
+        )
+        return Check("Ray", "missing", reason, remedy)
+    where = f"the cluster at {tried['address']}" if tried["address"] else "this machine"
+    return Check("Ray", "ok", f"{where}: {tried['cpus'] or 0:g} CPUs, {tried['gpus'] or 0:g} GPUs")
+
+
+def check_cores(cores: int) -> Check:
+    """The cores this process may use."""
+    enough = cores >= QUICKSTART_CORES
+    return Check(
+        "cores", "ok" if enough else "note", str(cores), "" if enough else "The quickstart's 3 minutes need 2."
+    )
+
+
+def check_memory(total: int, available: int) -> Check:
+    """The machine's memory."""
+    found = f"{_gib(total)}, {_gib(available)} of it free"
+    if available >= QUICKSTART_MEMORY_BYTES:
+        return Check("memory", "ok", found)
+    return Check("memory", "note", found, f"The quickstart needs {_gib(QUICKSTART_MEMORY_BYTES)}: end other programs.")
+
+
+def check_disk(name: str, folder: Path, remedy: str) -> Check:
+    """Free space where a folder is, or would be made."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{folder}: {_gib(free)} free"
+    if free >= DISK_BYTES:
+        return Check(name, "ok", found)
+    return Check(name, "note", found, f"Llama-3-8B in NF4 takes 5.4 GiB. {remedy}")
+
+
+def check_hub_token() -> Check:
+    """Whether there is a token for the Hugging Face hub; its value is never shown."""
+    try:
+        from huggingface_hub import get_token
+    except ImportError:
+        return Check("hub token", "note", "not looked for: huggingface_hub is not installed", "pip install -e .")
+    return Check("hub token", "ok", "there") if get_token() else Check("hub token", "note", "none", GIVE_ACCESS)
+
+
+def _gib(size: float | None) -> str:
+    return "(memory unknown)" if size is None else f"{size / GIB:.1f} GiB"

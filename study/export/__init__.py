@@ -1,0 +1,1 @@
+"""Takes an adapter along: files to load elsewhere, and their model card."""

@@ -1,0 +1,122 @@
+"""The hardware to plan for: named in the catalogue, found in this machine, or its processor. (no torch, no ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from study.hardware.calibration import calibration_for
+from study.hardware.gpu_catalogue import GpuCard, UnknownGpuError, card_of, find_gpu
+from study.hardware.machine import Card, find_cards
+from study.plan.fitting import Target
+from trainables.protocol import ENGINE_VERSION
+from trainables.settings import HardwareSettings
+
+USABLE_SHARE = 0.97  # of what NVML calls a card's memory, CUDA can have; the catalogue knows it of its own cards
+AUTO = "auto"
+CPU = "cpu"  # whose calibration is one for all processors: libraries take what they take
+
+
+def target_here(hardware: HardwareSettings) -> Target:
+    """What a study is planned for: the cards that it names, else this machine's, else its processor."""
+    limit = hardware.memory_limit_bytes
+    found = () if hardware.gpu == CPU else find_cards().cards
+    if hardware.gpu not in (CPU, AUTO):
+        card = find_gpu(hardware.gpu)
+        alike = sum(card_of(one) == card for one in found)
+        return gpu_target(card, hardware.gpus or alike or 1, ENGINE_VERSION, limit_bytes=limit)
+    smallest = smallest_here(found)
+    if smallest is None:
+        return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION, limit_bytes=limit)
+    card, count = smallest
+    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, limit_bytes=limit)
+
+
+def target_of_cluster(
+    hardware: HardwareSettings, gpus_by_node: Sequence[float], kinds: Collection[str], use_gpu: bool, local: bool
+) -> Target | None:
+    """What a study runs on: this machine (`local`) as NVML knows it, else the cards that the study or Ray names.
+
+    `kinds` are Ray's names of the nodes' cards (`T4`, `A100-40G`). None where the cards are not known. Other machines
+    without cards are taken to be like this one.
+    """
+    limit = hardware.memory_limit_bytes
+    if not use_gpu:
+        return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION, limit_bytes=limit)
+    found = smallest_here(find_cards().cards) if local else None
+    card = found[0] if found else _named(hardware, kinds)
+    if card is None:
+        return None
+    count, most = int(sum(gpus_by_node)), int(max(gpus_by_node, default=0))
+    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, most, limit)
+
+
+def _named(hardware: HardwareSettings, kinds: Collection[str]) -> GpuCard | None:
+    if hardware.gpu not in (AUTO, CPU):
+        return find_gpu(hardware.gpu)
+    cards = [card for card in map(_of_ray, kinds) if card]
+    return min(cards, key=lambda card: card.memory_bytes) if cards and len(cards) == len(kinds) else None
+
+
+def _of_ray(kind: str) -> GpuCard | None:
+    for name in (kind, kind.removesuffix("G")):
+        with suppress(UnknownGpuError):
+            return find_gpu(name)
+    return None
+
+
+def gpu_target(
+    card: GpuCard, count: int, engine: int, per_node: int | None = None, limit_bytes: int | None = None
+) -> Target:
+    """`count` such cards, `per_node` of them in one machine (None: all), calibrated by what was measured on such."""
+    calibration = calibration_for(card.key, "cuda", engine)
+    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes)
+
+
+def cpu_target(
+    memory_bytes: int, engine: int, count: int = 1, limit_bytes: int | None = None, computes_bf16: bool | None = None
+) -> Target:
+    """Machines without a card; `computes_bf16` None: as this machine's processor."""
+    bf16 = cpu_multiplies_bf16() if computes_bf16 is None else computes_bf16
+    calibration = calibration_for(CPU, "cpu", engine)
+    return Target(None, memory_bytes, count, 1, calibration, limit_bytes, bf16)
+
+
+def card_here(found: Card) -> GpuCard:
+    """The catalogue's card for one that NVML found; one that it does not have is known by its memory alone."""
+    known = card_of(found)
+    if known is not None:
+        return known
+    major, minor = map(int, (found.compute_capability or "0.0").split("."))
+    return GpuCard(
+        key=found.name,
+        name=found.name,
+        memory_bytes=int(USABLE_SHARE * (found.memory_bytes or 0)),
+        compute_capability=(major, minor),
+        bandwidth_bytes_per_second=None,
+        tensor_flops=None,
+        product_efficiency=1.0,
+        bandwidth_efficiency=1.0,
+        measured=False,
+        price_per_hour=None,
+        price_as_of="",
+        price_source="",
+    )
+
+
+def smallest_here(found: tuple[Card, ...]) -> tuple[GpuCard, int] | None:
+    """This machine's cards as so many of the smallest: what fits there fits all. None without a card."""
+    cards = [card_here(card) for card in found]
+    return (min(cards, key=lambda card: card.memory_bytes), len(cards)) if cards else None
+
+
+def cpu_multiplies_bf16(information: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this processor has AVX512-BF16 or AMX, as torch is asked in `trainables.base_model.load`."""
+    with suppress(OSError):
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("flags"):
+                return bool({"avx512_bf16", "amx_bf16"} & set(line.split()))
+    return False

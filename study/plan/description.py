@@ -1,0 +1,164 @@
+"""What a study would run, and what it would take, in words, after the checks that come before a run. (no torch at
+import, no ray)"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from analysis.wording import DASH, format_number, format_value
+from search_spaces.parameters import Range
+from study.config.study_config import StudyConfig
+from study.plan.forecast import plan_words
+from study.plan.preflight import Preflight, check
+from study.plan.shares import DEFAULT_ADAPTERS_PER_CPU_HOST, DEFAULT_ADAPTERS_PER_GPU
+from study.progress.view import short_name
+from study.records.objectives import Objective
+from study.reporting.summary import aligned, told_apart
+from study.run.lifecycle import open_search
+from study.search.database import DATABASE_FILE
+from study.search.warm_start import earlier_studies
+from trainables.base_model.location import name_and_place
+from trainables.dataset.batches import planned_steps
+from trainables.packed.optimization import evaluation_steps
+
+LISTED_CONFIGURATIONS = 24
+SPLIT_FACTS = {
+    "rows": "rows", "dropped": "dropped", "truncated": "truncated", "overlap": "in other splits", "tokens": "tokens",
+    "target_tokens": "targets", "median_length": "median length", "max_length": "longest",
+}  # fmt: skip
+
+
+def describe(config: StudyConfig) -> str:
+    """What would run: trials, steps, rows, model and data. Raises ConfigError with all that is wrong."""
+    found = check(config, weights=False)
+    counts = trial_counts(config)
+    facts = {
+        "study": f"{config.name} ({config.file})",
+        "base model": _model(config, found),
+        "trials": _trials(config, counts),
+        **_middles(config),
+        **_warm_starts(config),
+        "each trial": _training(config, found),
+        "data": _data(config),
+        "measured": _measured(config, found),
+        "stopping": _early_stopping(config, found),
+        "objectives": ", ".join(map(_objective, config.objectives)),
+        "hardware": _hardware(config),
+        "kept": f"adapters: {config.adapters}; results in {config.storage}",
+    }
+    width = max(map(len, facts))
+    lines = [f"{name:<{width}}   {text}" for name, text in facts.items()]
+    parts = ["\n".join(lines), _splits(found), _configurations(config), plan_words(config, found, counts)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
+    studies = earlier_studies(config)
+    told = [f"{_count(len(one.records), 'trial')} of {one.directory}" for one in studies]
+    return {"warm start": f"{', '.join(told)}; which of them compare is seen when it runs"} if told else {}
+
+
+def trial_counts(config: StudyConfig) -> Mapping[str, int]:
+    """How many trials of each precision the search consists of."""
+    with tempfile.TemporaryDirectory() as folder:
+        search = open_search(config, Path(folder) / DATABASE_FILE)
+        return {precision: search.count(precision) for precision in config.space.precisions()}
+
+
+def _model(config: StudyConfig, found: Preflight) -> str:
+    size = format_value("trainable_parameters", found.parameter_count)
+    return f"{name_and_place(config.trial.base_model)}: {found.model_type}, {size} parameters"
+
+
+def _trials(config: StudyConfig, counts: Mapping[str, int]) -> str:
+    algorithm = config.search.algorithm
+    each = ", ".join(f"{count} {precision}" for precision, count in counts.items())
+    seeds = ", ".join(map(str, config.seeds if algorithm == "grid" else config.seeds[:1]))
+    return f"{sum(counts.values())}: {each}; algorithm {algorithm}; seed {seeds}"
+
+
+def _training(config: StudyConfig, found: Preflight) -> str:
+    training, rows = config.trial.training, found.statistics["train"]["rows"]
+    step_rows = min(rows, training.micro_batch_size * training.gradient_accumulation_steps)
+    steps = planned_steps(rows, training)
+    return (
+        f"{_count(steps, 'optimizer step')} of {_count(step_rows, 'row')} ({training.micro_batch_size} at a time), "
+        f"{steps * step_rows / rows:.3g} times over {_count(rows, 'row')}"
+    )
+
+
+def _data(config: StudyConfig) -> str:
+    data = config.trial.dataset
+    source = data.train_file or data.source or "its usual source"
+    return f"{data.name} from {source}, rows cut at {data.max_tokens} tokens"
+
+
+def _measured(config: StudyConfig, found: Preflight) -> str:
+    steps = planned_steps(found.statistics["train"]["rows"], config.trial.training)
+    rungs = config.trial.rungs.steps(steps)
+    times = _count(len(evaluation_steps(steps, config.trial.training.evaluations, rungs)), "time")
+    prompts = len(config.trial.generation.prompts)
+    answers = f"; {_count(prompts, 'prompt')} answered by base and tuned model" if prompts else ""
+    test = ", the test split once" if found.statistics["test"]["rows"] else ", no test split"
+    return f"the evaluation split {times}{test}{answers}"
+
+
+def _early_stopping(config: StudyConfig, found: Preflight) -> str:
+    steps = planned_steps(found.statistics["train"]["rows"], config.trial.training)
+    rungs, algorithm = config.trial.rungs.steps(steps), config.early_stopping.algorithm
+    if algorithm == "none":
+        return "none"
+    if not rungs:
+        return f"{algorithm}, with no step between grace and end to stop at"
+    return f"{algorithm} after step {', '.join(map(str, rungs))} of {steps}"
+
+
+def _objective(objective: Objective) -> str:
+    reference = format_value(objective.metric, objective.reference)
+    return f"{objective.label.lower()} {objective.direction}d (reference {reference})"
+
+
+def _hardware(config: StudyConfig) -> str:
+    hardware = config.trial.hardware
+    usual = DEFAULT_ADAPTERS_PER_CPU_HOST if hardware.gpu == "cpu" else DEFAULT_ADAPTERS_PER_GPU
+    parts = [f"gpu {hardware.gpu}"]
+    if hardware.gpu != "cpu":
+        parts.append(f"cards: {'all there are' if hardware.gpus is None else hardware.gpus}")
+    if hardware.memory_limit_bytes is not None:
+        parts.append(f"memory limit {format_value('peak_memory_bytes', hardware.memory_limit_bytes)}")
+    return "; ".join([*parts, f"at most {_count(hardware.max_adapters_per_gpu or usual, 'adapter')} together"])
+
+
+def _splits(found: Preflight) -> str:
+    shown = [name for name in SPLIT_FACTS if any(name in split for split in found.statistics.values())]
+    rows = [
+        [split, *(DASH if facts.get(name) is None else format_number(facts[name]) for name in shown)]
+        for split, facts in found.statistics.items()
+    ]
+    return aligned(["split", *(SPLIT_FACTS[name] for name in shown)], rows, left=1)
+
+
+def _configurations(config: StudyConfig) -> str:
+    """A grid's configurations, as they are named; a search finds its own."""
+    if config.search.algorithm != "grid":
+        return ""
+    every = config.space.grid(config.seeds)
+    lines = [f"  {name}" for name in told_apart(list(map(short_name, every)), every)[:LISTED_CONFIGURATIONS]]
+    more = len(every) - len(lines)
+    order = "" if config.early_stopping.algorithm == "none" else ", which runs shuffled"
+    return "\n".join([f"The grid{order}:", *lines, *([f"  and {more} more"] if more else [])])
+
+
+def _middles(config: StudyConfig) -> Mapping[str, str]:
+    """Of ranges, which are for a search, the one value that a grid takes."""
+    ranges = [(one.name, one.kind) for one in config.space.parameters if isinstance(one.kind, Range)]
+    if config.search.algorithm != "grid" or not ranges:
+        return {}
+    values = ", ".join(f"{name} {kind.midpoint():.4g}" for name, kind in ranges)
+    return {"ranges": f"a grid takes the middle of each: {values}"}
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,145 @@
+"""What the models say of a study before it runs: its workload, its hardware, and each configuration's fit. (no torch,
+no ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from search_spaces.trial_config import TrialConfig
+from study.config.study_config import StudyConfig
+from study.hardware.machine import usable_cores
+from study.hardware.targets import target_here, target_of_cluster
+from study.plan.fitting import Fit, Target, Workload, fit
+from study.plan.plan_text import plan_text
+from study.plan.preflight import TOKENIZER, WEIGHTS, Preflight
+from study.plan.study_plan import footprint, make_plan
+from study.records.record import TrialRecord
+from study.search.sampling import Sampling
+from trainables.gauges import PredictedMemory
+
+CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
+MOST_DRAWN = 12  # configurations of a precision that stand for a search's
+MISSING = {
+    WEIGHTS: "The model's weights are not there yet: a run needs them.",
+    TOKENIZER: "Without a tokenizer every row is taken to be as long as dataset.max_tokens, all of it targets.",
+}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The memory model's word on a study's configurations, each footprint computed once; and what was observed."""
+
+    workload: Workload
+    target: Target
+    _fits: dict[tuple[object, ...], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _ran_out: dict[tuple[object, ...], TrialRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def fit(self, config: TrialConfig, cards: int | None = None) -> Fit:
+        """Whether and how the configuration fits; its base model over at most so many `cards`, if that is given."""
+        key = (*footprint(config), cards)
+        if key not in self._fits:
+            self._fits[key] = fit(config, self.workload, self.target_of(cards))
+        return self._fits[key]
+
+    def target_of(self, cards: int | None) -> Target:
+        """The target, of which a base model may have at most so many cards (None: as many as one machine has)."""
+        return self.target if cards is None else replace(self.target, per_node=min(self.target.per_node, cards))
+
+    def largest_bytes(self, precision: str) -> int:
+        """The most that a configuration of that precision takes, of those that have been looked at."""
+        return max(
+            (one.largest.needed_bytes for one in self._fits.values() if one.config.precision == precision), default=0
+        )
+
+    def memory(self, config: TrialConfig) -> PredictedMemory:
+        """What the configuration adds to a card, and what is there without it."""
+        one = self.fit(config)
+        return PredictedMemory(one.adapter_bytes, one.capacity_bytes - one.room_bytes)
+
+    def note(self, record: TrialRecord) -> None:
+        """A trial has ended: where it ran out of memory alone, those of its footprint would too."""
+        if record.status == "infeasible" and (record.infeasible or {}).get("source") == "observed":
+            self._ran_out[footprint(record.config)] = record
+
+    def ran_out(self, config: TrialConfig) -> TrialRecord | None:
+        """A trial of the same footprint that ran out of memory alone."""
+        return self._ran_out.get(footprint(config))
+
+    def predictions(self, config: TrialConfig) -> dict[str, Any]:
+        """A record's predictions, JSON-ready."""
+        return {"peak_memory_bytes": self.fit(config).peak_memory_bytes}
+
+
+def workload_of(config: StudyConfig, found: Preflight) -> Workload | None:
+    """What the study's trials share; None where the model's shape is not known."""
+    if found.shape is None:
+        return None
+    trial = config.trial
+    return Workload.of(
+        found.shape,
+        trial.training,
+        found.statistics,
+        trial.base_model.double_quantization,
+        trial.hardware.force_bf16,
+    )
+
+
+def forecast_on(
+    config: StudyConfig,
+    found: Preflight | None,
+    node_resources: Sequence[Mapping[str, float]],
+    use_gpu: bool,
+    local: bool,
+) -> Forecast | None:
+    """The forecast for a Ray cluster (of this machine alone: `local`), by what its nodes offer.
+
+    None where model or cards are not known.
+    """
+    workload = workload_of(config, found) if found else None
+    kinds = {name.removeprefix(CARD_KIND) for node in node_resources for name in node if name.startswith(CARD_KIND)}
+    gpus = [node.get("GPU", 0.0) for node in node_resources]
+    target = target_of_cluster(config.trial.hardware, gpus, kinds, use_gpu, local)
+    return Forecast(workload, target) if workload and target else None
+
+
+def likely_configurations(config: StudyConfig, counts: Mapping[str, int]) -> list[TrialConfig]:
+    """A grid's configurations; for a search as many as each precision has trials, of up to `MOST_DRAWN` draws."""
+    if config.search.algorithm == "grid":
+        return config.space.grid(config.seeds)
+    trials, seed = sum(counts.values()), config.search.seed
+    sampling = Sampling(config.space, "random", trials, seed, config.seeds[0], ("minimize",))
+    configs: list[TrialConfig] = []
+    for precision, count in counts.items():
+        drawn = _drawn(sampling, precision, min(count, MOST_DRAWN))
+        configs += [drawn[number % len(drawn)] for number in range(count if drawn else 0)]
+    return configs
+
+
+def _drawn(sampling: Sampling, precision: str, count: int) -> list[TrialConfig]:
+    drawn: list[TrialConfig] = []
+    for number in range(count):
+        proposed = sampling.propose(precision, number, [], drawn)
+        if proposed is not None:
+            drawn.append(proposed[1])
+    return drawn
+
+
+def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:
+    """The plan of a study in words and tables; nothing where the model's shape is not known."""
+    workload, hardware = workload_of(config, found), config.trial.hardware
+    if workload is None:
+        return ""
+    plan = make_plan(
+        likely_configurations(config, counts),
+        workload,
+        target_here(hardware),
+        hardware,
+        cores_per_node=float(usable_cores()),
+        price_per_hour=hardware.price_per_hour,
+    )
+    notes = [MISSING[name] for name in found.missing]
+    if config.search.algorithm != "grid":
+        notes.append("A search finds its own configurations; the plan is for some that were drawn by chance.")
+    return "\n\n".join(part for part in (plan_text(plan), "\n".join(notes)) if part)

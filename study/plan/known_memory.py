@@ -1,0 +1,57 @@
+"""The peak memory of a study's configurations as it is known before any trial, for the search. (no torch at import)"""
+
+from __future__ import annotations
+
+import psutil
+
+from search_spaces.trial_config import TrialConfig
+from study.config.study_config import StudyConfig
+from study.hardware.gpu_catalogue import find_gpu
+from study.hardware.machine import find_cards
+from study.hardware.targets import cpu_target, gpu_target, smallest_here
+from study.plan.fitting import Target, Workload, fit
+from study.plan.study_plan import footprint
+from trainables.base_model.shape import ModelShape
+from trainables.protocol import ENGINE_VERSION
+
+
+class KnownMemory:
+    """Predicts a configuration's peak in bytes; model and data are looked at when it is first asked.
+
+    Tune pickles the search, and this with it.
+    """
+
+    def __init__(self, config: StudyConfig) -> None:
+        self._config = config
+        self._facts: tuple[Workload, Target] | None = None
+        self._found: dict[tuple[object, ...], float] = {}
+
+    def __call__(self, trial: TrialConfig) -> float:
+        """The predicted peak; each footprint is computed once."""
+        key = footprint(trial)
+        if key not in self._found:
+            if self._facts is None:
+                self._facts = _workload(self._config), _target(self._config.trial.hardware.gpu)
+            self._found[key] = float(fit(trial, *self._facts).peak_memory_bytes)
+        return self._found[key]
+
+
+def _workload(config: StudyConfig) -> Workload:
+    # Here and not above: these import transformers, which other searches do not need.
+    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.dataset.prepared import prepare_dataset
+
+    trial = config.trial
+    shape = ModelShape.from_info(inspect(trial.base_model))
+    statistics = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).statistics
+    return Workload.of(shape, trial.training, statistics, trial.base_model.double_quantization)
+
+
+def _target(gpu: str) -> Target:
+    """One such card, or the smallest of this machine, or its processor."""
+    if gpu not in ("auto", "cpu"):
+        return gpu_target(find_gpu(gpu), 1, ENGINE_VERSION)
+    here = smallest_here(find_cards().cards) if gpu == "auto" else None
+    if here is not None:
+        return gpu_target(here[0], 1, ENGINE_VERSION)
+    return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION)

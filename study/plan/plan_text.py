@@ -1,0 +1,150 @@
+"""A study's plan in words and tables, for a terminal. (pure)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from study.plan.study_plan import PlannedPhase, PlanRow, StudyPlan
+from study.records.units import format_bytes
+
+GIB = 2**30
+COMPONENTS = {  # what is shown together
+    "base": ("base_linears", "embedding_and_head", "norms"),
+    "adapter": ("adapter_weights", "gradients", "optimizer_state"),
+    "activations": ("layer_inputs", "activations", "targets"),
+    "workspace": ("dequantization", "loss_chunk", "key_value_cache", "libraries"),
+}
+HEADER = ("precision", "rank", "targets", "trials", "peak", *COMPONENTS, "fits", "share a card", "time/epoch")
+
+
+def plan_text(plan: StudyPlan) -> str:
+    """The whole plan: hardware, each footprint's peak by component, phases, time and price, and what does not fit."""
+    lines = [*_hardware(plan), "", *_table([HEADER, *(_row(row, plan) for row in plan.rows)]), ""]
+    lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", ""]
+    lines += [line for planned in plan.phases for line in _phase(planned, plan)]
+    lines += [_total(plan)] if plan.phases else ["Nothing of this study fits here."]
+    for remedies in dict.fromkeys(_would_help(row) for row in plan.rows if not row.fit.fits):
+        lines += [
+            "",
+            *(_refused(row, plan) for row in plan.rows if not row.fit.fits and _would_help(row) == remedies),
+            remedies,
+        ]
+    return "\n".join(lines)
+
+
+def _hardware(plan: StudyPlan) -> list[str]:
+    target, training = plan.target, plan.workload.training
+    if target.card is None:
+        machine = f"{target.count} CPU host{_s(target.count)}, {format_bytes(target.memory_bytes)} each"
+    else:
+        machine = f"{target.count} x {target.card.summary}"
+    limit = f", limited to {format_bytes(target.limit_bytes)}" if target.limit_bytes else ""
+    known = target.calibration
+    kind = "processor" if target.card is None else "card"
+    basis = f"calibrated by {known.footprints} footprints measured on such a {kind}" if plan.calibrated else (
+        f"not calibrated: no footprint was measured on such a {kind} yet"
+    )  # fmt: skip
+    checkpointing = "with" if training.gradient_checkpointing else "without"
+    return [
+        f"{machine}{limit}. Memory model: {basis}.",
+        f"Micro-batches of {training.micro_batch_size} row{_s(training.micro_batch_size)} of up to "
+        f"{plan.workload.longest} tokens, {checkpointing} activation checkpointing.",
+    ]
+
+
+def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
+    one, components = row.fit, row.fit.components
+    parts = [sum(components.get(name, 0) for name in names) / GIB for names in COMPONENTS.values()]
+    if one.refusal:
+        fits = "refused"
+    elif one.cards is None:
+        fits = "no"
+    else:
+        fits = "yes" if one.cards == 1 else f"on {one.cards} cards"
+    share = _share(row, plan)
+    return (
+        one.config.precision, str(one.config.rank), _targets(row, plan), str(row.trials),
+        f"{one.peak_memory_bytes / GIB:.2f}", *(f"{part:.2f}" for part in parts),
+        fits, share, duration(row.seconds_per_epoch),
+    )  # fmt: skip
+
+
+def _targets(row: PlanRow, plan: StudyPlan) -> str:
+    """The target modules, and whether with dropout where the study has both: it keeps a mask, so it is a footprint."""
+    both = len({one.fit.config.lora_dropout > 0 for one in plan.rows}) == 2
+    return row.fit.config.target_set + (" + dropout" if both and row.fit.config.lora_dropout > 0 else "")
+
+
+def _share(row: PlanRow, plan: StudyPlan) -> str:
+    phases = [
+        p.phase for p in plan.phases if (p.phase.precision, p.phase.cards) == (row.fit.config.precision, row.fit.cards)
+    ]
+    if not row.fit.fits or not phases:
+        return "-"
+    if row.fit.cards != 1:
+        return "1"
+    phase = phases[-1]
+    resources = phase.resources_for(row.fit.adapter_bytes)
+    return str(round(phase.device_amount / resources["GPU" if "GPU" in resources else "CPU"]))
+
+
+def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
+    phase = planned.phase
+    if plan.target.card is None:
+        where = f"{planned.cards} host{_s(planned.cards)}"
+    elif phase.cards > 1:
+        where = f"{planned.cards} cards, {phase.cards} to a base model"
+    else:
+        where = f"{planned.cards} card{_s(planned.cards)}"
+    waves = f"{planned.waves} wave{_s(planned.waves)}"
+    time = f", about {duration(planned.seconds)}" if planned.seconds is not None else ""
+    trials = f"{phase.trials} trial{_s(phase.trials)}"
+    return [f"{phase.precision}: {trials}, {phase.places} at a time on {where}, {waves}{time}."]
+
+
+def _total(plan: StudyPlan) -> str:
+    if plan.seconds is None:
+        return "Time and price: not known for this hardware, whose rates the catalogue does not have."
+    assert plan.target.card is not None
+    text = f"In all about {duration(plan.seconds)}, {plan.gpu_hours or 0:.2f} GPU-hours"
+    if plan.price is None or plan.price_per_hour is None:
+        return f"{text}; give hardware.price_per_hour to know the price."
+    card = plan.target.card
+    listed = plan.price_per_hour == card.price_per_hour
+    source = f"{card.price_source}, {card.price_as_of}; hardware.price_per_hour overrides it" if listed else "as given"
+    return f"{text}, {plan.price:.2f} USD at {plan.price_per_hour:.3f} USD an hour and card ({source})."
+
+
+def _refused(row: PlanRow, plan: StudyPlan) -> str:
+    one = row.fit
+    name = f"{one.config.precision}, rank {one.config.rank}, {one.config.target_set}"
+    if one.refusal:
+        return f"{name} is refused."
+    needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
+    where = "the machine" if one.setting.device == "cpu" else "a card"
+    return f"{name} does not fit: it needs {needed}, and {where} can hold {there}."
+
+
+def _would_help(row: PlanRow) -> str:
+    if row.fit.refusal:
+        return f"  {row.fit.refusal[0].upper()}{row.fit.refusal[1:]}"
+    return f"  What would make it fit: {'; or '.join(row.remedies) or 'nothing that is known here'}."
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them; `-` for what is not known."""
+    if seconds is None:
+        return "-"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

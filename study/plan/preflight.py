@@ -1,0 +1,143 @@
+"""What must hold before Ray starts: the model is one we can train, the data are there, and both go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from search_spaces.trial_config import MODULE_NAMES
+from study.cluster.ray_address import LOCAL, ray_address
+from study.config.study_config import ConfigError, ConfigFault, StudyConfig
+from study.hardware.gpu_catalogue import find_gpu, precision_refusal
+from study.hardware.machine import find_cards
+from study.hardware.targets import smallest_here
+from trainables.base_model.shape import ModelShape
+from trainables.settings import BaseModelSettings, DatasetSettings
+
+WEIGHTS, TOKENIZER = "weights", "tokenizer"
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found: the base model's facts and the data's statistics."""
+
+    parameter_count: int
+    model_type: str
+    statistics: Mapping[str, Mapping[str, Any]]
+    shape: ModelShape | None = None
+    missing: tuple[str, ...] = ()  # what a plan does without, and a run does not
+
+
+def check(config: StudyConfig, weights: bool = True) -> Preflight:
+    """Looks at model, tokenizer, target modules and data, loading no weights. Raises ConfigError with every fault.
+
+    Without `weights`, as for a plan, a model's folder may lack them, and its tokenizer with them: rows are then taken
+    to be as long as they may get.
+    """
+    # Here and not above: these import transformers, which a command without a study does not need.
+    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.base_model.location import BaseModelError
+    from trainables.dataset.prepared import DatasetError, prepare_dataset
+
+    faults: list[ConfigFault] = []
+
+    def attempt(key: str, value: object, function: Callable[[], Any], error_type: type[Exception]) -> Any:
+        try:
+            return function()
+        except error_type as error:
+            faults.append(ConfigFault(config.file, key, value, str(error), ""))
+            return None
+
+    model, data = config.trial.base_model, config.trial.dataset
+    info = attempt("base_model.path", model.path, lambda: inspect(model, weights), BaseModelError)
+    missing = () if weights or not info else _missing(model)
+    tokenizer = None
+    if info and TOKENIZER not in missing:
+        tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError)
+    faults += _precision_faults(config, runs=weights)
+    if info:
+        faults += _module_faults(config, info.linear_modules)
+        faults += _length_faults(config, info.max_positions)
+    statistics = None
+    if tokenizer or TOKENIZER in missing:
+        where = data.source or data.train_file
+        read = partial(_statistics, data, tokenizer, prepare_dataset)
+        statistics = attempt("dataset", where, read, DatasetError)
+    if faults or statistics is None or info is None:
+        raise ConfigError(tuple(dict.fromkeys(faults)))
+    return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing)
+
+
+def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The splits' statistics; without a tokenizer, as if every row had `max_tokens` tokens, all of them targets."""
+    if tokenizer is not None:
+        found: Mapping[str, Mapping[str, Any]] = prepare(data, tokenizer).statistics
+        return found
+    from trainables.dataset.prepared import load_examples
+
+    most = data.max_tokens
+    return {
+        name: {"rows": len(rows), "tokens": len(rows) * most, "target_tokens": len(rows) * most, "max_length": most}
+        for name, rows in zip(("train", "eval", "test"), load_examples(data), strict=True)
+    }
+
+
+def _missing(model: BaseModelSettings) -> tuple[str, ...]:
+    """What a model's folder lacks beside its configuration; the tokenizer alone may not be missing."""
+    from trainables.base_model.location import BaseModelError, locate, weight_files
+
+    files = locate(model)
+    if files.kind != "folder":
+        return ()
+    folder = Path(files.path)
+    try:
+        weight_files(folder)
+        return ()
+    except BaseModelError:
+        has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file()
+        return (WEIGHTS,) if has_tokenizer else (WEIGHTS, TOKENIZER)
+
+
+def _precision_faults(config: StudyConfig, runs: bool) -> list[ConfigFault]:
+    """Precisions that the study's own hardware should not compute in; `auto` is known where it `runs` here and now."""
+    hardware = config.trial.hardware
+    refuse: Callable[[str], str | None] = _refused_on_a_cpu
+    if hardware.gpu == "auto" and not (runs and ray_address() == LOCAL):
+        return []
+    found = smallest_here(find_cards().cards) if hardware.gpu == "auto" else None
+    card = found[0] if found else None if hardware.gpu in ("auto", "cpu") else find_gpu(hardware.gpu)
+    if card is not None:
+        refuse = partial(precision_refusal, card=card, force_bf16=hardware.force_bf16)
+    refused = {precision: refuse(precision) for precision in config.space.precisions()}
+    return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
+
+
+def _refused_on_a_cpu(precision: str) -> str | None:
+    from trainables.base_model.files import check_precision
+    from trainables.base_model.location import BaseModelError
+
+    try:
+        check_precision(precision, "cpu")
+    except BaseModelError as error:
+        return str(error)
+    return None
+
+
+def _module_faults(config: StudyConfig, there: tuple[str, ...]) -> list[ConfigFault]:
+    asked = {name for one in config.space.target_modules() for name in one}
+    missing = [name for name in MODULE_NAMES if name in asked and name not in there]
+    if not missing:
+        return []
+    rule = f"must be among the base model's linear layers, {', '.join(there)}"
+    return [ConfigFault(config.file, "space.target_modules", ", ".join(missing), rule, "Leave them out.")]
+
+
+def _length_faults(config: StudyConfig, positions: int) -> list[ConfigFault]:
+    asked = config.trial.dataset.max_tokens
+    if asked <= positions:
+        return []
+    rule = f"must be at most the base model's {positions} positions"
+    return [ConfigFault(config.file, "dataset.max_tokens", asked, rule, f"Set it to {positions} or less.")]

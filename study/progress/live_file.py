@@ -1,0 +1,71 @@
+"""What a running study tells of its trials at work, in its directory: `live.json`, for whoever watches. (no torch)"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.trial_config import TrialConfig
+from study.progress.study_progress import StudyProgress
+from study.records.files import write_whole
+from trainables.protocol import ResidentStatus
+
+LIVE_FILE = "live.json"
+
+
+@dataclass(frozen=True)
+class Live:
+    """The last word on a running study: trials still to end by precision, and what those at work are doing."""
+
+    number: int  # grows with every word
+    left: Mapping[str, int]
+    statuses: Mapping[str, ResidentStatus]
+    configs: Mapping[str, TrialConfig]
+
+
+class LiveFile:
+    """Keeps `live.json` while it is entered, and removes it at the end; only a killed driver leaves one behind."""
+
+    def __init__(self, directory: Path, progress: StudyProgress) -> None:
+        self._file = directory / LIVE_FILE
+        self._progress = progress
+        self._number = 0
+
+    def __enter__(self) -> LiveFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.unlink(missing_ok=True)
+
+    def tell(self, statuses: Mapping[str, ResidentStatus]) -> Mapping[str, ResidentStatus]:
+        """Writes the word on the trials, and passes it on; a disk that is full costs the watchers only."""
+        self._number += 1
+        configs = {trial_id: self._progress.config(trial_id) for trial_id in statuses}
+        values = {
+            "number": self._number,
+            "left": self._progress.left,
+            "statuses": [asdict(status) for status in statuses.values()],
+            "configs": {trial_id: config.to_dict() for trial_id, config in configs.items() if config},
+        }
+        with suppress(OSError):
+            write_whole(self._file, json.dumps(values) + "\n")
+        return statuses
+
+
+def read_live(directory: Path) -> Live | None:
+    """The last word of a running study; None where none is running, or it has not said anything yet."""
+    try:
+        values: dict[str, Any] = json.loads((directory / LIVE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    statuses = [ResidentStatus(**status) for status in values["statuses"]]
+    return Live(
+        values["number"],
+        values["left"],
+        {status.trial_id: status for status in statuses},
+        {trial_id: TrialConfig.from_dict(config) for trial_id, config in values["configs"].items()},
+    )

@@ -1,0 +1,1 @@
+"""A study's results in words and pages: comparison, summary, budget card, live report, PDF."""

@@ -1,0 +1,1 @@
+"""Runs a study with Ray Tune, from its beginning to its end."""

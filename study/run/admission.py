@@ -1,0 +1,113 @@
+"""Who may start: what is predicted not to fit ends before it begins, told to the search and kept as data. (no torch, no
+ray)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from search_spaces.trial_config import TrialConfig
+from study.plan.fitting import Fit, infeasible_facts, remedies
+from study.plan.forecast import Forecast
+from study.records.record import TrialRecord
+from study.records.units import format_bytes
+from study.search.study_search import Proposal, StudySearch
+
+
+class Admission:
+    """A study's search with what cannot fit taken out: it asks as the search does, and answers what may start.
+
+    `record` keeps the record of each trial that may not. `wanted` narrows a grid to the configurations of one phase;
+    `cards` is how many a search's phase gives to each base model, beyond which its hosts cannot go.
+    """
+
+    def __init__(
+        self,
+        study: str,
+        search: StudySearch,
+        forecast: Forecast,
+        record: Callable[[TrialRecord], Any],
+        wanted: Callable[[TrialConfig], bool] = lambda config: True,
+        cards: int | None = None,
+    ) -> None:
+        self._study = study
+        self._search = search
+        self._forecast = forecast
+        self._record = record
+        self._wanted = wanted
+        self._cards = cards
+        self.tell = search.tell  # how trials end is the search's own business
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing to go on with: Tune keeps a copy of its searcher that a resumed study does not use."""
+        return {}
+
+    def ask(self, precision: str) -> Proposal | None:
+        """The next configuration of that precision that fits; None where all have been asked for."""
+        while (proposal := self._search.ask(precision, self._wanted)) is not None:
+            if self._admits(proposal):
+                return proposal
+        return None
+
+    def admitted(self, proposals: Iterable[Proposal]) -> list[Proposal]:
+        """Of trials that were asked for before, those of this phase that fit."""
+        return [one for one in proposals if self._wanted(one.config) and self._admits(one)]
+
+    def _admits(self, proposal: Proposal) -> bool:
+        one, kin = self._forecast.fit(proposal.config, self._cards), self._forecast.ran_out(proposal.config)
+        if one.fits and kin is None:
+            return True
+        if kin is not None:
+            record = kin_record(self._study, proposal, kin)
+        else:
+            record = refused_record(self._study, proposal, one, self._forecast, self._cards)
+        self._record(record)
+        self._search.tell(proposal.trial_id, "infeasible", None, record.reason)
+        return False
+
+
+def refuse_what_never_fits(
+    study: str, search: StudySearch, precisions: Iterable[str], forecast: Forecast, record: Callable[[TrialRecord], Any]
+) -> None:
+    """Ends, before anything starts, what is predicted not to fit: of a grid's `precisions`, and of what was asked for
+    before."""
+
+    def never_fits(config: TrialConfig) -> bool:
+        return not forecast.fit(config).fits
+
+    admission = Admission(study, search, forecast, record, never_fits)
+    admission.admitted(search.unfinished())
+    for precision in precisions:
+        admission.ask(precision)  # nothing of these is admitted: it goes through them all
+
+
+def refused_record(
+    study: str, proposal: Proposal, one: Fit, forecast: Forecast, cards: int | None = None
+) -> TrialRecord:
+    """The record of a trial that was never started, with the components of what it would need."""
+    card = forecast.target.card
+    needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
+    where = "the machine" if card is None else f"one {card.name}"
+    helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target_of(cards)))
+    reason = f"predicted not to fit: it needs {needed}, and {where} can hold {there}"
+    return TrialRecord(
+        study=study,
+        trial_id=proposal.trial_id,
+        status="infeasible",
+        config=proposal.config,
+        reason=f"{reason}; what would make it fit: {helps}" if helps else reason,
+        predictions={"peak_memory_bytes": one.peak_memory_bytes},
+        infeasible=infeasible_facts(one),
+    )
+
+
+def kin_record(study: str, proposal: Proposal, kin: TrialRecord) -> TrialRecord:
+    """The record of a trial that was never started, since one of its footprint ran out of memory alone."""
+    return TrialRecord(
+        study=study,
+        trial_id=proposal.trial_id,
+        status="infeasible",
+        config=proposal.config,
+        reason=f"{kin.trial_id} of the same footprint ran out of memory alone, so this one was not started",
+        infeasible=kin.infeasible,
+    )

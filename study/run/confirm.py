@@ -1,0 +1,156 @@
+"""The front confirmed: its members and near rivals trained again with other seeds, and measured on the test split. (no
+torch; ray only while it runs)"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from analysis.statistics.confirmation import Confirmation, Confirmed, confirmation, near_front, same_configuration
+from analysis.wording import DASH, configuration_name, format_duration, format_value, hypervolume_words
+from search_spaces.trial_config import TrialConfig
+from study.config.search_sections import EarlyStoppingSettings, SearchSettings
+from study.config.study_config import StudyConfig, load_study
+from study.errors import Absent, ConfigError, ConfigFault
+from study.output import say
+from study.records.files import write_whole
+from study.records.objectives import Objective
+from study.records.record import TrialRecord
+from study.records.store import ResultsStore, concluded
+from study.reporting.summary import aligned, resume_command
+from study.run.directory import CONFIRM_ALONE_FOLDER, CONFIRM_FOLDER, STUDY_FILE, is_confirmation, study_file
+from study.run.lifecycle import begin, finish, reopen
+from trainables.settings import GenerationSettings, RungSettings
+
+RESULT_FILE = "confirm.json"
+LONGEST_NAME = 90  # of a study, so that its name with `-confirm` is one
+
+
+def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
+    """Trains, or goes on training, and says what it came to; answers the exit code.
+
+    The trials are a study of their own, in the folder `confirm` of the study's directory (`confirm-alone` where each
+    trains alone). Nothing is concluded before all of them have ended. Raises ConfigError where nothing can be
+    confirmed, the directory is a confirmation itself, or the folder holds other configurations.
+    """
+    config = load_study(study_file(directory))
+    _refuse_confirmation(directory)
+    chosen = near_front(ResultsStore(directory).records(), config.objectives)
+    if not chosen:
+        remedy = f"Let it run on: python -m study resume {directory}"
+        rule = "must have a complete trial with all objectives measured, to confirm its front"
+        raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])
+    if not concluded(directory):
+        say(f"Not all trials have ended, so the front may still change. To end them first: {resume_command(directory)}")
+    wanted = confirming(config, chosen, alone)
+    folder = directory / (CONFIRM_ALONE_FOLDER if alone else CONFIRM_FOLDER)
+    if (folder / STUDY_FILE).is_file():
+        _check_same(folder, wanted)
+        code = finish(reopen(folder))
+    else:
+        say(f"To confirm: {', '.join(record.trial_id for record in chosen)}, with seeds {_list(config.confirm.seeds)}.")
+        code = finish(begin(wanted, folder, command, now))
+    left = wanted.search.trials - len(ResultsStore(folder).records())
+    if left:
+        again = shlex.join(["python", "-m", "study", "confirm", str(directory), *(["--alone"] if alone else [])])
+        say(f"\nNothing is concluded while {left} of {wanted.search.trials} trials have not ended. Go on: {again}")
+    else:
+        say("\n" + conclude(directory, folder, config, alone))
+    return code
+
+
+def _refuse_confirmation(directory: Path) -> None:
+    if is_confirmation(directory):
+        rule = "is a confirmation itself, and its seeds are trained already"
+        remedy = f"Confirm the study, with other `confirm.seeds` in its file: {directory.parent}"
+        raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])
+
+
+def confirming(config: StudyConfig, chosen: Sequence[TrialRecord], alone: bool) -> StudyConfig:
+    """The study that trains these trials' configurations with the study's `confirm.seeds`, to the end and not stopped.
+
+    Samples are not generated and adapters not kept: the first study has them.
+    """
+    configs = tuple(replace(one.config, seed=seed) for one in chosen for seed in config.confirm.seeds)
+    hardware = config.trial.hardware
+    trial = replace(
+        config.trial,
+        generation=GenerationSettings(),
+        rungs=RungSettings(),
+        hardware=replace(hardware, max_adapters_per_gpu=1) if alone else hardware,
+    )
+    return replace(
+        config,
+        name=f"{config.name[:LONGEST_NAME]}-confirm",
+        trial=trial,
+        search=SearchSettings("random", len(configs), config.search.seed, try_first=configs),
+        early_stopping=EarlyStoppingSettings(),
+        adapters="none",
+    )
+
+
+def conclude(directory: Path, folder: Path, config: StudyConfig, alone: bool) -> str:
+    """What the trials came to, in words; writes the same as `confirm.json` into their folder."""
+    records = ResultsStore(folder).records()
+    found = confirmation(records, config.objectives, _steps_per_epoch(config, records) if alone else None)
+    text = json.dumps({"alone": alone, **found.to_document()}, indent=1, allow_nan=False)
+    write_whole(folder / RESULT_FILE, text + "\n")
+    return f"{confirmation_text(found, config.objectives, ResultsStore(directory).records())}\n{folder / RESULT_FILE}"
+
+
+def confirmation_text(found: Confirmation, objectives: Sequence[Objective], earlier: Sequence[TrialRecord]) -> str:
+    """The table of configurations, and the hypervolume with its interval."""
+    if not found.members:
+        return "Nothing was confirmed: no trial is complete."
+    headings = ["first trained as", "configuration", "on the front", *(one.label.lower() for one in objectives)]
+    timed = any(one.seconds_per_epoch is not None for one in found.members)
+    rows = [_row(one, objectives, earlier, timed) for one in found.members]
+    heads = [*headings, *(["epoch, timed"] if timed else [])]
+    title = f"Confirmed on the {found.split} split (mean ± spread over seeds; how often on the front):"
+    volume = found.hypervolume
+    ending = "" if volume is None else "\n" + hypervolume_words(objectives, volume.value, volume)
+    return f"{title}\n{aligned(heads, rows)}{ending}"
+
+
+def _row(member: Confirmed, objectives: Sequence[Objective], earlier: Sequence[TrialRecord], timed: bool) -> list[str]:
+    before = [record for record in earlier if same_configuration(record, member.config)]
+    name = configuration_name(before[0]) if before else str(member.config)
+    values = [_value(member, objective.metric) for objective in objectives]
+    seconds = member.seconds_per_epoch
+    last = [DASH if seconds is None else format_duration(seconds)] if timed else []
+    return [_list([one.trial_id for one in before]), name, f"{member.probability:.0%}", *values, *last]
+
+
+def _value(member: Confirmed, metric: str) -> str:
+    mean, spread = member.intervals[metric].value, member.spreads[metric]
+    text = format_value(metric, mean)
+    return text if not spread else f"{text} ± {format_value(metric, spread)}"
+
+
+def _steps_per_epoch(config: StudyConfig, records: Sequence[TrialRecord]) -> int | None:
+    from trainables.dataset.batches import steps_per_epoch
+
+    rows = next((one.dataset["statistics"]["train"]["rows"] for one in records if one.dataset), None)
+    training = config.trial.training
+    if rows is None:
+        return None
+    return steps_per_epoch(rows, training.micro_batch_size, training.gradient_accumulation_steps)
+
+
+def _check_same(folder: Path, wanted: StudyConfig) -> None:
+    there = load_study(folder / STUDY_FILE)
+    if _seeded(there.search.try_first) != _seeded(wanted.search.try_first):
+        rule = "was begun to confirm other configurations or seeds"
+        raise ConfigError([ConfigFault(str(folder), "", Absent.UNSHOWN, rule, "Move it away, to begin anew.")])
+
+
+def _seeded(configs: Sequence[TrialConfig]) -> set[TrialConfig]:
+    return {replace(one, target_modules=tuple(sorted(one.target_modules))) for one in configs}
+
+
+def _list(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values)) or DASH

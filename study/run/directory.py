@@ -1,0 +1,107 @@
+"""A study's directory: made, found again or fetched from a store, rid of adapters not kept. (no torch, no ray)"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from study.cluster.object_store import ADAPTERS_FOLDER, fetch, is_ahead
+from study.config.paths import is_url
+from study.config.study_config import StudyConfig
+from study.errors import Absent, ConfigError, ConfigFault
+from study.records.record import TrialRecord
+from study.records.store import RESULTS_FILE
+from study.reporting.summary import resume_command
+from trainables.user_cache import cache_root
+
+STUDY_FILE = "study.yaml"
+CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"
+TIME_FORM = "%Y%m%d-%H%M%S"
+
+
+def check_free(out: Path) -> None:
+    """Raises ConfigError where a study may not begin there: a study is there already, or anything else."""
+    if (out / STUDY_FILE).exists() or (out / RESULTS_FILE).exists():
+        remedy = f"To go on with the study that is there: {resume_command(out)}"
+        raise _directory_error(out, "must not hold a study already", remedy, "--out")
+    if out.exists() and not out.is_dir():
+        raise _directory_error(out, "must be a directory, and is a file", "Name another.", "--out")
+    if out.is_dir() and any(out.iterdir()):
+        raise _directory_error(out, "must be empty, or not there yet", "Name another.", "--out")
+
+
+def make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path:
+    """Makes a study's directory: `out`, or `storage/NAME-date-time`. Raises ConfigError where that cannot be."""
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            return out.absolute()
+        folder = config.storage if isinstance(config.storage, Path) else staging_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        return _first_free(folder / f"{config.name}-{now.strftime(TIME_FORM)}").absolute()
+    except OSError as error:
+        where = "--out" if out else "storage"
+        reason = f"must be a place for a new directory: {error.strerror or error}"
+        raise _directory_error(Path(out or config.storage), reason, "Name another.", where) from error
+
+
+def study_file(directory: Path) -> Path:
+    """The study file of a study directory. Raises ConfigError where there is none."""
+    file = directory / STUDY_FILE
+    if not file.is_file():
+        rule = "must be a study's directory, which holds a study.yaml"
+        raise _directory_error(directory, rule, "Name one that `python -m study run` made.")
+    return file
+
+
+def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord], front_ids: Collection[str]) -> None:
+    """Removes the adapters that the policy does not keep: `front`, `complete` or `none`.
+
+    It may be done before all trials have ended: who is dominated stays so.
+    """
+    complete = {record.trial_id for record in records if record.status == "complete"}
+    kept = {"front": set(front_ids), "complete": complete, "none": set[str]()}[policy]
+    folder = directory / ADAPTERS_FOLDER
+    for adapter in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if adapter.name not in kept and adapter.is_dir() and not adapter.is_symlink():
+            shutil.rmtree(adapter)
+
+
+def staging_folder() -> Path:
+    """Where this machine keeps the studies whose storage is an object store."""
+    return cache_root() / "studies"
+
+
+def here(place: str) -> Path:
+    """A study directory here; one in a store is fetched where this machine knows less of it. Raises StoreError."""
+    if not is_url(place):
+        return Path(place)
+    directory = staging_folder() / place.rstrip("/").rpartition("/")[2]
+    url = place.rstrip("/")
+    if not (directory / STUDY_FILE).is_file() or is_ahead(url, directory):  # else the store lags behind this machine
+        fetch(url, directory)
+    return directory
+
+
+def _first_free(wanted: Path) -> Path:
+    """Makes the directory, or where another study began in the same second, one beside it."""
+    place, number = wanted, 1
+    while True:
+        try:
+            place.mkdir()
+            return place
+        except FileExistsError:
+            number += 1
+            place = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -> ConfigError:
+    value = Absent.UNSHOWN if not where else str(directory)
+    return ConfigError([ConfigFault(where or str(directory), "", value, rule, remedy)])
+
+
+def is_confirmation(directory: Path) -> bool:
+    """Whether a study's directory is that of another's confirmation, which lies in it."""
+    return directory.name in (CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file()

@@ -1,0 +1,54 @@
+"""Opt-in loggers: what trials report, shown by TensorBoard, MLflow or Weights & Biases as well (ray only when made)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from study.errors import ConfigError, ConfigFault
+
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # by name in the study file
+LOGGERS = tuple(PACKAGES)
+
+
+def check_loggers(file: str, names: Sequence[str]) -> None:
+    """Raises ConfigError with a fault for every logger whose package is not here."""
+    faults = []
+    for index, name in enumerate(names):
+        package = PACKAGES[name]
+        if importlib.util.find_spec(package) is None:
+            remedy = f"Run: pip install {package}, or leave it out."
+            faults.append(ConfigFault(file, f"loggers.{index}", name, f"needs the package {package}", remedy))
+    if faults:
+        raise ConfigError(faults)
+
+
+def tune_loggers(names: Sequence[str], study: str, directory: Path) -> list[Any]:
+    """Ray Tune's callbacks of those names. MLflow writes where `MLFLOW_TRACKING_URI` says, else beside the results;
+    Weights & Biases takes its key from `WANDB_API_KEY` or its own login."""
+    return [_MAKERS[name](study, directory) for name in names]
+
+
+def _tensorboard(study: str, directory: Path) -> Any:
+    from ray.tune.logger import TBXLoggerCallback
+
+    return TBXLoggerCallback()
+
+
+def _mlflow(study: str, directory: Path) -> Any:
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    place = os.environ.get("MLFLOW_TRACKING_URI") or (directory / "mlflow").as_uri()
+    return MLflowLoggerCallback(tracking_uri=place, experiment_name=study)
+
+
+def _wandb(study: str, directory: Path) -> Any:
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    return WandbLoggerCallback(project=study, group=directory.name)
+
+
+_MAKERS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}

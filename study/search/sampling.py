@@ -1,0 +1,248 @@
+"""How Optuna proposes configurations of a search space, as a function of the trials so far. (no torch, no ray)"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy as shallow_copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
+from search_spaces.trial_config import TrialConfig
+from study.config.search_sections import SearchAlgorithm
+from study.search import known_cost
+from study.search.known_cost import KnownCost
+
+FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
+GENERATION = "NSGAIISampler:generation"  # Optuna's attribute of the trials that NSGA-II breeds from
+REDRAWS = 32  # how often a configuration that was asked before is drawn again
+LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
+MAX_STARTUP_TRIALS = 10  # of TPE, Optuna's own default
+MIN_POPULATION, MAX_POPULATION = 4, 50  # of NSGA-II; the latter is Optuna's own default
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A searcher: its algorithm, the trials it may spend, and the space and objectives it works on."""
+
+    space: SearchSpace
+    algorithm: SearchAlgorithm
+    trials: int
+    seed: int
+    trial_seed: int
+    directions: tuple[str, ...]
+    known: KnownCost | None = None  # where only quality needs trials, `gp` makes use of it
+
+    def propose(
+        self, precision: str, number: int, history: Sequence[FrozenTrial], taken: Collection[TrialConfig]
+    ) -> tuple[FrozenTrial, TrialConfig] | None:
+        """Trial `number` of the study, of that precision: as Optuna keeps it, running, and as a configuration.
+
+        The answer depends on the arguments alone: the sampler is seeded from the study's seed and the number, and works
+        on a copy of the history in memory. What is in `taken` is not proposed again: it is drawn anew up to `REDRAWS`
+        times, then by chance among what is left. None if nothing is left.
+        """
+        if self.algorithm == "gp" and self.known is not None:
+            rest = (self.trials, seed_of(self.seed, number), history, taken, self.trial_seed)
+            config = known_cost.propose(self.space, precision, self.known, *rest)
+            return None if config is None else (fixed_trial(self.space, config), config)
+        copy = self._copy(history, sampler(self.algorithm, seed_of(self.seed, number), self.trials))
+        fixed = {"precision": precision} if isinstance(self.space["precision"].kind, Choice) else {}
+        for _ in range(REDRAWS):
+            config = self._draw(copy, fixed)
+            drawn = _last(copy)
+            if config not in taken:
+                return drawn, config
+            copy.tell(drawn.number, state=TrialState.FAIL)  # samplers leave failed trials out
+        return self._draw_from_rest(precision, number, copy, taken)
+
+    def every(self, precision: str) -> list[TrialConfig] | None:
+        """Every configuration of that precision; None if they are too many to list."""
+        return all_configurations(self.space.with_precision(precision), self.trial_seed)
+
+    def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        copy = optuna.create_study(directions=self.directions, sampler=by)
+        if self.algorithm == "random":  # chance has no memory
+            return copy
+        told = constrained(history, self.directions)
+        copy.add_trials(map(_founding if self.algorithm == "nsga2" else _bare, told))
+        return copy
+
+    def _draw(self, copy: optuna.Study, fixed: Mapping[str, Value]) -> TrialConfig:
+        copy.enqueue_trial(dict(fixed))
+        trial = copy.ask()
+        return self.space.sample(_suggested_by(trial), self.trial_seed)
+
+    def _draw_from_rest(
+        self, precision: str, number: int, copy: optuna.Study, taken: Collection[TrialConfig]
+    ) -> tuple[FrozenTrial, TrialConfig] | None:
+        rest = [config for config in self.every(precision) or () if config not in taken]
+        if not rest:
+            return None
+        config = random.Random(seed_of(self.seed, number)).choice(rest)
+        self._draw(copy, self.space.grid_parameters(config))
+        return _last(copy), config
+
+
+def _last(study: optuna.Study) -> FrozenTrial:
+    """The trial that was drawn last; Optuna's own `trials` would copy them all, deeply, at each look."""
+    return study.get_trials(deepcopy=False)[-1]
+
+
+def _bare(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without our own attributes: no sampler looks at them, and to copy them takes longer than all else."""
+    bare = shallow_copy(trial)
+    bare.user_attrs = {}
+    return bare
+
+
+def _founding(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without our own attributes; one that NSGA-II did not draw is of its first generation, to breed from."""
+    bare = _bare(trial)
+    bare.system_attrs = {GENERATION: 0, **trial.system_attrs}
+    return bare
+
+
+def constrained(history: Sequence[FrozenTrial], directions: Sequence[str]) -> Sequence[FrozenTrial]:
+    """The trials as samplers take them: one that did not fit violates a constraint, so that they keep away from it.
+
+    Samplers leave failed trials out, so it stands among the complete ones, with the worst values that those have: the
+    Gaussian process learns from them too.
+    """
+    if not any(map(_did_not_fit, history)):
+        return history
+    values = [trial.values for trial in history if trial.state == TrialState.COMPLETE]
+    worst = [
+        max(own) if direction == "minimize" else min(own)
+        for direction, *own in (zip(directions, *values, strict=True) if values else ())
+    ]
+    return [_with_constraint(trial, worst or [0.0] * len(directions)) for trial in history]
+
+
+def _did_not_fit(trial: FrozenTrial) -> bool:
+    return bool(trial.state.is_finished() and trial.user_attrs.get("status") == "infeasible")
+
+
+def _with_constraint(trial: FrozenTrial, worst: Sequence[float]) -> FrozenTrial:
+    violated = _did_not_fit(trial)
+    if not violated and trial.state != TrialState.COMPLETE:
+        return trial
+    return optuna.trial.create_trial(
+        values=worst if violated else trial.values,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        system_attrs={**trial.system_attrs, FITS: float(violated)},
+    )
+
+
+def fixed_trial(space: SearchSpace, config: TrialConfig) -> FrozenTrial:
+    """A running trial of this configuration, as Optuna keeps it."""
+    parameters = space.grid_parameters(config)
+    kinds = {name: distribution(space[name]) for name in parameters}
+    return optuna.trial.create_trial(state=TrialState.RUNNING, params=parameters, distributions=kinds)
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """A choice's or range's values as Optuna has them. Precision is one of all, also where a phase fixes it."""
+    kind = parameter.kind
+    if isinstance(kind, Choice):
+        return CategoricalDistribution(kind.values)
+    if isinstance(kind, Range) and kind.integer:
+        return IntDistribution(int(kind.low), int(kind.high), log=kind.log)
+    if isinstance(kind, Range):
+        return FloatDistribution(kind.low, kind.high, log=kind.log)
+    raise TypeError(f"{parameter.name} must be a choice or a range; it is {kind!r}")
+
+
+def sampler(algorithm: SearchAlgorithm, seed: int, trials: int) -> optuna.samplers.BaseSampler:
+    """Optuna's sampler for a search of so many trials, with what it needs to be of use in so few.
+
+    TPE (Ozaki et al. 2022, doi.org/10.1613/jair.1.13188) first draws by chance: a third of the trials, at most its
+    usual 10. It takes trials that still run for bad ones (the "constant liar"), so that trials side by side differ.
+    NSGA-II (Deb et al. 2002, doi.org/10.1109/4235.996017) draws its first generation by chance and breeds from the
+    second on: with a third of the trials in each generation, at most its usual 50, two generations or more are bred;
+    under 4 there would be hardly any parents to choose from. The Gaussian process is Optuna's, over all objectives, for
+    studies in which not just quality has to be learned.
+    """
+    if algorithm == "tpe":
+        startup = max(1, min(MAX_STARTUP_TRIALS, trials // 3))
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, constant_liar=True)
+    if algorithm == "nsga2":
+        population = max(MIN_POPULATION, min(MAX_POPULATION, trials // 3))
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+    if algorithm == "gp":
+        startup = max(2, min(known_cost.MOST_STARTUP_TRIALS, trials // 3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+    if algorithm == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    raise ValueError(f"algorithm must be random, tpe, nsga2 or gp; it is {algorithm!r}")
+
+
+def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | None:
+    """Every configuration of a space, in the order of its grid; None if they are too many to list, or not countable."""
+    sizes = [_size(parameter) for parameter in space.parameters]
+    product = 1
+    for size in sizes:
+        if size is None or product * size > LISTED_COMBINATIONS:
+            return None
+        product *= size
+    return SearchSpace(tuple(map(_listed, space.parameters))).grid([seed])
+
+
+def shares(trials: int, room: Sequence[int | None], least: Sequence[int] = ()) -> list[int]:
+    """So many trials dealt out evenly, the first getting what is over, and none more than its room (None: no bound).
+
+    `least` have been dealt already, and are among the trials.
+    """
+    dealt = list(least) or [0] * len(room)
+    for _ in range(trials - sum(dealt)):
+        open_ = [place for place, most in enumerate(room) if most is None or dealt[place] < most]
+        if not open_:
+            break
+        dealt[min(open_, key=dealt.__getitem__)] += 1
+    return dealt
+
+
+def seed_of(seed: int, number: int) -> int:
+    """A seed for one trial of a study, from 0 to 2**32 - 1."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
+
+
+def _suggested_by(trial: optuna.Trial) -> Callable[[Parameter], Any]:
+    suggest = {
+        CategoricalDistribution: lambda name, kind: trial.suggest_categorical(name, kind.choices),
+        IntDistribution: lambda name, kind: trial.suggest_int(name, kind.low, kind.high, log=kind.log),
+        FloatDistribution: lambda name, kind: trial.suggest_float(name, kind.low, kind.high, log=kind.log),
+    }
+
+    def suggested(parameter: Parameter) -> Any:
+        kind = distribution(parameter)
+        return suggest[type(kind)](parameter.name, kind)
+
+    return suggested
+
+
+def _size(parameter: Parameter) -> int | None:
+    if isinstance(parameter.kind, Choice):
+        return len(parameter.kind.values)
+    if isinstance(parameter.kind, Range):
+        return int(parameter.kind.high - parameter.kind.low) + 1 if parameter.kind.integer else None
+    return 1
+
+
+def _listed(parameter: Parameter) -> Parameter:
+    if not isinstance(parameter.kind, Range):
+        return parameter
+    return replace(parameter, kind=Choice(tuple(range(int(parameter.kind.low), int(parameter.kind.high) + 1))))

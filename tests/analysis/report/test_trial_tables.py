@@ -1,0 +1,175 @@
+"""The report's tables: what stands in them, in which order, and what happened to trials that did not complete."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from analysis.load import Study
+from analysis.pareto import front
+from analysis.report.trial_tables import (
+    ERROR_SHOWN,
+    OTHERS_OPEN,
+    budget_table,
+    front_table,
+    measurement_columns,
+    trials_table,
+)
+from analysis.statistics.bootstrap import Interval
+from analysis.wording import hypervolume_words
+from study.records.objectives import Objective
+from tests.support.study_directory import GIB, MakeRecord
+
+
+def _cells(markup: str) -> list[list[str]]:
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", markup, re.S)
+    return [
+        [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S)] for row in rows
+    ]
+
+
+def _column(markup: str, heading: str) -> list[str]:
+    headings, *rows = _cells(markup)
+    return [row[headings.index(heading)] for row in rows]
+
+
+# -- the front ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_front_table_is_cheapest_first_with_change_and_volume(study: Study) -> None:
+    markup = front_table(study, front(study.records, study.objectives))
+    assert _column(markup, "Trial") == ["t004", "t008", "t006", "t005", "t007", "t003"]
+    assert _column(markup, "Change")[0] == "−27.9 %"
+    assert _column(markup, "Peak memory")[-1] == "1.32 GiB"
+    assert (
+        "Hypervolume 9.854 (perplexity × GiB), up to the reference point perplexity 30, peak memory 1.25 GiB." in markup
+    )
+
+
+def test_a_hypervolume_of_nothing_says_why(study: Study) -> None:
+    words = hypervolume_words(study.objectives, 0.0, Interval(0.0, 0.0, 2.0**31))
+    assert words == (
+        "Hypervolume 0 (perplexity × GiB), 95 % interval 0 to 2, up to the reference point perplexity 30, peak memory "
+        "1.25 GiB. No trial is better than that in every objective."
+    )
+
+
+def test_an_empty_front_is_said(study: Study) -> None:
+    assert "The front is empty" in front_table(study, [])
+
+
+def test_measurements_that_no_trial_has_get_no_column(record: MakeRecord) -> None:
+    headings = [column.heading for column in measurement_columns([record(measurements={"accuracy": None})])]
+    assert "Accuracy" not in headings
+    assert "Energy" not in headings
+    assert "Test perplexity" in headings
+    none = [column.heading for column in measurement_columns([])]
+    assert none == ["Perplexity", "Peak memory", "Train tokens/s", "Gen. tokens/s", "Time per epoch"]
+
+
+# -- all trials --------------------------------------------------------------------------------------------------------
+
+
+def test_every_trial_has_a_row_and_the_front_stands_out(study: Study) -> None:
+    markup = trials_table(study, front(study.records, study.objectives)).split("<details")[0]
+    assert _column(markup, "Trial") == [f"t{i:03}" for i in range(16)]
+    assert _column(markup, "Status")[2:4] == ["complete", "complete★"]
+    assert _column(markup, "Steps")[11] == "3"
+    assert markup.count('class="member"') == 6
+
+
+def test_what_happened_stands_in_words(study: Study) -> None:
+    markup = trials_table(study, []).split('<details class="others"')[1]
+    happened = dict(zip(_column(markup, "Trial"), _column(markup, "What happened"), strict=True))
+    assert happened["t011"] == "dominated at rung 3"
+    assert happened["t013"] == "does not fit; predicted in phase training: needs 2.15 GiB, there are 1.40 GiB"
+    assert happened["t015"].startswith(
+        "its host died 5 times; ValueError: &lt;b&gt;bad&lt;/b&gt; &lt;/script&gt; &amp; worse"
+    )
+    assert "Traceback (most recent call last)" in happened["t015"]  # folded under it
+    assert "What happened to the 5 that did not complete" in markup
+    assert markup.startswith(" open>")
+
+
+def test_a_complete_study_has_nothing_to_explain(study: Study, record: MakeRecord) -> None:
+    assert "did not complete" not in trials_table(replace(study, records=(record(),)), [])
+    assert "No trial has ended yet." in trials_table(replace(study, records=()), [])
+
+
+def test_many_unhappy_ends_are_folded(study: Study, record: MakeRecord) -> None:
+    many = tuple(record(i, status="stopped", reason="dominated") for i in range(OTHERS_OPEN + 1))
+    assert '<details class="others"><summary>' in trials_table(replace(study, records=many), [])
+
+
+def test_the_end_of_a_long_error_is_kept(study: Study, record: MakeRecord) -> None:
+    error = "start\n" + "x" * 100_000 + "\nValueError: the end"
+    markup = trials_table(replace(study, records=(record(status="failed", error=error),)), [])
+    assert "ValueError: the end" in markup
+    assert "start" not in markup
+    assert len(markup) < 2 * ERROR_SHOWN + 5_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"reason": None, "error": None}, ""),
+        ({"reason": "it broke", "error": None}, "it broke"),
+        ({"reason": "OSError: full", "error": "OSError: full"}, "OSError: full"),
+        ({"reason": None, "error": "  \n"}, ""),
+        ({"infeasible": {}}, ""),
+        ({"infeasible": {"phase": None}}, "found in phase –: needs –, there are –"),
+        (
+            {
+                "infeasible": {
+                    "phase": "loss",
+                    "requested_bytes": 4 * 2**30,
+                    "available_bytes": 2**30,
+                    "source": "predicted",
+                    "components": {"norms": 1024, "libraries": 2**30, "base_linears": 3 * 2**30, "x": None},
+                }
+            },
+            "predicted in phase loss: needs 4.00 GiB, there are 1.00 GiB (base linears 3.00 GiB, libraries 1.00 GiB)",
+        ),
+    ],
+)
+def test_little_known_ends(study: Study, record: MakeRecord, changes: dict[str, Any], text: str) -> None:
+    failed = record(status="infeasible" if "infeasible" in changes else "failed", **changes)
+    markup = trials_table(replace(study, records=(failed,)), []).split('<details class="others"')[1]
+    assert _column(markup, "What happened") == [text]
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_usual_budgets_and_the_studys_own_have_an_answer(study: Study) -> None:
+    markup = budget_table(study)
+    names = ["1.25 GiB (this study’s)", "8 GiB", "12 GiB", "14.56 GiB (a T4)", "24 GiB"]
+    assert _column(markup, "Memory there is") == names
+    assert _column(markup, "Trial") == ["t007", "t003", "t003", "t003", "t003"]
+    assert _column(markup, "Against the best") == ["7.35 % worse", *["the best"] * 4]
+    assert _column(markup, "It leaves")[0] == "0.36 GiB"
+    assert "within 2 % of the best perplexity that fits" in markup
+
+
+def test_a_budget_that_nothing_fits_says_what_the_smallest_needs(study: Study) -> None:
+    markup = budget_table(replace(study, memory_limit=0.5 * GIB))
+    assert _column(markup, "Configuration")[0] == "nothing fits; the smallest needs 0.63 GiB"
+
+
+def test_a_studys_budget_that_is_a_usual_one_stands_once(study: Study) -> None:
+    names = _column(budget_table(replace(study, memory_limit=8.0 * GIB)), "Memory there is")
+    assert names == ["8 GiB", "12 GiB", "14.56 GiB (a T4)", "24 GiB"]
+
+
+def test_budgets_without_a_memory_objective(study: Study) -> None:
+    objectives = (Objective("accuracy", "maximize", 0.3), Objective("seconds_per_epoch", "minimize", 60.0))
+    markup = budget_table(replace(study, objectives=objectives))
+    assert _column(markup, "Memory there is") == ["8 GiB", "12 GiB", "14.56 GiB (a T4)", "24 GiB"]
+    assert _column(markup, "Answer accuracy")[0].endswith(" %")
+
+
+def test_no_budget_without_a_complete_trial(study: Study, record: MakeRecord) -> None:
+    assert "no budget to answer for" in budget_table(replace(study, records=(record(status="stopped"),)))

@@ -1,0 +1,99 @@
+"""The catalogue's data, and finding a card in it by whatever name it goes."""
+
+import pytest
+
+from study.hardware.gpu_catalogue import (
+    UnknownGpuError,
+    card_of,
+    catalogue,
+    compute_precision,
+    find_gpu,
+    precision_refusal,
+)
+from study.hardware.machine import Card
+from study.hardware.targets import card_here, cpu_multiplies_bf16, smallest_here
+
+MIB = 2**20
+WANTED = ("t4", "l4", "a10g", "v100", "a100-40", "a100-80", "h100", "h200", "rtx3090", "rtx4090")
+
+
+def test_the_catalogue_has_the_cards_that_people_rent():
+    assert tuple(catalogue()) == WANTED
+    for card in catalogue().values():
+        assert 10 * 2**30 < card.memory_bytes < 150 * 2**30
+        assert (7, 0) <= card.compute_capability <= (12, 0)
+        assert 2e11 < card.bandwidth_bytes_per_second < 6e12
+        assert 3e13 < card.tensor_flops < 2e15
+        assert 0 < card.product_efficiency <= 1
+        assert 0 < card.bandwidth_efficiency <= 1
+        assert 0 < card.price_per_hour < 10
+        assert len(card.price_as_of) == 7
+        assert card.price_source
+        assert card.name in card.summary
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_mib", "key"),
+    [
+        ("Tesla T4", 15360, "t4"), ("NVIDIA L4", 23034, "l4"), ("NVIDIA A10G", 23028, "a10g"),
+        ("Tesla V100-SXM2-16GB", 16384, "v100"), ("NVIDIA A100-PCIE-40GB", 40960, "a100-40"),
+        ("NVIDIA A100-SXM4-80GB", 81920, "a100-80"), ("NVIDIA A100 80GB PCIe", 81920, "a100-80"),
+        ("NVIDIA H100 80GB HBM3", 81559, "h100"), ("NVIDIA H200", 143771, "h200"),
+        ("NVIDIA GeForce RTX 3090", 24576, "rtx3090"), ("NVIDIA GeForce RTX 4090", 24564, "rtx4090"),
+    ],
+)  # fmt: skip
+def test_a_card_is_known_by_nvmls_name_and_memory(name, memory_mib, key):
+    assert card_of(Card(name, "GPU-0", memory_mib * MIB, None)).key == key
+    assert find_gpu(key).key == key
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_mib"),
+    [("NVIDIA A10", 23028), ("NVIDIA L40S", 46068), ("Tesla V100-SXM2-32GB", 32768), ("NVIDIA T400", 4096),
+     ("NVIDIA H100 NVL", 95830)],
+)  # fmt: skip
+def test_another_card_is_known_by_what_nvml_tells(name, memory_mib):
+    found = Card(name, "GPU-0", memory_mib * MIB, "8.6")
+    assert card_of(found) is None
+    card = card_here(found)
+    assert (card.name, card.compute_capability, card.tensor_flops) == (name, (8, 6), None)
+    assert 0.9 < card.memory_bytes / (memory_mib * MIB) < 1
+
+
+def test_a_machines_cards_count_as_its_smallest():
+    cards = (Card("NVIDIA A100-SXM4-80GB", "GPU-0", 81920 * MIB, "8.0"), Card("Tesla T4", "GPU-1", 15360 * MIB, "7.5"))
+    assert smallest_here(cards) == (find_gpu("t4"), 2)
+    assert smallest_here(()) is None
+
+
+@pytest.mark.parametrize("name", ["T4", "tesla t4", "NVIDIA T4", " t4 "])
+def test_a_user_may_write_it_in_other_ways(name):
+    assert find_gpu(name).key == "t4"
+
+
+@pytest.mark.parametrize("name", ["t5", "", "a100", "4"])
+def test_an_unknown_card_is_refused_with_those_that_are_known(name):
+    with pytest.raises(UnknownGpuError, match=r"must be one of t4, l4, .*rtx4090, auto or cpu"):
+        find_gpu(name)
+
+
+def test_bf16_is_refused_below_compute_capability_8_unless_forced():
+    for key, card in catalogue().items():
+        refusal = precision_refusal("bf16", card)
+        assert (refusal is not None) == (key in ("t4", "v100"))
+        assert precision_refusal("bf16", card, force_bf16=True) is None
+        assert precision_refusal("fp16", card) is precision_refusal("nf4", card) is None
+    assert "has 7.5 and only emulates it" in precision_refusal("bf16", find_gpu("t4"))
+
+
+def test_nf4_computes_in_the_cards_best_type():
+    assert compute_precision("nf4", find_gpu("t4")) == "fp16"
+    assert compute_precision("nf4", find_gpu("l4")) == "bf16"
+    assert compute_precision("fp16", find_gpu("l4")) == "fp16"
+
+
+def test_a_processors_flags_say_whether_it_multiplies_bf16(tmp_path):
+    for flags, there in (("fpu avx2", False), ("fpu avx512_bf16 x", True), ("amx_bf16", True)):
+        (tmp_path / "cpuinfo").write_text(f"model name: x\nflags\t\t: {flags}\n")
+        assert cpu_multiplies_bf16(tmp_path / "cpuinfo") == there
+    assert not cpu_multiplies_bf16(tmp_path / "missing")

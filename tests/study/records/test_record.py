@@ -1,0 +1,104 @@
+"""Records: what goes in comes out, and what is no record is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_spaces.trial_config import TrialConfig
+from study.records.record import MEASUREMENTS, SCHEMA_VERSION, STATUSES, TrialRecord
+
+CONFIG = TrialConfig("nf4", 8, 16, 0.05, ("q_proj", "v_proj"), 2e-4, seed=3)
+NUMBERS = st.none() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def full_record() -> TrialRecord:
+    return TrialRecord(
+        study="pubmedqa",
+        trial_id="t007",
+        status="complete",
+        config=CONFIG,
+        measurements={"perplexity": 7.25, "peak_memory_bytes": 5 * 2**30, "accuracy": None},
+        predictions={"peak_memory_bytes": 5 * 2**30 + 1},
+        curve=({"step": 5, "train_loss": 2.5, "perplexity": 9.0, "learning_rate": 1e-4},),
+        samples=({"prompt": "Fever\u2028and", "base": "\x85", "tuned": "ü\n"},),
+        eval_rows={"nats": [1.5, 2.5], "tokens": [3, 4]},
+        adapter="adapters/t007",
+        base_model={"path": "llama", "revision": "main", "sha256": "00"},
+        device={"name": "Tesla T4", "compute_dtype": "float16", "memory_source": "allocator"},
+        dataset={"fingerprint": "ff"},
+        comparable={"quality": "a", "cost": "b"},
+    )
+
+
+def test_round_trip_keeps_everything() -> None:
+    record = full_record()
+    assert TrialRecord.from_json(record.to_json()) == record
+
+
+@given(st.sampled_from(STATUSES), TEXTS, st.dictionaries(st.sampled_from(MEASUREMENTS), NUMBERS))
+def test_round_trip_of_any_values(status: str, text: str, measurements: dict[str, object]) -> None:
+    record = TrialRecord(
+        study=text, trial_id="t0", status=status, config=CONFIG, reason=text, error=text, measurements=measurements
+    )
+    line = record.to_json()
+    assert "\n" not in line
+    assert TrialRecord.from_json(line) == record
+
+
+def test_every_measurement_is_there_and_null_unless_given() -> None:
+    values = json.loads(TrialRecord("s", "t0", "failed", CONFIG, measurements={"accuracy": 0.0}).to_json())
+    assert set(values["measurements"]) == set(MEASUREMENTS)
+    assert {name for name, value in values["measurements"].items() if value is not None} == {"accuracy"}
+    assert values["measurements"]["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["measurements", "predictions", "eval_rows", "infeasible"])
+def test_not_a_number_is_refused(field: str, number: float) -> None:
+    record = replace(full_record(), **{field: {"perplexity": number}})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        record.to_json()
+
+
+@pytest.mark.parametrize("field", ["curve", "samples"])
+def test_not_a_number_is_refused_within_lists(field: str) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        replace(full_record(), **{field: ({"train_loss": math.nan},)}).to_json()
+
+
+@pytest.mark.parametrize("status", ["", "running", "Complete", "pruned"])
+def test_unknown_status_is_refused(status: str) -> None:
+    with pytest.raises(ValueError, match="status must be one of complete, stopped, infeasible, diverged, failed"):
+        replace(full_record(), status=status)
+
+
+def changed(**values: object) -> str:
+    return json.dumps({**json.loads(full_record().to_json()), **values})
+
+
+def test_later_schema_is_refused() -> None:
+    with pytest.raises(ValueError, match=f"schema_version is {SCHEMA_VERSION + 1}; at most {SCHEMA_VERSION}"):
+        TrialRecord.from_json(changed(schema_version=SCHEMA_VERSION + 1))
+
+
+def test_unknown_keys_are_left_out() -> None:
+    assert TrialRecord.from_json(changed(colour="red")) == full_record()
+
+
+def test_config_is_validated() -> None:
+    broken = {**CONFIG.to_dict(), "rank": 0}
+    with pytest.raises(ValueError, match="rank must be an integer from 1"):
+        TrialRecord.from_json(changed(config=broken))
+
+
+@pytest.mark.parametrize("line", ["", "{", "{}", '{"schema_version": 1}', full_record().to_json()[:-1]])
+def test_what_is_no_whole_record_is_refused(line: str) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        TrialRecord.from_json(line)

@@ -1,0 +1,134 @@
+"""What is predicted not to fit is recorded, told to the search, and never started."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search_spaces.parameters import parse_space
+from study.plan.forecast import Forecast
+from study.records.objectives import Objective
+from study.records.record import TrialRecord
+from study.run.admission import Admission, refuse_what_never_fits
+from study.search.study_search import Proposal, StudySearch
+from tests.support.plan_cases import GIB, cards, workload
+
+OBJECTIVES = (Objective("perplexity", "minimize", 12.0), Objective("peak_memory_bytes", "minimize", 2e10))
+SPACE = {
+    "precision": {"choice": ["fp16", "nf4"]}, "rank": {"choice": [8, 16]}, "target_modules": "q_v",
+    "lora_alpha": {"rank_times": 2}, "lora_dropout": 0.05, "learning_rate": 2e-4,
+}  # fmt: skip
+
+
+def search_in(folder: Path, algorithm: str = "grid", **changes: Any) -> StudySearch:
+    space = parse_space({**SPACE, **changes})
+    options: dict[str, Any] = {"trials": 6, "seed": 0, "seeds": [0], "objectives": OBJECTIVES}
+    return StudySearch(folder / "optuna.db", space=space, algorithm=algorithm, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def forecast() -> Forecast:
+    """Four machines of one T4 each."""
+    return Forecast(workload(), cards(count=4, per_node=1))
+
+
+def test_of_a_grid_what_never_fits_ends_before_anything_starts(tmp_path: Path, forecast: Forecast) -> None:
+    search, kept = search_in(tmp_path), list[TrialRecord]()
+    refuse_what_never_fits("s", search, ("fp16", "nf4"), forecast, kept.append)
+    assert [(one.trial_id, one.status, one.config.precision) for one in kept] == [
+        ("t000", "infeasible", "fp16"), ("t001", "infeasible", "fp16"),
+    ]  # fmt: skip
+    assert search.ask("fp16") is None
+    assert not search.unfinished()
+    record = TrialRecord.from_json(kept[0].to_json())
+    assert record.reason == (
+        "predicted not to fit: it needs 15.3 GiB, and one NVIDIA T4 can hold 13.84 GiB; what would make it fit: "
+        "precision: nf4; or 2 such cards in one node"
+    )
+    facts = record.infeasible
+    assert facts is not None
+    assert sum(facts["components"].values()) == facts["requested_bytes"] > facts["available_bytes"]
+    assert record.predictions["peak_memory_bytes"] == pytest.approx(15.3 * GIB, rel=1e-3)
+    nf4 = search.ask("nf4")
+    assert nf4 is not None
+    assert nf4.trial_id == "t002"
+
+
+def test_a_search_is_asked_until_something_fits(tmp_path: Path, forecast: Forecast) -> None:
+    search = search_in(tmp_path, "random", rank={"choice": [8, 1024]}, target_modules="all_linear", precision="nf4",
+                       learning_rate={"log_float": [1e-5, 1e-3]})  # fmt: skip
+    kept: list[TrialRecord] = []
+    refuse_what_never_fits("s", search, (), forecast, kept.append)
+    assert not kept  # a search's configurations are not known before they are asked for
+    admission = Admission("s", search, forecast, kept.append)
+    started: list[Proposal] = []
+    while (proposal := admission.ask("nf4")) is not None:
+        started.append(proposal)
+        admission.tell(proposal.trial_id, "complete", (1.0, 2.0))
+    assert {one.config.rank for one in started} == {8}
+    assert {one.config.rank for one in kept} == {1024}
+    assert len(started) + len(kept) == 6
+    assert not search.unfinished()
+
+
+def test_a_trial_that_was_asked_for_before_a_kill_is_refused_as_well(tmp_path: Path, forecast: Forecast) -> None:
+    search, kept = search_in(tmp_path), list[TrialRecord]()
+    asked = [search.ask("fp16"), search.ask("nf4")]  # and the driver died between asking and recording
+    refuse_what_never_fits("s", search, (), forecast, kept.append)
+    assert [one.trial_id for one in kept] == ["t000"]
+    assert search.unfinished() == [asked[1]]
+
+
+def test_what_ran_out_of_memory_alone_is_not_tried_again_by_its_kin(tmp_path: Path, forecast: Forecast) -> None:
+    search = search_in(tmp_path, learning_rate={"choice": [1e-4, 2e-4]})
+    kept: list[TrialRecord] = []
+    admission = Admission("s", search, forecast, kept.append)
+    first = admission.ask("nf4")
+    assert first is not None
+    facts = {"phase": "measuring", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
+    forecast.note(TrialRecord("s", first.trial_id, "infeasible", first.config, infeasible=facts))
+    second = admission.ask("nf4")
+    assert second is not None
+    assert second.config.rank != first.config.rank
+    (kin,) = kept
+    assert (kin.config.rank, kin.status, kin.infeasible) == (first.config.rank, "infeasible", facts)
+    assert kin.reason == f"{first.trial_id} of the same footprint ran out of memory alone, so this one was not started"
+
+
+def test_tune_may_pickle_an_admission_whatever_it_records_to(tmp_path: Path, forecast: Forecast) -> None:
+    lock = threading.Lock()
+    pickle.dumps(Admission("s", search_in(tmp_path), forecast, lambda record: lock))
+
+
+def test_a_phase_asks_for_its_own_configurations_alone(tmp_path: Path, forecast: Forecast) -> None:
+    search = search_in(tmp_path)
+    admission = Admission("s", search, forecast, lambda record: None, lambda config: config.rank == 16)
+    proposal = admission.ask("nf4")
+    assert proposal is not None
+    assert proposal.config.rank == 16
+    assert admission.ask("nf4") is None
+    assert admission.admitted([proposal]) == [proposal]
+    left = search.ask("nf4")
+    assert left is not None
+    assert left.config.rank == 8
+    assert admission.admitted([left]) == []
+
+
+def test_a_searchs_phase_of_one_card_refuses_what_takes_two(tmp_path: Path) -> None:
+    """Its hosts hold one card each; a grid would run the same configuration in a phase of two."""
+    several = Forecast(workload(), cards(count=4))
+    search, kept = search_in(tmp_path, "random", precision="fp16"), list[TrialRecord]()
+    proposal = search.ask("fp16")
+    assert proposal is not None
+    assert several.fit(proposal.config).cards == 2
+    assert Admission("s", search, several, kept.append).admitted([proposal]) == [proposal]
+    assert Admission("s", search, several, kept.append, cards=2).admitted([proposal]) == [proposal]
+    assert Admission("s", search, several, kept.append, cards=1).admitted([proposal]) == []
+    (record,) = kept
+    assert record.reason is not None
+    assert "one NVIDIA T4 can hold 13.84 GiB; what would make it fit: precision: nf4; or 2 such cards" in record.reason
+    assert (record.infeasible or {})["requested_bytes"] == several.fit(proposal.config, 1).largest.needed_bytes

@@ -1,0 +1,75 @@
+"""Which checkpoint a study goes on from: the newest whole one, whatever a kill or a full disk has left beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save
+
+from study.run.checkpoints import is_whole, latest_checkpoint, write_states
+
+STATE = save({"weight": np.ones((3, 4), np.float32), "step": np.array(7.0)}, metadata={"training": "{}"})
+
+
+def put(directory: Path, run: str, number: int, content: bytes, age: float) -> Path:
+    """A checkpoint of trial `t1` in one of the study's Tune folders, so many seconds old."""
+    folder = directory / "tune" / run / "t1" / f"checkpoint_{number:06d}"
+    folder.mkdir(parents=True)
+    file = folder / "training.safetensors"
+    file.write_bytes(content)
+    os.utime(file, (1e9 - age, 1e9 - age))
+    return folder
+
+
+def test_the_newest_of_all_folders_counts(tmp_path: Path) -> None:
+    put(tmp_path, "fp32-1", 0, STATE, age=30)
+    newest = put(tmp_path, "fp32-2", 0, STATE, age=10)
+    put(tmp_path, "fp32-1", 1, STATE, age=20)
+    assert latest_checkpoint(tmp_path, "t1") == str(newest)
+    assert latest_checkpoint(tmp_path, "t2") is None
+
+
+@pytest.mark.parametrize("torn", [b"", STATE[:5], STATE[:40], STATE[:-1], STATE + b"x", b"\xff" * 64, b"\0" * 64])
+def test_a_torn_checkpoint_is_passed_over(tmp_path: Path, torn: bytes) -> None:
+    whole = put(tmp_path, "fp32-1", 0, STATE, age=20)
+    broken = put(tmp_path, "fp32-1", 1, torn, age=10)
+    assert not is_whole(broken / "training.safetensors")
+    assert latest_checkpoint(tmp_path, "t1") == str(whole)
+    (whole / "training.safetensors").unlink()
+    assert latest_checkpoint(tmp_path, "t1") is None
+
+
+@given(st.integers(0, len(STATE)))
+def test_only_the_full_length_is_whole(length: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "state"
+        file.write_bytes(STATE[:length])
+        assert is_whole(file) == (length == len(STATE))
+
+
+def test_the_states_of_a_stopped_study_are_its_newest_checkpoints(tmp_path: Path) -> None:
+    put(tmp_path, "fp32-1", 0, STATE, age=20)
+    folder = write_states(tmp_path, {"t1": STATE, "t2": STATE})
+    for name in ("t1", "t2"):
+        found = latest_checkpoint(tmp_path, name)
+        assert found is not None
+        assert Path(found).is_relative_to(folder)
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_a_disk_that_is_full_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    earlier = put(tmp_path, "fp32-1", 0, STATE, age=20)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_states(tmp_path, {"t1": STATE})
+    assert latest_checkpoint(tmp_path, "t1") == str(earlier)

@@ -1,0 +1,285 @@
+"""Proposals as a function of the trials so far: repeatable, never twice the same, and none when nothing is left."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.parameters import SearchSpace, parse_space
+from search_spaces.trial_config import TrialConfig
+from study.search.sampling import Sampling, all_configurations, constrained, fixed_trial, sampler, seed_of, shares
+
+SEARCHERS = ("random", "tpe", "nsga2")
+SMALL = parse_space(
+    {
+        "precision": {"choice": ["bf16", "nf4"]},
+        "rank": {"int": [2, 4]},
+        "target_modules": {"choice": ["q_v", "all_linear"]},
+        "lora_alpha": {"rank_times": 2},
+        "lora_dropout": {"choice": [0.0, 0.1], "when": {"precision": "nf4"}, "otherwise": 0.05},
+        "learning_rate": 2e-4,
+    }
+)
+WIDE = parse_space({**SMALL.to_mapping(), "learning_rate": {"log_float": [1e-5, 1e-3]}})
+
+
+def sampling(space: SearchSpace = WIDE, algorithm: str = "tpe", trials: int = 30, seed: int = 0) -> Sampling:
+    return Sampling(space, algorithm, trials, seed, 5, ("minimize", "minimize"))
+
+
+def values_of(config: TrialConfig) -> tuple[float, float]:
+    """Quality and cost that pull apart: as a stand-in for a training run."""
+    perplexity = 10 - config.rank + abs(config.learning_rate - 2e-4) * 1e4 + config.lora_dropout
+    return perplexity, config.rank * len(config.target_modules) + (config.precision == "bf16") * 5
+
+
+def run(searcher: Sampling, count: int, pending: int = 1, precision: str = "nf4") -> list[TrialConfig]:
+    """So many proposals, each told as soon as there are more than `pending` of them."""
+    history: list[FrozenTrial] = []
+    asked: list[TrialConfig] = []
+    for number in range(count):
+        proposed = searcher.propose(precision, number, history, set(asked))
+        if proposed is None:
+            break
+        trial, config = proposed
+        history.append(trial)
+        asked.append(config)
+        if number >= pending - 1:
+            told = number - pending + 1
+            history[told] = ended(history[told], asked[told])
+    return asked
+
+
+def ended(trial: FrozenTrial, config: TrialConfig) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        values=values_of(config),
+        params=trial.params,
+        distributions=trial.distributions,
+        system_attrs=trial.system_attrs,
+    )
+
+
+def infeasible(trial: FrozenTrial, tell: bool) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        state=TrialState.FAIL,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={"status": "infeasible" if tell else "failed"},
+        system_attrs=trial.system_attrs,
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
+def test_searchers_keep_away_from_what_did_not_fit(algorithm: str) -> None:
+    """Ranks over 24 of 64 do not fit; the more a rank, the better its trial would be."""
+    space = parse_space({**WIDE.to_mapping(), "rank": {"int": [2, 64]}})
+    searcher = sampling(space, algorithm, trials=60)
+    counts = []
+    for tell in (True, False):
+        history: list[FrozenTrial] = []
+        for number in range(60):
+            proposed = searcher.propose("nf4", number, history, ())
+            assert proposed is not None
+            trial, config = proposed
+            history.append(infeasible(trial, tell) if config.rank > 24 else ended(trial, config))
+        counts.append(sum(trial.state == TrialState.FAIL for trial in history[30:]))
+    assert counts[0] < counts[1]
+    assert counts[0] < 30 * 40 / 63  # chance's share
+
+
+def by_exhaustive_answers(space: SearchSpace, seed: int) -> list[TrialConfig]:
+    """Oracle: every configuration that `sample` can come to, by giving it every answer there is."""
+    found: dict[TrialConfig, None] = {}
+    for answers in itertools.product(*(_answers(parameter) for parameter in space.parameters)):
+        known = dict(zip((parameter.name for parameter in space.parameters), answers, strict=True))
+        found[space.sample(lambda parameter, known=known: known[parameter.name], seed)] = None
+    return list(found)
+
+
+def _answers(parameter: Any) -> Iterator[Any]:
+    kind = parameter.kind
+    return iter(range(kind.low, kind.high + 1)) if hasattr(kind, "integer") else iter(getattr(kind, "values", (None,)))
+
+
+@pytest.mark.parametrize("precision", [None, "bf16", "nf4"])
+def test_all_configurations_are_those_that_sampling_can_reach(precision: str | None) -> None:
+    space = SMALL.with_precision(precision) if precision else SMALL
+    found = all_configurations(space, 5)
+    assert found is not None
+    assert len(found) == len(set(found)) == {None: 18, "bf16": 6, "nf4": 12}[precision]
+    assert set(found) == set(by_exhaustive_answers(space, 5))
+
+
+def test_real_numbers_and_huge_spaces_are_not_listed() -> None:
+    assert all_configurations(WIDE, 0) is None
+    assert all_configurations(parse_space({**SMALL.to_mapping(), "lora_alpha": {"int": [1, 60_000]}}), 0) is None
+    fixed = parse_space({**SMALL.to_mapping(), "lora_alpha": {"int": [1, 100]}, "lora_dropout": 0.0})
+    assert len(all_configurations(fixed, 0) or ()) == 2 * 3 * 2 * 100
+
+
+@given(st.integers(0, 60), st.lists(st.none() | st.integers(0, 12), min_size=1, max_size=4))
+def test_shares_are_even_and_within_their_room(trials: int, room: list[int | None]) -> None:
+    dealt = shares(trials, room)
+    most = [trials if one is None else one for one in room]
+    assert sum(dealt) == min(trials, sum(most))
+    assert all(0 <= share <= bound for share, bound in zip(dealt, most, strict=True))
+    for (one, bound), (other, _) in itertools.permutations(zip(dealt, most, strict=True), 2):
+        assert one == bound or one >= other - 1  # who gets less than others has no room left
+    free = [share for share, bound in zip(dealt, most, strict=True) if share < bound]
+    assert free == sorted(free, reverse=True)  # the first get what is over
+
+
+def test_shares_by_hand() -> None:
+    assert shares(7, [None, None]) == [4, 3]
+    assert shares(8, [2, None, None]) == [2, 3, 3]
+    assert shares(9, [3, 2]) == [3, 2]
+
+
+def test_shares_count_what_has_been_dealt_already() -> None:
+    assert shares(5, [None, None], [0, 3]) == [2, 3]
+    assert shares(3, [None, None], [0, 3]) == [0, 3]
+    assert shares(9, [2, None], [1, 1]) == [2, 7]
+
+
+def test_seeds_differ_between_trials_and_studies() -> None:
+    seeds = [seed_of(seed, number) for seed in range(40) for number in range(40)]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+def test_a_proposal_depends_on_its_arguments_alone(algorithm: str) -> None:
+    first = run(sampling(algorithm=algorithm), 16, pending=2)
+    assert run(sampling(algorithm=algorithm), 16, pending=2) == first
+    assert run(sampling(algorithm=algorithm, seed=1), 16, pending=2) != first
+    alone = [sampling(algorithm=algorithm).propose("nf4", number, [], set()) for number in range(4)]
+    assert len({config for _, config in alone}) == 4
+
+
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+def test_proposals_keep_to_their_precision_and_the_study_s_space(algorithm: str) -> None:
+    searcher = sampling(algorithm=algorithm, trials=12)
+    history, asked = [], []
+    for number in range(12):
+        precision = ("bf16", "nf4")[number % 2]
+        trial, config = searcher.propose(precision, number, history, set(asked)) or (None, None)
+        assert config.precision == trial.params["precision"] == precision
+        assert config.seed == 5
+        assert trial.distributions["precision"].choices == ("bf16", "nf4")
+        assert ("lora_dropout" in trial.params) == (precision == "nf4")
+        assert trial.state == TrialState.RUNNING
+        assert TrialConfig.from_dict({**config.to_dict(), **trial.params}) == config
+        history.append(ended(trial, config))
+        asked.append(config)
+
+
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+@pytest.mark.parametrize("pending", [1, 3])
+def test_nothing_is_proposed_twice_and_a_finite_space_is_used_up(algorithm: str, pending: int) -> None:
+    asked = run(sampling(SMALL, algorithm), 40, pending)
+    assert len(asked) == 12
+    assert set(asked) == set(all_configurations(SMALL.with_precision("nf4"), 5) or ())
+
+
+@pytest.mark.parametrize("algorithm", SEARCHERS)
+def test_a_space_of_one_configuration(algorithm: str) -> None:
+    single = {name: fixed for name, fixed in SMALL.to_mapping().items() if name not in ("rank", "target_modules")}
+    space = parse_space({**single, "precision": "bf16", "rank": 2, "target_modules": "q_v", "lora_dropout": 0.05})
+    assert run(sampling(space, algorithm), 3, precision="bf16") == space.grid([5])
+
+
+def test_random_does_not_look_at_results_and_the_others_do() -> None:
+    """Trials that got the opposite values lead to other proposals, once the first ones by chance are over."""
+    differ = {}
+    for algorithm in SEARCHERS:
+        searcher = sampling(algorithm=algorithm, trials=18)
+        asked = run(searcher, 12)
+        history = [fixed_trial(WIDE, config) for config in asked]
+        for trial, config in zip(history, asked, strict=True):
+            trial.state, trial.values, trial.datetime_complete = (
+                TrialState.COMPLETE,
+                values_of(config),
+                trial.datetime_start,
+            )
+            trial.system_attrs = {"NSGAIISampler:generation": 0}
+        as_told = [searcher.propose("nf4", number, history, set())[1] for number in range(12, 18)]
+        for trial in history:
+            trial.values = [-value for value in trial.values]
+        opposite = [searcher.propose("nf4", number, history, set())[1] for number in range(12, 18)]
+        differ[algorithm] = as_told != opposite
+    assert differ == {"random": False, "tpe": True, "nsga2": True}
+
+
+def test_nsga2_breeds_within_the_trials_it_has() -> None:
+    searcher = sampling(algorithm="nsga2", trials=12)
+    history: list[FrozenTrial] = []
+    for number in range(12):
+        trial, config = searcher.propose("nf4", number, history, set()) or (None, None)
+        history.append(ended(trial, config))
+    generations = [trial.system_attrs["NSGAIISampler:generation"] for trial in history]
+    assert generations == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_nsga2_breeds_from_what_it_did_not_draw_itself() -> None:
+    """Trials of earlier studies, and points to try first: a whole generation of them, and its own are the next."""
+    searcher = sampling(algorithm="nsga2", trials=12)
+    known = [ended(fixed_trial(WIDE, config), config) for config in run(sampling(algorithm="random"), 8)]
+    trial, config = searcher.propose("nf4", 8, known, set()) or (None, None)
+    assert trial.system_attrs["NSGAIISampler:generation"] == 1
+    by_chance = searcher.propose("nf4", 8, [], set())
+    assert by_chance is not None
+    assert config != by_chance[1]
+
+
+def test_the_gaussian_process_of_other_objectives_goes_on_after_its_start() -> None:
+    """Here neither cost is known: Optuna's own process, which needs scipy; it moves to where the front is."""
+    searcher = sampling(algorithm="gp", trials=9)
+    asked = run(searcher, 6)
+    assert len(set(asked)) == 6
+    assert asked == run(searcher, 6)
+
+
+def test_what_did_not_fit_is_as_bad_as_the_worst_that_did() -> None:
+    configs = run(sampling(algorithm="random"), 4)
+    done = [ended(fixed_trial(WIDE, config), config) for config in configs[:3]]
+    told = constrained([*done, infeasible(fixed_trial(WIDE, configs[3]), tell=True)], ("minimize", "maximize"))
+    first, second = zip(*map(values_of, configs[:3]), strict=True)
+    assert told[3].values == [max(first), min(second)]
+    assert [trial.system_attrs["constraints:fits"] for trial in told] == [0.0, 0.0, 0.0, 1.0]
+    alone = constrained([infeasible(fixed_trial(WIDE, configs[3]), tell=True)], ("minimize", "maximize"))
+    assert alone[0].values == [0.0, 0.0]
+    assert constrained(done, ("minimize", "maximize")) is done
+
+
+@pytest.mark.parametrize(("trials", "population"), [(1, 4), (12, 4), (15, 5), (64, 21), (150, 50), (1000, 50)])
+def test_nsga2_s_population_fits_the_number_of_trials(trials: int, population: int) -> None:
+    assert sampler("nsga2", 0, trials).population_size == population
+
+
+def test_pending_trials_count_as_bad_ones_for_tpe() -> None:
+    """The constant liar: where TPE would go at once is not where it goes while that is being tried."""
+    searcher = sampling(trials=18)
+    history = [ended(fixed_trial(WIDE, config), config) for config in run(sampling(algorithm="random"), 12)]
+    trial, first = searcher.propose("nf4", 12, history, set()) or (None, None)
+    assert (searcher.propose("nf4", 12, [*history, trial], set()) or (None, None))[1] != first
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(SMALL.grid([0, 1])))
+def test_a_fixed_trial_is_its_configuration(config: TrialConfig) -> None:
+    trial = fixed_trial(SMALL, config)
+    assert TrialConfig.from_dict({**config.to_dict(), **trial.params}) == config
+    assert trial.distributions["precision"].choices == ("bf16", "nf4")
+    assert ("lora_dropout" in trial.params) == (config.precision == "nf4")
+
+
+def test_an_unknown_algorithm_is_refused() -> None:
+    with pytest.raises(ValueError, match="algorithm must be random, tpe, nsga2 or gp; it is 'grid'"):
+        sampler("grid", 0, 8)

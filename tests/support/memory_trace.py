@@ -1,0 +1,111 @@
+"""Counts the bytes of all tensors that are alive, operation by operation: a peak without a card."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from search_spaces.trial_config import TrialConfig
+from trainables.dataset.prepared import Row
+from trainables.kernels import elementwise
+from trainables.memory.setting import AdapterLoad
+from trainables.packed import pack
+from trainables.packed.dropout import Thinning
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import TrainingMember, micro_step
+from trainables.settings import TrainingSettings
+
+
+class LiveBytes(TorchDispatchMode):
+    """The peak of the bytes of tensors that are made within the block and still alive."""
+
+    def __init__(self, there: Sequence[torch.Tensor]) -> None:
+        """`there` are tensors from before, which do not count."""
+        super().__init__()
+        self.now = self.peak = 0
+        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in there}
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        answer = function(*arguments, **(keywords or {}))
+        for value in tree_flatten(answer)[0]:
+            if isinstance(value, torch.Tensor):
+                self._note(value.untyped_storage())
+        return answer
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._gone, key)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._sizes.pop(key, 0)
+
+
+def traced_peak(model: PackedModel, loads: Sequence[AdapterLoad]) -> int:
+    """Peak bytes of a pass of such adapters beside weights, gradients and states; it is their second: gradients are
+    there.
+
+    Targets are spread evenly over an adapter's rows.
+    """
+    rows: list[Row] = []
+    members = []
+    for load in loads:
+        config = TrialConfig("fp32", load.rank, 16, 0.1 if load.dropout else 0.0, load.target_modules, 1e-4)
+        plan = ((tuple(range(len(rows), len(rows) + load.rows)),),)
+        members.append(TrainingMember(model.new_adapter(config), TrainingSettings(), plan, half=False))
+        start = load.tokens - load.targets // load.rows
+        rows += [Row((5,) * load.tokens, start, None, "") for _ in range(load.rows)]
+    micro_step(model, members, rows, 0)
+    parameters = [parameter for member in members for parameter in member.adapter.parameters()]
+    there = [*model.model.parameters(), *model.model.buffers(), *parameters, *(p.grad for p in parameters)]
+    with LiveBytes(there) as live:
+        micro_step(model, members, rows, 0)
+    return live.peak
+
+
+def allocate_as_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elementwise work that allocates as the kernels of `elementwise_triton` do, and computes nothing: answers are
+    garbage."""
+    monkeypatch.setattr(elementwise, "fused", lambda x: True)
+    monkeypatch.setattr(elementwise, "_triton", lambda: _KERNELS)
+    make_run = pack.Run.__init__
+
+    def make_run_of_a_card(self, members, places, device):
+        make_run(self, members, places, device)
+        if members[0].dropout:
+            counts = [member.rows.stop - member.rows.start for member in members]
+            parts = [(m.adapter.config, m.dropout_key or 0, count) for m, count in zip(members, counts, strict=True)]
+            self.thinning = Thinning(parts, device)
+
+    monkeypatch.setattr(pack.Run, "__init__", make_run_of_a_card)
+
+
+def _rotate(q, k, v, cos, sin):
+    return (q, torch.empty_like(q), torch.empty_like(q)) if q.shape[1] > k.shape[1] else (q, k, v)
+
+
+def _rotate_backward(grad_q, grad_k, grad_v, cos, sin, group):
+    shape = (len(grad_k), grad_k.shape[1] // group, grad_k.shape[2])
+    return (grad_q, grad_k, grad_v) if group == 1 else (grad_q, grad_k.new_empty(shape), grad_v.new_empty(shape))
+
+
+_KERNELS = SimpleNamespace(
+    rms_norm=lambda x, weight, eps: torch.empty_like(x),
+    rms_norm_backward=lambda grad, x, weight, eps, residual: torch.empty_like(x),
+    swiglu=lambda gate, up: torch.empty_like(gate),
+    swiglu_backward=lambda grad, gate, up, activated: (gate, up, grad if activated else None),
+    rotate=_rotate,
+    rotate_backward=_rotate_backward,
+    thin=lambda x, keys, numbers, rates, layer, tokens, add_to=None: torch.empty_like(x) if add_to is None else add_to,
+    softmax_nats=lambda logits, targets, factor, gradient: torch.empty(len(logits)),
+)

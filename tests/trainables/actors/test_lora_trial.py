@@ -1,0 +1,80 @@
+"""What a trial's actor says of itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from tests.support.lora_cases import lora_config
+from trainables.actors import lora_trial
+from trainables.actors.lora_trial import LoraTrial
+from trainables.protocol import News
+
+
+def test_a_trial_is_named_by_its_precision_and_before_it_has_one_by_its_class() -> None:
+    """Ray asks for the name after a setup that was cut short as well."""
+    trial = LoraTrial.__new__(LoraTrial)
+    assert repr(trial) == "LoraTrial"
+    trial._config = lora_config(precision="nf4")
+    assert repr(trial) == "LoraTrial(nf4)"
+
+
+@pytest.fixture
+def trial(monkeypatch: pytest.MonkeyPatch) -> LoraTrial:
+    """A trial at work on a host, of which it has no state yet; `ray.get` raises what the host answers, or gives it."""
+    found = LoraTrial.__new__(LoraTrial)
+    found._trial_id, found._incarnation, found._seen, found._told_step = "t0", 0, 0, -1
+    found._state, found._state_step, found._step, found._state_time, found._state_seconds = None, 0, 0, 0.0, 0.0
+    found._deaths, found._suspect = 0, False
+
+    def get(answer: Any, timeout: float) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(lora_trial.ray, "get", get)
+    return found
+
+
+def asked(answers: list[Any]) -> Any:
+    return SimpleNamespace(remote=lambda *question: answers.pop(0))
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError("busy"), ray.exceptions.RayActorError()])
+def test_a_host_that_gives_no_state_now_costs_a_checkpoint_and_nothing_else(
+    trial: LoraTrial, trouble: Exception
+) -> None:
+    trial._host = SimpleNamespace(advance=asked([News((), None, 100)]), state=asked([trouble, b"state"]))
+    assert trial._news_for_tune(News((), None, 50), 0) is None
+    trial._state_time = 0.0  # the pause until the next try is over
+    result = trial.step()
+    assert (result["step"], result["should_checkpoint"]) == (100, True)
+    assert trial._state == b"state"
+
+
+def test_a_join_that_takes_too_long_is_tried_again_and_the_host_left_alone(
+    trial: LoraTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join waits for the unit of work under way; the keeper ends a host that it is told has died."""
+    dead: list[Any] = []
+    joined = [TimeoutError("busy"), None]
+    host = SimpleNamespace(join=asked(joined), advance=asked([News((), None, 50)]), state=asked([b"state"]))
+
+    def host_for(*where: Any, dead_host: Any) -> Any:
+        dead.append(dead_host)
+        return host
+
+    trial._incarnation, trial._host, trial._config = -1, None, lora_config(precision="nf4")
+    trial._keeper = SimpleNamespace(
+        host_for=SimpleNamespace(remote=lambda *where, dead: host_for(*where, dead_host=dead)),
+        next_incarnation=asked([0, 1]),
+    )
+    context = SimpleNamespace(get_node_id=lambda: "node", current_actor=None)
+    monkeypatch.setattr(lora_trial.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(lora_trial.ray, "get_gpu_ids", list)
+    assert trial.step()["step"] == 50
+    assert dead == [None, None]
+    assert (trial._incarnation, trial._deaths, trial._suspect) == (1, 0, False)

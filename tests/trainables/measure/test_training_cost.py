@@ -1,0 +1,144 @@
+"""What is measured alone: which batches, which configurations share it, and whether the peak is seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.lora_cases import lora_config, new_member, random_rows
+from tests.support.small_models import tiny_llama
+from trainables.dataset.prepared import Row
+from trainables.measure.nvml import device_energy_joules, device_used_bytes
+from trainables.measure.training_cost import (
+    Footprint,
+    footprint_key,
+    footprint_plan,
+    measure_footprint,
+    memory_source,
+    peak_memory,
+)
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import TrainingMember
+from trainables.settings import TrainingSettings
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+def rows_of_lengths(lengths: list[int]) -> list[Row]:
+    return [Row(tuple(range(length)), 1, None, str(number)) for number, length in enumerate(lengths)]
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=50), st.integers(1, 6), st.integers(1, 3))
+def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_size: int, micro_batches: int) -> None:
+    plan = footprint_plan(rows_of_lengths(lengths), micro_batch_size, micro_batches)
+    assert len(plan) == 2  # a step to warm up, and the step that is measured
+    numbers = [number for step in plan for micro in step for number in micro]
+    assert all(0 <= number < len(lengths) for number in numbers)
+    *typical, longest = plan[1]
+    assert plan[0] == tuple(typical)
+    assert sorted(lengths[number] for number in longest) == sorted(lengths)[-micro_batch_size:]
+    assert len(set(longest)) == min(micro_batch_size, len(lengths))
+    assert all(len(micro) == micro_batch_size for micro in typical)
+    assert len(typical) == micro_batches
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(2, 600), min_size=20, max_size=60), st.integers(1, 4))
+def test_the_timed_rows_are_spread_over_the_lengths(lengths: list[int], micro_batch_size: int) -> None:
+    """In closed form: the middles of equal parts of the rows by length."""
+    *typical, _ = footprint_plan(rows_of_lengths(lengths), micro_batch_size)[1]
+    timed = sorted(lengths[number] for micro in typical for number in micro)
+    parts = len(timed)
+    assert parts == 2 * micro_batch_size
+    ordered = sorted(lengths)
+    assert timed == [ordered[len(lengths) * (2 * k + 1) // (2 * parts)] for k in range(parts)]
+
+
+def test_a_footprint_is_shared_by_configurations_that_cost_the_same() -> None:
+    one = lora_config()
+    for same in (
+        replace(one, learning_rate=0.5),
+        replace(one, seed=7),
+        replace(one, lora_alpha=1.5),
+        replace(one, target_modules=one.target_modules[::-1]),
+    ):
+        assert footprint_key(same) == footprint_key(one)
+    others = [one, replace(one, rank=5), lora_config(target_modules="q_v"), replace(one, lora_dropout=0.1)]
+    assert len({footprint_key(other) for other in others}) == 4
+    assert footprint_key(replace(one, lora_dropout=0.1)) == footprint_key(replace(one, lora_dropout=0.3))
+
+
+def test_the_peak_on_a_cpu_is_the_processs() -> None:
+    """64 MiB within 4 MiB; nothing else is known of a CPU."""
+    with peak_memory([CPU]) as nothing:
+        pass
+    with peak_memory([CPU]) as something:
+        torch.ones(64 * MIB // 4).sum()
+    assert something.bytes[0] - nothing.bytes[0] == pytest.approx(64 * MIB, abs=4 * MIB)
+    assert something.bytes[1:] == (None, None)
+
+
+@pytest.fixture(scope="module")
+def model() -> PackedModel:
+    return PackedModel(tiny_llama().train())
+
+
+def scratch(model: PackedModel, rows: list[Row], **changes) -> TrainingMember:
+    member = new_member(model, lora_config(**changes), rows)
+    return TrainingMember(member.adapter, TrainingSettings(), footprint_plan(rows, 1), half=False)
+
+
+def test_a_footprint_is_measured_on_the_plans_batches(model: PackedModel) -> None:
+    rows = random_rows(20)
+    member = scratch(model, rows)
+    footprint = measure_footprint(model, member, rows, rows[0].tokens, 3)
+    assert member.step == 2
+    assert all(parameter.grad is None for parameter in member.adapter.parameters())
+    assert footprint.peak_memory_bytes > 64 * MIB
+    assert (footprint.peak_reserved_bytes, footprint.peak_device_bytes) == (None, None)
+    assert footprint.joules_per_token is None
+    assert min(footprint.seconds_per_token, footprint.seconds_per_update, footprint.generated_tokens_per_second) > 0
+    assert measure_footprint(model, scratch(model, rows), rows, (), 0).generated_tokens_per_second is None
+
+
+def test_the_adapters_own_bytes_are_in_its_footprint(model: PackedModel) -> None:
+    """Rank 1024 over rank 1: at least its weights, gradients and two moments, and at most 4 of them more.
+
+    (Low-rank activations come with the rank too; 4 MiB are the measurement's own error.)
+    """
+    rows = random_rows(20)
+    peaks = []
+    for rank in (1, 1024):
+        member = scratch(model, rows, rank=rank)
+        parameters = member.adapter.trainable_parameters
+        peaks.append(measure_footprint(model, member, rows, (), 0).peak_memory_bytes)
+        del member
+    more = 4 * parameters * 1023 / 1024
+    assert 4 * more - 4 * MIB < peaks[1] - peaks[0] < 8 * more + 4 * MIB
+
+
+def test_how_often_it_is_measured_changes_little(model: PackedModel) -> None:
+    """Four times the same configuration, another in between: within 1 %."""
+    rows = random_rows(20)
+    peaks = []
+    for _ in range(4):
+        peaks.append(measure_footprint(model, scratch(model, rows), rows, (), 0).peak_memory_bytes)
+        measure_footprint(model, scratch(model, rows, rank=512), rows, (), 0)
+    assert max(peaks) <= 1.01 * min(peaks)
+
+
+def test_seconds_per_epoch_in_closed_form() -> None:
+    footprint = Footprint(1, None, None, 0.01, 0.5, None, None)
+    assert footprint.seconds_per_epoch(tokens=1000, steps=4) == 12.0
+
+
+def test_what_only_a_card_has_is_none_on_a_cpu() -> None:
+    assert device_used_bytes(CPU) is None
+    assert device_energy_joules(CPU) is None
+    assert memory_source([CPU]) == "process resident peak"
+    assert memory_source([torch.device("cuda")]) == "cuda allocator peak"

@@ -1,0 +1,92 @@
+"""The formulas of activations against the bytes of every tensor alive in a real pass, on small models."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from search_spaces.trial_config import TARGET_SETS
+from tests.support.memory_trace import allocate_as_a_card, traced_peak
+from trainables.base_model.shape import ModelShape
+from trainables.memory import fused_layers
+from trainables.memory.prediction import predict_pack
+from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
+from trainables.packed import target_loss
+from trainables.packed.packed_model import PackedModel
+
+NOTHING = MemoryConstants(context_bytes=0, offset_bytes=0)
+WEIGHTS = ("base_linears", "embedding_and_head", "norms", "adapter_weights", "gradients", "optimizer_state")
+Q_V, ALL_LINEAR = TARGET_SETS["q_v"], TARGET_SETS["all_linear"]
+WIDE_MLP = {
+    "hidden_size": 64, "intermediate_size": 224, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+}  # fmt: skip
+WIDE_HEADS = {
+    "hidden_size": 96, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 40,
+}  # fmt: skip
+
+
+def build(sizes, dtype, checkpointing, model_type="llama", layers=3, vocabulary=97) -> tuple[PackedModel, ModelShape]:
+    config = AutoConfig.for_model(
+        model_type, **sizes, num_hidden_layers=layers, vocab_size=vocabulary, max_position_embeddings=256
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype).requires_grad_(False).train()
+    if checkpointing:
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    return PackedModel(model), ModelShape.from_config(config.to_dict())
+
+
+def predicted_peak(shape, setting, loads) -> int:
+    prediction = predict_pack(shape, setting, loads, NOTHING)
+    return prediction.peak_memory_bytes - sum(prediction.components[name] for name in WEIGHTS)
+
+
+def card_setting(checkpointing: bool) -> MemorySetting:
+    """What is traced on a CPU attends as a CPU does."""
+    return MemorySetting("bf16", "bf16", gradient_checkpointing=checkpointing, attention="cpu")
+
+
+@pytest.mark.parametrize("sizes", [WIDE_MLP, WIDE_HEADS], ids=["grouped queries", "wide heads"])
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("targets", [Q_V, ALL_LINEAR, ("o_proj", "gate_proj"), ("down_proj",)], ids="+".join)
+def test_a_pass_on_a_card_is_within_one_percent(monkeypatch, sizes, checkpointing, targets):
+    allocate_as_a_card(monkeypatch)
+    model, shape = build(sizes, torch.bfloat16, checkpointing)
+    for dropout in (False, True):
+        loads = [AdapterLoad(8, targets, dropout, rows=2, tokens=48, targets=32)]
+        measured = traced_peak(model, loads)
+        assert predicted_peak(shape, card_setting(checkpointing), loads) == pytest.approx(measured, rel=0.01)
+
+
+def test_a_mixed_pack_on_a_card_is_within_two_percent(monkeypatch):
+    allocate_as_a_card(monkeypatch)
+    model, shape = build(WIDE_MLP, torch.bfloat16, True)
+    loads = [AdapterLoad(4, Q_V, False, 1, 48, 16), AdapterLoad(8, ALL_LINEAR, True, 2, 48, 32),
+             AdapterLoad(16, Q_V, True, 1, 48, 16)]  # fmt: skip
+    assert predicted_peak(shape, card_setting(True), loads) == pytest.approx(traced_peak(model, loads), rel=0.02)
+
+
+@pytest.mark.parametrize("targets", [8, 32, 64, 90])
+def test_the_loss_keeps_one_chunk_of_logits_at_most(monkeypatch, targets):
+    """A vocabulary that outweighs the layers, in chunks of 16 positions."""
+    allocate_as_a_card(monkeypatch)
+    for module in (target_loss, fused_layers):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 16 * 2 * 16001)
+    model, shape = build(WIDE_MLP, torch.bfloat16, True, layers=1, vocabulary=16001)
+    loads = [AdapterLoad(2, ("q_proj",), False, 1, 96, targets)]
+    setting = card_setting(True)
+    if targets >= 32:
+        assert predict_pack(shape, setting, loads, NOTHING).peak_moment == "loss"
+    assert predicted_peak(shape, setting, loads) == pytest.approx(traced_peak(model, loads), rel=0.01)
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "qwen3"])
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("targets", [Q_V, ALL_LINEAR], ids="+".join)
+def test_other_models_by_autograd_are_within_eight_percent(model_type, checkpointing, targets):
+    model, shape = build(WIDE_MLP, torch.bfloat16, checkpointing, model_type)
+    assert not shape.is_plain_llama
+    for dropout in (False, True):
+        loads = [AdapterLoad(8, targets, dropout, rows=2, tokens=48, targets=32)]
+        measured = traced_peak(model, loads)
+        assert predicted_peak(shape, card_setting(checkpointing), loads) == pytest.approx(measured, rel=0.08)

@@ -1,0 +1,175 @@
+"""Merged weights are the base's plus the update, to 16 bits' rounding; exported adapters are what loaders read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from tests.support.lora_cases import files_of, lora_config, random_rows, trained_adapter
+from tests.support.small_models import shared, tiny_llama
+from trainables.base_model.base_licence import base_licence
+from trainables.base_model.gguf import read_gguf_licence
+from trainables.base_model.location import BaseModelError, ModelFiles
+from trainables.packed.merged_weights import low_rank_updates, write_merged
+from trainables.packed.packed_model import PackedModel
+
+IDS = torch.randint(97, (2, 15), generator=torch.Generator().manual_seed(0))
+
+
+def save_base(kind: str, folder: Path) -> Path:
+    if kind == "stories260K":
+        return shared("models/stories260K")
+    tiny_llama(torch.float16 if kind == "fp16" else torch.float32).save_pretrained(
+        folder, max_shard_size="40KB" if kind == "shards" else "1GB"
+    )
+    return folder
+
+
+def save_adapter(base: Path, folder: Path, **changes: object) -> Path:
+    """An adapter that was trained for three steps over the base in fp32, as a study keeps it."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).requires_grad_(False).train()
+    adapter = trained_adapter(PackedModel(model), lora_config(**changes), random_rows(13))
+    folder.mkdir()
+    for name, content in files_of(adapter, str(base)).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "merged"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "modules"),
+    [("whole", "bfloat16", "all_linear"), ("shards", "bfloat16", "q_v"), ("fp16", "float16", "all_linear"),
+     ("stories260K", "bfloat16", "all_linear")],
+)  # fmt: skip
+def test_merged_weights_answer_as_the_adapter_does(
+    kind: str, dtype: str, modules: str, tmp_path: Path, target: Path
+) -> None:
+    """Weights equal PEFT's own merge rounded once, but for one unit in the last place where two sums differ in order.
+
+    Logits stay within 2 % (bf16: 8 bits of mantissa) or 0.3 % (fp16: 11 bits) of the largest, computed in fp32.
+    """
+    base = save_base(kind, tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules=modules)
+    assert write_merged(base, adapter, target) == dtype
+    merged, report = AutoModelForCausalLM.from_pretrained(target, dtype="auto", output_loading_info=True)
+    assert str(merged.dtype) == f"torch.{dtype}"
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.no_grad():
+        before = plain(input_ids=IDS).logits
+        tuned = PeftModel.from_pretrained(plain, str(adapter)).eval()
+        theirs = tuned(input_ids=IDS).logits
+        ours = merged.float()(input_ids=IDS).logits
+    expected = tuned.merge_and_unload().state_dict()
+    unit = torch.finfo(getattr(torch, dtype)).eps
+    for name, weight in merged.state_dict().items():
+        torch.testing.assert_close(weight, expected[name].float(), rtol=unit, atol=1e-6, msg=name)
+    tolerance = (0.02 if dtype == "bfloat16" else 0.003) * theirs.abs().max()
+    assert (ours - theirs).abs().max() <= tolerance
+    assert (theirs - before).abs().max() > 10 * tolerance  # the adapter does something, which the merge has kept
+
+
+def test_another_models_adapter_is_refused(tmp_path: Path, target: Path) -> None:
+    base = save_base("whole", tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter")
+    tiny_llama(layers=1).save_pretrained(tmp_path / "other")
+    with pytest.raises(BaseModelError, match=r"must be of the base model .* has no 'model\.layers\.1\."):
+        write_merged(tmp_path / "other", adapter, target)
+
+
+def test_what_is_too_large_for_fp16_is_refused(tmp_path: Path, target: Path) -> None:
+    base = save_base("fp16", tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter", target_modules="q_v")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: tensor * 1e5 for name, tensor in tensors.items()}, adapter / "adapter_model.safetensors")
+    with pytest.raises(BaseModelError, match="a merged weight must be finite"):
+        write_merged(base, adapter, target)
+
+
+def test_tokenizer_and_licence_come_along(tmp_path: Path, target: Path) -> None:
+    base = save_base("shards", tmp_path / "base")
+    for name in ("tokenizer.json", "chat_template.jinja", "LICENSE.txt", "notes.md"):
+        (base / name).write_text("{}", encoding="utf-8")
+    write_merged(base, save_adapter(base, tmp_path / "adapter", target_modules="q_v"), target)
+    names = {file.name for file in target.iterdir()}
+    assert {"tokenizer.json", "chat_template.jinja", "LICENSE.txt", "generation_config.json"} <= names
+    assert not names & {"notes.md", "adapter_config.json"}
+    index = json.loads((target / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    assert {file.name for file in target.glob("*.safetensors")} == set(index["weight_map"].values())
+    tensors = [tensor for file in target.glob("*.safetensors") for tensor in load_file(file).values()]
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors)
+
+
+def test_vllm_takes_an_exported_adapter_as_a_lora_module(tmp_path: Path) -> None:
+    """By vLLM's own rules for a folder given as a LoRA module: no bias, no DoRA, nothing saved beside A and B, names
+    that end in lora_A.weight or lora_B.weight, and shapes of the rank."""
+    adapter = save_adapter(save_base("whole", tmp_path / "base"), tmp_path / "adapter", rank=8)
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["peft_type"] == "LORA"
+    assert config["bias"] == "none"
+    assert not config.get("use_dora")
+    assert not config.get("modules_to_save")
+    assert config["r"] == 8
+    for name, tensor in load_file(adapter / "adapter_model.safetensors").items():
+        prefix, module, kind, last = name.rsplit(".", 3)
+        assert prefix.startswith("base_model.model.model.layers.")
+        assert module in config["target_modules"]
+        assert (kind, last) in {("lora_A", "weight"), ("lora_B", "weight")}
+        assert tensor.shape[0 if kind == "lora_A" else 1] == 8
+    a, b, scale = low_rank_updates(adapter)["model.layers.0.self_attn.q_proj.weight"]
+    assert (a.shape, b.shape, scale) == ((8, 32), (32, 8), 2.0)
+
+
+# -- the base's licence ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "licence"),
+    [
+        ({"README.md": "---\nlicense: apache-2.0\ntags: [a]\n---\n# Model\n", "LICENSE": "x"}, "apache-2.0"),
+        ({"README.md": "---\n: broken: [\n---\n", "LICENSE.md": "x"}, "LICENSE.md"),
+        ({"README.md": "# no front matter\n---\nlicense: mit\n---\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_folders_licence(files: dict[str, str], licence: str | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert base_licence(ModelFiles("folder", str(tmp_path))) == licence
+
+
+def test_a_hub_that_cannot_be_asked_names_no_licence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
+    assert base_licence(ModelFiles("hub", "some/model", "abc")) is None
+
+
+def test_a_gguf_names_its_licence(tmp_path: Path) -> None:
+    import gguf
+
+    for licence in ("apache-2.0", None):
+        writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+        if licence:
+            writer.add_license(licence)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        assert read_gguf_licence(tmp_path / "model.gguf") == licence

@@ -1,0 +1,1 @@
+"""Ray's actors: trials, hosts of a base model, and their keeper."""

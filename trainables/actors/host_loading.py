@@ -1,0 +1,87 @@
+"""What a host is made for, and how it comes to its engine: libraries, base model, data (torch only inside)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.settings import TrialSettings
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """What a host is made for."""
+
+    trial: TrialSettings
+    name: str  # for people: node, cards, precision
+    precision: str
+    device: str  # "cpu" or "cuda"
+    threads: int  # of a CPU host; Ray gives an actor without CPUs just one
+    cards: int = 1  # that hold the base model together, where the device is "cuda"
+    keep_adapters: bool = True  # whether finished adapters are handed to the keeper
+    waits: bool = False  # whether it touches its device only once a trial joins
+
+
+def import_ahead() -> None:
+    """Imports what takes longest and does not touch a card: bitsandbytes asks each card what it can do."""
+    import torch  # noqa: F401
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
+
+def make_engine(
+    settings: HostSettings,
+    keep_adapter: Any = None,
+    between: Callable[[], None] = lambda: None,
+    note_alone: Any = lambda trial_id, begins: None,
+) -> Any:
+    """Loads the base model and the data, and makes the engine over them; on a card, warmed up."""
+    import torch
+
+    from trainables.base_model.load import load_base_model
+    from trainables.dataset.prepared import prepare_dataset
+    from trainables.engine.engine import Engine
+
+    device = torch.device(settings.device)
+    if device.type == "cpu":
+        torch.set_num_threads(settings.threads)
+    else:
+        cap_memory(settings.trial.hardware.memory_limit_bytes, settings.cards)
+    forced = settings.trial.hardware.force_bf16
+    cards = cards_by_module(settings) if settings.cards > 1 else None
+    base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
+    dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
+    engine = Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
+    if device.type == "cuda":
+        engine.warm_up()
+    return engine
+
+
+def cards_by_module(settings: HostSettings) -> dict[str, int]:
+    """Which of the host's cards each module of its base model goes to."""
+    import torch
+
+    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.base_model.load import compute_dtype
+    from trainables.base_model.shape import ModelShape
+    from trainables.dataset.prepared import prepare_dataset
+    from trainables.memory.card_split import cards_of_modules
+    from trainables.memory.setting import PRECISION_OF_DTYPE
+
+    trial = settings.trial
+    rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).train.rows
+    dtype = compute_dtype(settings.precision, torch.device(settings.device))
+    compute = PRECISION_OF_DTYPE[str(dtype).removeprefix("torch.")]
+    shape = ModelShape.from_info(inspect(trial.base_model))
+    longest = max(len(row.tokens) for row in rows)
+    return cards_of_modules(shape, trial, settings.precision, compute, longest, settings.cards)
+
+
+def cap_memory(limit_bytes: int | None, cards: int) -> None:
+    """Keeps this process' share of each of its cards under a limit, to stand for smaller ones."""
+    import torch
+
+    if limit_bytes is not None:
+        for card in range(cards):
+            total = torch.cuda.get_device_properties(card).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), card)

@@ -1,0 +1,166 @@
+"""The sizes of a Llama-like model: all that memory and time depend on. (pure, no torch)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+QKV_BIAS_TYPES = ("qwen2",)  # whose query, key and value projections have a bias, whatever the configuration says
+HEAD_NORM_TYPES = ("qwen3",)  # which normalize each head's queries and keys
+
+
+class KnownModel(Protocol):
+    """What `trainables.base_model.files.BaseModelInfo` knows of a model."""
+
+    @property
+    def model_type(self) -> str: ...
+    @property
+    def parameter_count(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def attention_heads(self) -> int: ...
+    @property
+    def key_value_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def tie_word_embeddings(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A dense decoder of the Llama family: Llama 2, 3, 3.1, 3.2, Mistral, Qwen 2 and 3.
+
+    `other_parameters` are the whole model's norms and biases: neither linear weights nor embeddings, never quantized.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    attention_heads: int
+    key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tie_word_embeddings: bool
+    other_parameters: int
+    model_type: str = "llama"
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> ModelShape:
+        """Reads the values of a config.json. Raises KeyError where a size is missing."""
+        hidden, heads = values["hidden_size"], values["num_attention_heads"]
+        shape = cls(
+            hidden_size=hidden,
+            intermediate_size=values["intermediate_size"],
+            layers=values["num_hidden_layers"],
+            attention_heads=heads,
+            key_value_heads=values.get("num_key_value_heads") or heads,
+            head_dim=values.get("head_dim") or hidden // heads,
+            vocab_size=values["vocab_size"],
+            tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+            other_parameters=0,
+            model_type=values.get("model_type", "llama"),
+        )
+        return replace(shape, other_parameters=shape._norms() + shape._biases(values))
+
+    @classmethod
+    def from_info(cls, info: KnownModel) -> ModelShape:
+        """The shape of an inspected base model; what linear weights and embeddings leave over is norms and biases."""
+        shape = cls(
+            hidden_size=info.hidden_size,
+            intermediate_size=info.intermediate_size,
+            layers=info.layers,
+            attention_heads=info.attention_heads,
+            key_value_heads=info.key_value_heads,
+            head_dim=info.head_dim,
+            vocab_size=info.vocab_size,
+            tie_word_embeddings=info.tie_word_embeddings,
+            other_parameters=0,
+            model_type=info.model_type,
+        )
+        return replace(shape, other_parameters=info.parameter_count - shape.parameter_count)
+
+    @cached_property
+    def linears(self) -> Mapping[str, tuple[int, int]]:
+        """One layer's linear weights by short name: (in_features, out_features)."""
+        hidden, wide = self.hidden_size, self.intermediate_size
+        return {
+            "q_proj": (hidden, self.query_size),
+            "k_proj": (hidden, self.key_size),
+            "v_proj": (hidden, self.key_size),
+            "o_proj": (self.query_size, hidden),
+            "gate_proj": (hidden, wide),
+            "up_proj": (hidden, wide),
+            "down_proj": (wide, hidden),
+        }
+
+    @property
+    def query_size(self) -> int:
+        """All heads' queries of one token."""
+        return self.attention_heads * self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        """All heads' keys (and as many values) of one token; fewer than queries where heads share them."""
+        return self.key_value_heads * self.head_dim
+
+    @property
+    def layer_linear_parameters(self) -> int:
+        """Linear weights of one layer, without biases."""
+        return sum(inward * outward for inward, outward in self.linears.values())
+
+    @property
+    def largest_linear(self) -> int:
+        """The values of a layer's largest linear weight."""
+        return max(inward * outward for inward, outward in self.linears.values())
+
+    @property
+    def embedding_parameters(self) -> int:
+        """The input embedding; the output head has as many, or is the same tensor where they are tied."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def parameter_count(self) -> int:
+        """All parameters, tied ones once."""
+        tables = 1 if self.tie_word_embeddings else 2
+        return tables * self.embedding_parameters + self.layers * self.layer_linear_parameters + self.other_parameters
+
+    @property
+    def has_head_norms(self) -> bool:
+        """Whether each head's queries and keys are normalized."""
+        return self.model_type in HEAD_NORM_TYPES
+
+    @property
+    def is_plain_llama(self) -> bool:
+        """Whether `trainables.packed.fused_llama` computes it: a Llama without biases. Others go through transformers'
+        layers."""
+        return self.model_type == "llama" and self.other_parameters == self._norms()
+
+    def adapter_parameters(self, rank: int, target_modules: tuple[str, ...]) -> int:
+        """Trainable numbers of an adapter: A is rank x in, B is out x rank at each target (Hu et al. 2021)."""
+        sizes = [self.linears[name] for name in target_modules]
+        return self.layers * rank * sum(inward + outward for inward, outward in sizes)
+
+    def _norms(self) -> int:
+        per_head = 2 * self.head_dim if self.has_head_norms else 0
+        return self.layers * (2 * self.hidden_size + per_head) + self.hidden_size
+
+    def _biases(self, values: Mapping[str, Any]) -> int:
+        queries = self.query_size + 2 * self.key_size
+        biased = 0
+        if self.model_type in QKV_BIAS_TYPES:
+            biased += queries
+        elif values.get("attention_bias"):
+            biased += queries + self.hidden_size
+        if values.get("mlp_bias"):
+            biased += 2 * self.intermediate_size + self.hidden_size
+        return self.layers * biased

@@ -1,0 +1,1 @@
+"""Reads rows, splits them, tokenizes them, and forms batches."""

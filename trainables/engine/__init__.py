@@ -1,0 +1,1 @@
+"""Decides who does what next on one base model."""

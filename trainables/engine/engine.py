@@ -1,0 +1,245 @@
+"""Who does what next on one base model: measuring alone, training together, evaluating, finishing. (no ray)
+
+One thread calls `work` again and again; all else that touches residents runs between its units, on the same thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+from search_spaces.trial_config import TrialConfig
+from trainables.base_model.load import BaseModel
+from trainables.dataset.batches import batch_plan, of_like_length
+from trainables.dataset.prepared import PreparedDataset
+from trainables.engine.adapter_handover import AdapterHandover, KeepAdapter
+from trainables.engine.clock import HostClock
+from trainables.engine.failures import Unit, attempt, end_failed, failure_of
+from trainables.engine.measured_costs import FootprintBook
+from trainables.engine.outcomes import Bench, complete_outcome, ended_outcome, stopped_outcome
+from trainables.engine.pass_budget import PassBudget
+from trainables.engine.quality_bench import QualityBench
+from trainables.engine.residents import Resident
+from trainables.engine.warm_up import warm_up
+from trainables.measure.training_cost import NotFiniteError
+from trainables.packed.pack import PADDING_BYTES
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import Plan, TrainingMember, accumulate_gradients, apply_gradients
+from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
+from trainables.settings import TrialSettings
+
+DEFAULT_PACK = {"cpu": 4, "cuda": 8}
+GRACE_SECONDS, GRACE_OF_STEP = 0.05, 0.05  # how long a step waits for adapters that have just reported
+
+NoteAlone = Callable[[str, bool], None]
+
+
+class Engine:
+    """One base model, its data, and the adapters resident on it.
+
+    `keep_adapter` takes a finished adapter's files, on a thread of its own; without it none are made. `between` is
+    called between two passes; `note_alone` is told before and after a suspect works, so that it is known who did when
+    the process dies.
+    """
+
+    def __init__(
+        self,
+        settings: TrialSettings,
+        base: BaseModel,
+        dataset: PreparedDataset,
+        keep_adapter: KeepAdapter | None = None,
+        between: Callable[[], None] = lambda: None,
+        note_alone: NoteAlone = lambda trial_id, begins: None,
+    ) -> None:
+        self.settings = settings
+        self.base = base
+        self.dataset = dataset
+        self.residents: dict[str, Resident] = {}
+        self._handover = AdapterHandover(keep_adapter, base.info.path, settings.base_model.revision)
+        self._host_between = between
+        self._note_alone = note_alone
+        self._model = PackedModel(base.model)
+        self._incarnations: dict[str, int] = {}
+        self._bench = Bench(settings, base, dataset)
+        padding_bytes = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
+        self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
+        self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
+        self._footprints = FootprintBook(self._bench, self._model, self._budget, self.new_member)
+        self._last_step_seconds = 0.0
+        self._clock = HostClock()
+        self._pack_limit = settings.hardware.max_adapters_per_gpu or DEFAULT_PACK[base.device.type]
+        base.model.train()
+        if settings.training.gradient_checkpointing:
+            options = {"use_reentrant": False, "preserve_rng_state": False}  # dropout has its own generator
+            base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+    def warm_up(self) -> None:
+        """Does once what the first step on a card would wait for."""
+        warm_up(self._model, self.new_member, self.dataset.train.rows)
+
+    # -- what trials ask for ------------------------------------------------------------------------------------------
+
+    def join(self, request: JoinRequest) -> None:
+        """Takes an adapter in, from its checkpoint where it has one. Raises NotResidentError for a stale one."""
+        newest = self._incarnations.get(request.trial_id, -1)
+        if request.incarnation <= newest:
+            message = f"{request.trial_id}: incarnation {request.incarnation} is stale, {newest} has been here"
+            raise NotResidentError(message)
+        lengths = [len(row.tokens) for row in self.dataset.train.rows]
+        plan = of_like_length(batch_plan(len(lengths), self.settings.training, request.config.seed), lengths)
+        member = self.new_member(request.config, plan)
+        rungs = self.settings.rungs.steps(member.total_steps)
+        resident = Resident(request.trial_id, request.incarnation, member, rungs)
+        resident.suspect = request.suspect
+        if request.state is not None:
+            resident.restore(request.state)
+        self._incarnations[request.trial_id] = request.incarnation
+        self.residents[request.trial_id] = resident
+
+    def leave(self, trial_id: str, incarnation: int) -> None:
+        """Lets an adapter go; one that is gone, or a stale incarnation, changes nothing."""
+        resident = self.residents.get(trial_id)
+        if resident and resident.incarnation <= incarnation:
+            del self.residents[trial_id]
+
+    def resident(self, trial_id: str, incarnation: int) -> Resident:
+        """The trial's resident. Raises NotResidentError where it is not here in this incarnation."""
+        resident = self.residents.get(trial_id)
+        if resident is None or resident.incarnation != incarnation:
+            raise NotResidentError(f"{trial_id} (incarnation {incarnation}) is not resident on this host")
+        return resident
+
+    def statuses(self) -> list[ResidentStatus]:
+        """The live table's lines."""
+        return [resident.status() for resident in list(self.residents.values())]
+
+    def seconds(self) -> dict[str, float]:
+        """Where the time has gone since the first pack started: seconds by phase, and `waiting` for the rest."""
+        return self._clock.seconds(time.monotonic())
+
+    def new_member(self, config: TrialConfig, plan: Plan) -> TrainingMember:
+        """A fresh adapter with its optimizer, at the start of a plan."""
+        half = self.base.compute_dtype == torch.float16
+        return TrainingMember(self._model.new_adapter(config), self.settings.training, plan, half)
+
+    # -- what the host's thread does ----------------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """Does one unit of work; False where there is nothing to do now."""
+        for stage, unit, most in (
+            ("measuring", self._measure, 1),
+            ("evaluating", self._evaluate, self._pack_limit),
+            ("testing", self._quality.finish, self._pack_limit),
+            ("sampling", self._quality.sample, self._pack_limit),
+            ("finishing", self._finish, 1),
+        ):
+            chosen = [one for one in self.residents.values() if one.stage == stage and self._can_go_on(one)]
+            if chosen:
+                self._do(unit, _suspect_first(chosen, most))
+                return True
+        return self._train()
+
+    def _between(self) -> None:
+        """Lets the host do what waits, unless residents are off the device: a checkpoint would have nothing in it."""
+        if not any(resident.member.away for resident in self.residents.values()):
+            self._host_between()
+
+    def _can_go_on(self, resident: Resident) -> bool:
+        """Whether it need not wait for an adapter on its way to the study: they go one by one, this one or another."""
+        if resident.stage != "finishing":
+            return True
+        return resident.handover.done() if resident.handover else not self._handover.busy
+
+    def _do(self, unit: Unit, chosen: Sequence[Resident]) -> None:
+        """One unit of work; what fails ends the guilty one alone."""
+        suspect = chosen[0] if chosen[0].suspect else None
+        if suspect:
+            self._note_alone(suspect.trial_id, True)
+        others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they keep their memory
+        stage, began = chosen[0].stage, time.monotonic()
+        attempt(unit, chosen, others, self._bench, self._budget)
+        self._clock.note(stage, began, time.monotonic())
+        if suspect:
+            self._note_alone(suspect.trial_id, False)
+
+    def _train(self) -> bool:
+        ready = [r for r in self.residents.values() if r.phase == "training" and r.awaiting_since is None]
+        if not ready and not self._handover.busy:
+            return False
+        if not ready or self._worth_waiting():
+            time.sleep(0.002)
+            return True
+        # Those first who have done the fewest steps: cohorts merge again.
+        ready.sort(key=lambda resident: resident.member.step)
+        self._do(self._step, _suspect_first(ready, self._pack_limit))
+        return True
+
+    def _worth_waiting(self) -> bool:
+        """Whether an adapter has reported so lately that it may join this step: else packs split for good."""
+        grace = max(GRACE_SECONDS, GRACE_OF_STEP * self._last_step_seconds)
+        since = [r.awaiting_since for r in self.residents.values() if r.awaiting_since is not None]
+        return any(time.monotonic() - moment < grace for moment in since)
+
+    def _step(self, pack: Sequence[Resident]) -> None:
+        started = time.perf_counter()
+        rows, members = self.dataset.train.rows, [resident.member for resident in pack]
+        losses = accumulate_gradients(self._model, members, rows, self._budget.limits(), self._between)
+        for resident, loss in zip(pack, losses, strict=True):
+            failure = failure_of(partial(self._apply, resident, loss, len(pack)), [resident])
+            if failure:
+                end_failed(resident, failure, self._bench)
+        self._last_step_seconds = time.perf_counter() - started
+        for resident in pack:
+            resident.note_speed(self._last_step_seconds)
+
+    def _apply(self, resident: Resident, loss: float, pack_size: int) -> None:
+        result = apply_gradients(resident.member, self.dataset.train.rows, loss)
+        resident.suspect = False
+        if result.diverged:
+            reason = f"the loss was {result.loss} at step {resident.member.step}"
+            resident.end(ended_outcome(self._bench, resident, "diverged", reason))
+        else:
+            resident.note_step(result, pack_size)
+
+    def _measure(self, chosen: Sequence[Resident]) -> None:
+        (resident,) = chosen
+        if not self._footprints.has(resident.config):
+            self._handover.drain()  # what is on its way to the study would be measured too
+            here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
+            more = [one.config for one in here if one.phase == "measuring" and not one.suspect]
+            members = [one.member for one in here]
+            try:
+                self._footprints.measure(resident.config, members, () if resident.suspect else more)
+            except NotFiniteError as error:
+                resident.end(ended_outcome(self._bench, resident, "diverged", str(error)))
+                return
+        resident.peak_memory_bytes = self._footprints.known(resident.config).peak_memory_bytes
+        resident.phase = resident.next_phase()
+
+    def _evaluate(self, chosen: Sequence[Resident]) -> None:
+        for resident, evaluation in zip(chosen, self._quality.evaluate(chosen), strict=True):
+            if evaluation.finite:
+                resident.note_evaluation(evaluation, partial(self._so_far, resident))
+            else:
+                reason = f"the perplexity was not finite at step {resident.member.step}"
+                resident.end(ended_outcome(self._bench, resident, "diverged", reason))
+
+    def _so_far(self, resident: Resident) -> Outcome:
+        return stopped_outcome(self._bench, resident, self._footprints.known(resident.config))
+
+    def _finish(self, chosen: Sequence[Resident]) -> None:
+        (resident,) = chosen
+        if resident.handover is None:
+            resident.handover = self._handover.begin(resident.trial_id, resident.member.adapter)
+            return
+        self._handover.end(resident.handover)
+        resident.end(complete_outcome(self._bench, resident, self._footprints.known(resident.config)))
+
+
+def _suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:
+    """A suspect alone where there is one, else as many as may work together."""
+    suspects = [resident for resident in chosen if resident.suspect]
+    return suspects[:1] or chosen[:most]

@@ -1,0 +1,158 @@
+"""What is said of a trial that has ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from trainables.base_model.load import BaseModel
+from trainables.comparability import comparable_hashes, cpu_device_name
+from trainables.dataset.prepared import PreparedDataset
+from trainables.engine.residents import Resident
+from trainables.measure.evaluation import Evaluation
+from trainables.measure.training_cost import Footprint, memory_source
+from trainables.protocol import Outcome
+from trainables.settings import TrialSettings
+
+
+@dataclass
+class Bench:
+    """What all trials of a host share: settings, base model, data, and what was measured of the base itself."""
+
+    settings: TrialSettings
+    base: BaseModel
+    dataset: PreparedDataset
+    evaluation: Evaluation | None = None
+    generated_tokens_per_second: float | None = None
+    answers: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+
+def complete_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
+    """The outcome of a trial that trained to its end, and has its final evaluation."""
+    final, test = resident.final, resident.test
+    assert final is not None
+    measurements = {
+        **_progress(bench, resident),
+        **_quality(final, test),
+        **_cost(bench, resident, footprint),
+    }
+    return Outcome(
+        "complete", None, measurements=_known(measurements), samples=resident.samples or (), eval_rows=_rows(final),
+        test_rows=_rows(test), has_adapter=True, **_identity(bench, resident, footprint),
+    )  # fmt: skip
+
+
+def _rows(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """Each row's nats and target tokens; None where they were not measured, or one of them is no number."""
+    if evaluation is None or not evaluation.finite:
+        return None
+    return {"nats": list(evaluation.nats), "tokens": list(evaluation.tokens)}
+
+
+def stopped_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
+    """The outcome of a trial that is stopped after its last evaluation; why, those say who stop it."""
+    assert resident.evaluation is not None
+    measurements = {
+        **_progress(bench, resident),
+        **_quality(resident.evaluation, None),
+        **_cost(bench, resident, footprint),
+    }
+    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident, footprint))
+
+
+def ended_outcome(
+    bench: Bench,
+    resident: Resident,
+    status: Literal["infeasible", "diverged", "failed"],
+    reason: str,
+    error: str | None = None,
+    infeasible: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """The outcome of a trial that ended before its end; its quality is not known."""
+    measurements = _known(_progress(bench, resident))
+    return Outcome(
+        status, reason, error=error, infeasible=infeasible, measurements=measurements, **_identity(bench, resident)
+    )
+
+
+def _known(measurements: Mapping[str, Any]) -> dict[str, Any]:
+    """A number that is not finite, as the perplexity of a base that overflows in fp16, is not known: None."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in measurements.items()
+    }
+
+
+def _progress(bench: Bench, resident: Resident) -> dict[str, Any]:
+    return {
+        "base_perplexity": bench.evaluation.perplexity if bench.evaluation else None,
+        "base_accuracy": bench.evaluation.accuracy if bench.evaluation else None,
+        "mean_pack_size": resident.mean_pack_size,
+        "trainable_parameters": resident.member.adapter.trainable_parameters,
+        "train_steps": resident.member.step,
+        "train_tokens": resident.member.train_tokens,
+        "train_seconds": resident.history.train_seconds,
+        "wall_seconds": resident.wall_seconds,
+        "restarts": resident.incarnation,
+    }
+
+
+def _quality(final: Evaluation, test: Evaluation | None) -> dict[str, Any]:
+    return {
+        "perplexity": final.perplexity,
+        "eval_nats": sum(final.nats),
+        "eval_tokens": sum(final.tokens),
+        "accuracy": final.accuracy,
+        "test_perplexity": test.perplexity if test else None,
+        "test_accuracy": test.accuracy if test else None,
+    }
+
+
+def _cost(bench: Bench, resident: Resident, footprint: Footprint) -> dict[str, Any]:
+    epoch_tokens = sum(len(row.tokens) for row in bench.dataset.train.rows)
+    training = bench.settings.training
+    step_rows = training.micro_batch_size * training.gradient_accumulation_steps
+    seconds = footprint.seconds_per_epoch(epoch_tokens, -(-len(bench.dataset.train.rows) // step_rows))
+    joules = footprint.joules_per_token
+    return {
+        "peak_memory_bytes": footprint.peak_memory_bytes,
+        "peak_reserved_bytes": footprint.peak_reserved_bytes,
+        "peak_device_bytes": footprint.peak_device_bytes,
+        "train_tokens_per_second": epoch_tokens / seconds,
+        "seconds_per_epoch": seconds,
+        "generated_tokens_per_second": footprint.generated_tokens_per_second,
+        "base_generated_tokens_per_second": bench.generated_tokens_per_second,
+        "energy_joules": None if joules is None else joules * resident.member.train_tokens,
+    }
+
+
+def _identity(bench: Bench, resident: Resident, footprint: Footprint | None = None) -> dict[str, Any]:
+    base = bench.base
+    peaks = list(footprint.card_peak_bytes) if footprint else []
+    return {
+        "curve": tuple(resident.history.curve),
+        "base_model": {"path": base.info.path, "revision": base.info.revision, "sha256": base.info.sha256},
+        "device": {
+            "name": device_name(base.device),
+            "compute_dtype": str(base.compute_dtype).removeprefix("torch."),
+            "memory_source": memory_source(base.devices),
+            **({"card_peak_memory_bytes": peaks} if len(peaks) > 1 else {}),
+        },
+        "dataset": {"fingerprint": bench.dataset.fingerprint, "statistics": bench.dataset.statistics},
+        "comparable": comparable(bench),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name, or the processor's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_device_name()
+
+
+def comparable(bench: Bench) -> dict[str, str]:
+    """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
+    base = bench.base
+    return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device_name(base.device))

@@ -1,0 +1,111 @@
+"""What the residents of a host have learned: perplexity, accuracy and samples, several at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trainables.dataset.prepared import Row
+from trainables.engine.outcomes import Bench
+from trainables.engine.pass_budget import PassBudget
+from trainables.engine.residents import Resident
+from trainables.measure.evaluation import Candidates, Evaluation, evaluate_together
+from trainables.measure.generation import generate_together, prompt_tokens, text_ends
+from trainables.packed.packed_model import LoraAdapter, PackedModel
+
+# Of a pass at most, unless a pass itself costs more: its rows are as long as its longest, and more would be padding.
+EVALUATION_TOKENS = 8192
+LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
+
+
+class QualityBench:
+    """Evaluates residents and the base model itself, the base once for all."""
+
+    def __init__(self, bench: Bench, model: PackedModel, budget: PassBudget, between: Callable[[], None]) -> None:
+        self._bench = bench
+        self._model = model
+        self._budget = budget
+        self._between = between
+
+    def evaluate(self, residents: Sequence[Resident]) -> list[Evaluation]:
+        """Each resident on the evaluation split; accuracy too where all of them are at their end."""
+        at_end = all(resident.member.step >= resident.member.total_steps for resident in residents)
+        return self._evaluations([resident.member.adapter for resident in residents], "eval", with_accuracy=at_end)
+
+    def finish(self, residents: Sequence[Resident]) -> None:
+        """Gives each resident its final evaluation, and that on the test split; the base model's own come first."""
+        if self._bench.evaluation is None:
+            (self._bench.evaluation,) = self._evaluations([None], "eval", with_accuracy=True)
+        final = self._final(residents)
+        tests: list[Evaluation | None] = [None] * len(residents)
+        if self._bench.dataset.test.rows:
+            tests = [*self._evaluations([resident.member.adapter for resident in residents], "test", True)]
+        for resident, evaluation, test in zip(residents, final, tests, strict=True):
+            resident.final, resident.test = evaluation, test
+
+    def sample(self, residents: Sequence[Resident]) -> None:
+        """Gives each resident the base model's and its own answers: to the study's prompts, then to held-out questions.
+
+        Of these the reference answer stands beside, with its perplexity under each. The residents must be finished.
+        """
+        settings, encode = self._bench.settings.generation, self._bench.base.tokenizer
+        asked = [self._answers(residents, prompt, prompt_tokens(encode, prompt)) for prompt in settings.prompts]
+        for number, row in enumerate(self._bench.dataset.eval.rows[: settings.held_out]):
+            asked.append(self._held_out(residents, number, row))
+        for resident, *samples in zip(residents, *asked, strict=True):
+            resident.samples = tuple(samples)
+
+    def _final(self, residents: Sequence[Resident]) -> list[Evaluation]:
+        known = [resident.evaluation for resident in residents]
+        complete = [one for one in known if one is not None and self._has_accuracy(one)]
+        if len(complete) == len(known):
+            return complete
+        return self._evaluations([resident.member.adapter for resident in residents], "eval", with_accuracy=True)
+
+    def _has_accuracy(self, evaluation: Evaluation) -> bool:
+        return evaluation.correct is not None or not self._bench.dataset.candidates
+
+    def _evaluations(self, adapters: Sequence[LoraAdapter | None], split: str, with_accuracy: bool) -> list[Evaluation]:
+        dataset = self._bench.dataset
+        candidates = Candidates(dataset.candidate_labels, dataset.candidates) if with_accuracy else Candidates()
+        limits = self._budget.limits()
+        tokens = min(limits.max_tokens, max(EVALUATION_TOKENS, limits.fixed_tokens))
+        rows = getattr(dataset, split).rows
+        return evaluate_together(self._model, adapters, rows, candidates, tokens, self._between)
+
+    def _held_out(self, residents: Sequence[Resident], number: int, row: Row) -> list[dict[str, Any]]:
+        """A row of the evaluation split: asked with its own tokens, so as training saw it."""
+        base = self._bench.evaluation
+        assert base is not None  # `finish` came first
+        prompt = row.tokens[: row.target_start]
+        samples = self._answers(residents, self._text(prompt), prompt)
+        for resident, sample in zip(residents, samples, strict=True):
+            assert resident.final is not None
+            sample["reference"] = self._text(row.tokens[row.target_start :])
+            sample["base_perplexity"] = _row_perplexity(base, number)
+            sample["tuned_perplexity"] = _row_perplexity(resident.final, number)
+        return samples
+
+    def _answers(self, residents: Sequence[Resident], prompt: str, tokens: Sequence[int]) -> list[dict[str, Any]]:
+        """A sample for each resident; the base model's answer is written with the first of them, and kept."""
+        adapters: list[LoraAdapter | None] = [resident.member.adapter for resident in residents]
+        new_tokens, ends = self._bench.settings.generation.max_new_tokens, text_ends(self._bench.base.tokenizer)
+        known = self._bench.answers.get(tuple(tokens))
+        asked = adapters if known is not None else [None, *adapters]
+        texts = [self._text(one) for one in generate_together(self._model, asked, tokens, new_tokens, ends=ends)]
+        self._between()
+        if known is None:
+            known, *texts = texts
+            self._bench.answers[tuple(tokens)] = known
+        return [{"prompt": prompt, "base": known, "tuned": text} for text in texts]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        text: str = self._bench.base.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text.strip()
+
+
+def _row_perplexity(evaluation: Evaluation, number: int) -> float | None:
+    """The perplexity of one row's target; None where it is not finite."""
+    mean = evaluation.nats[number] / evaluation.tokens[number]
+    return math.exp(mean) if mean < LARGEST_EXPONENT else None

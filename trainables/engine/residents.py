@@ -1,0 +1,161 @@
+"""The adapters that live on a host, and where each is on its way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from search_spaces.trial_config import TrialConfig
+from trainables.measure.evaluation import Evaluation
+from trainables.packed.adapter_files import restore_training, training_state
+from trainables.packed.optimization import evaluation_steps
+from trainables.packed.training import StepResult, TrainingMember
+from trainables.protocol import REPORT_STEPS, News, Outcome, Phase, Report, ResidentStatus
+
+
+@dataclass
+class History:
+    """What a training leaves behind as it goes; travels with its checkpoints."""
+
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    pack_size_sum: int = 0
+    loss_sum: float = 0.0  # since the last evaluation
+    loss_steps: int = 0
+    last_report_step: int = 0
+    wall_seconds: float = 0.0
+    train_seconds: float = 0.0  # of its training steps, company included
+
+
+class Resident:
+    """One trial on a host: its member, its history, and the mail that its trial has not fetched yet."""
+
+    def __init__(self, trial_id: str, incarnation: int, member: TrainingMember, rungs: Sequence[int] = ()) -> None:
+        """`rungs` are the optimizer steps after which the trial may be stopped."""
+        self.trial_id = trial_id
+        self.incarnation = incarnation
+        self.member = member
+        self.history = History()
+        self.reports: list[Report] = []
+        self.outcome: Outcome | None = None
+        self.evaluation: Evaluation | None = None  # the last one of the evaluation split
+        self.final: Evaluation | None = None  # the one at the end, with accuracy
+        self.test: Evaluation | None = None
+        self.samples: tuple[dict[str, Any], ...] | None = None  # None: not written yet
+        self.handover: Future[None] | None = None  # of its adapter's files; None: not begun
+        self.phase: Phase = "measuring"
+        self.awaiting_since: float | None = None  # reported; its trial has not said yet that it goes on
+        self.suspect = False  # it was on a host that died: it works alone until it has taken a step
+        self.pack_size = 1
+        self.peak_memory_bytes: int | None = None
+        self.tokens_per_second: float | None = None
+        self._step_tokens = 0
+        self._joined = time.monotonic()
+        self._rungs = tuple(rungs)
+        self._evaluation_steps = evaluation_steps(member.total_steps, member.training.evaluations, rungs)
+
+    @property
+    def config(self) -> TrialConfig:
+        """The trial's configuration."""
+        return self.member.adapter.config
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time on hosts, this one and those before."""
+        return self.history.wall_seconds + time.monotonic() - self._joined
+
+    def restore(self, state: bytes) -> None:
+        """Goes on from a checkpoint."""
+        self.history = History(**restore_training(self.member, state))
+
+    def state(self) -> bytes:
+        """A checkpoint of weights, optimizer and history."""
+        history = replace(self.history, wall_seconds=self.wall_seconds)
+        return training_state(self.member, asdict(history))
+
+    @property
+    def stage(self) -> str:
+        """Its phase, and before the finish what of it comes first: the last evaluation (testing), or samples."""
+        if self.phase != "finishing":
+            return self.phase
+        return "testing" if self.final is None else "sampling" if self.samples is None else self.phase
+
+    def next_phase(self) -> Phase:
+        """What is due: an evaluation not yet taken, the finish, or the next step."""
+        measured = self.history.curve[-1]["step"] if self.history.curve else -1
+        if self.member.step in self._evaluation_steps and measured < self.member.step:
+            return "evaluating"
+        return "finishing" if self.member.step >= self.member.total_steps else "training"
+
+    def note_step(self, result: StepResult, pack_size: int) -> None:
+        """Takes a training step into the history."""
+        self.evaluation = None  # it was of the weights before
+        self.pack_size = pack_size
+        self._step_tokens = result.tokens
+        self.history.pack_size_sum += pack_size
+        self.history.loss_sum += result.loss
+        self.history.loss_steps += 1
+        self.phase = self.next_phase()
+
+    def note_speed(self, step_seconds: float) -> None:
+        """Takes in how long its last step took, company included."""
+        self.history.train_seconds += step_seconds
+        self.tokens_per_second = self._step_tokens / step_seconds
+
+    def note_evaluation(self, evaluation: Evaluation, so_far: Callable[[], Outcome | None] = lambda: None) -> None:
+        """Takes an evaluation into the curve, and reports it at a rung, or where enough steps have passed.
+
+        `so_far` answers what a report brings along: the outcome that the trial has if it is stopped here.
+        """
+        self.evaluation = evaluation
+        history, member = self.history, self.member
+        loss = history.loss_sum / history.loss_steps if history.loss_steps else None
+        known = (member.last_learning_rate, self.peak_memory_bytes, member.total_steps)
+        report = Report(member.step, loss, evaluation.perplexity, *known)
+        history.curve.append(_curve_point(report))
+        history.loss_sum, history.loss_steps = 0.0, 0
+        if self._report_is_due():
+            history.last_report_step = member.step
+            self.reports.append(replace(report, so_far=so_far()))
+            self.awaiting_since = time.monotonic()
+        self.phase = self.next_phase()
+
+    def _report_is_due(self) -> bool:
+        step, apart = self.member.step, self.member.step - self.history.last_report_step
+        return step < self.member.total_steps and (step in self._rungs or apart >= REPORT_STEPS)
+
+    def news(self, seen: int) -> News:
+        """Reports from number `seen` on; asking says that the trial goes on."""
+        return News(tuple(self.reports[seen:]), self.outcome, self.member.step)
+
+    def end(self, outcome: Outcome) -> None:
+        """The trial is over; only its mail is left to fetch."""
+        self.outcome = outcome
+        self.phase = "ended"
+
+    @property
+    def mean_pack_size(self) -> float | None:
+        """Members per training step, itself counted; None before the first."""
+        return self.history.pack_size_sum / self.member.step if self.member.step else None
+
+    def status(self) -> ResidentStatus:
+        """The trial's line in the live table."""
+        curve, history = self.history.curve, self.history
+        loss = history.loss_sum / history.loss_steps if history.loss_steps else None
+        return ResidentStatus(
+            trial_id=self.trial_id,
+            phase=self.phase,
+            step=self.member.step,
+            total_steps=self.member.total_steps,
+            train_loss=loss if loss is not None else (curve[-1]["train_loss"] if curve else None),
+            perplexity=curve[-1]["perplexity"] if curve else None,
+            pack_size=self.pack_size,
+            tokens_per_second=self.tokens_per_second,
+            peak_memory_bytes=self.peak_memory_bytes,
+        )
+
+
+def _curve_point(report: Report) -> dict[str, Any]:
+    return {name: getattr(report, name) for name in ("step", "train_loss", "perplexity", "learning_rate")}

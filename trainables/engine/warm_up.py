@@ -1,0 +1,24 @@
+"""A step before the first trial's, so that none waits for what a process does once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from search_spaces.trial_config import TrialConfig
+from trainables.dataset.prepared import Row
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import TrainingMember, train_step
+
+
+def warm_up(model: PackedModel, new_member: Callable[[TrialConfig, Any], TrainingMember], rows: Sequence[Row]) -> None:
+    """Trains a scratch adapter on the shortest row: kernels are compiled, and libraries load what they need.
+
+    What fails here is left to a trial to find, which can say so.
+    """
+    shortest = min(range(len(rows)), key=lambda number: len(rows[number].tokens))
+    targets = tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in model.linears))
+    config = TrialConfig("nf4", 8, 16, 0.1, targets, 1e-4)  # an adapter is the same over any precision
+    with suppress(Exception):
+        train_step(model, [new_member(config, (((shortest,),),))], rows)

@@ -1,0 +1,1 @@
+"""Elementwise operations of a layer, and their Triton kernels."""

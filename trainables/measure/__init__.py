@@ -1,0 +1,1 @@
+"""Measures cost and quality: memory, speed, perplexity, accuracy."""

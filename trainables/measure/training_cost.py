@@ -1,0 +1,155 @@
+"""What a configuration costs: peak memory, speed and energy, measured alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from search_spaces.trial_config import TrialConfig
+from trainables.dataset.prepared import Row
+from trainables.measure.generation import generated_tokens_per_second, synchronize
+from trainables.measure.nvml import device_energy_joules, device_used_bytes, summed
+from trainables.measure.process_memory import resident_peak
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import Plan, TrainingMember, apply_gradients, micro_step
+
+TYPICAL_MICRO_BATCHES = {"cpu": 1, "cuda": 2}  # that speed is taken on
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The cost of training one configuration alone; it depends on neither learning rate nor seed.
+
+    Bytes and joules are sums over the cards that hold the base model; `card_peak_bytes` are the allocator's peaks of
+    each, in the order of the model's layers (empty on a CPU).
+    """
+
+    peak_memory_bytes: int
+    peak_reserved_bytes: int | None
+    peak_device_bytes: int | None
+    seconds_per_token: float
+    seconds_per_update: float  # clipping and AdamW, once an optimizer step
+    joules_per_token: float | None
+    generated_tokens_per_second: float | None
+    card_peak_bytes: tuple[int, ...] = ()
+
+    def seconds_per_epoch(self, tokens: int, steps: int) -> float:
+        """The time of `steps` optimizer steps over `tokens` tokens, computed from what was measured."""
+        return tokens * self.seconds_per_token + steps * self.seconds_per_update
+
+
+@dataclass(frozen=True)
+class FootprintKey:
+    """What memory and speed depend on, besides what all trials of a host share (precision, batch, length)."""
+
+    rank: int
+    target_modules: tuple[str, ...]
+    dropout: bool
+
+
+def footprint_key(config: TrialConfig) -> FootprintKey:
+    """Configurations with equal keys cost the same and are measured once."""
+    return FootprintKey(config.rank, tuple(sorted(config.target_modules)), config.lora_dropout > 0)
+
+
+class NotFiniteError(Exception):
+    """The base model's loss is not finite, so that nothing can be trained on it in this precision."""
+
+
+def measure_footprint(
+    model: PackedModel, member: TrainingMember, rows: Sequence[Row], prompt: Sequence[int], new_tokens: int
+) -> Footprint:
+    """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
+
+    The member's plan is `footprint_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
+    NotFiniteError where the loss is not finite.
+    """
+    _warm_up(model, member, rows)
+    seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
+    with peak_memory(model.devices) as peak:
+        micro_step(model, [member], rows, len(member.plan[0]))  # the longest batch, with gradients there: the peak
+        start = time.perf_counter()
+        apply_gradients(member, rows, 0.0)
+        synchronize(model.devices)
+        update_seconds = time.perf_counter() - start
+    speed = generated_tokens_per_second(model, member.adapter, prompt, new_tokens) if new_tokens else None
+    return Footprint(
+        *peak.bytes,
+        seconds_per_token=seconds / tokens,
+        seconds_per_update=update_seconds,
+        joules_per_token=None if joules is None else joules / tokens,
+        generated_tokens_per_second=speed,
+        card_peak_bytes=peak.by_card,
+    )
+
+
+def footprint_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2) -> Plan:
+    """A step of so many typical micro-batches to warm up on, then one of the same that ends with the longest one."""
+    order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
+    longest = tuple(order[-micro_batch_size:])
+    count = typical * micro_batch_size
+    spread = [order[len(order) * (2 * k + 1) // (2 * count)] for k in range(count)]
+    micro_batches = tuple(tuple(spread[k::typical]) for k in range(typical))
+    return (micro_batches, (*micro_batches, longest))
+
+
+def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
+    """One step over every typical micro-batch, since a card's kernels are compiled by shape."""
+    losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(len(member.plan[0]))]
+    if apply_gradients(member, rows, sum(losses)).diverged:
+        raise NotFiniteError(f"the loss was {sum(losses)} before the first step, alone")
+
+
+def _timed_micro_steps(
+    model: PackedModel, member: TrainingMember, rows: Sequence[Row]
+) -> tuple[float, float | None, int]:
+    """Seconds, joules (None without a counter) and tokens of the typical micro-batches."""
+    synchronize(model.devices)
+    start, energy = time.perf_counter(), summed(device_energy_joules, model.devices)
+    typical = member.plan[0]
+    for micro in range(len(typical)):
+        micro_step(model, [member], rows, micro)
+    synchronize(model.devices)
+    seconds, after = time.perf_counter() - start, summed(device_energy_joules, model.devices)
+    tokens = sum(len(rows[number].tokens) for micro in typical for number in micro)
+    return seconds, None if energy is None or after is None else after - energy, tokens
+
+
+@dataclass
+class PeakMemory:
+    """The peak within a `peak_memory` block: (allocated or resident, reserved, whole card), known after it.
+
+    Over several cards the sum of each card's own peak, which `by_card` tells apart.
+    """
+
+    bytes: tuple[int, int | None, int | None] = (0, None, None)
+    by_card: tuple[int, ...] = ()
+
+
+@contextmanager
+def peak_memory(devices: Sequence[torch.device]) -> Iterator[PeakMemory]:
+    """Takes the peak of the block: the CUDA allocator's, or on a CPU the process' resident set."""
+    peak = PeakMemory()
+    if devices[0].type == "cuda":
+        torch.cuda.empty_cache()
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.by_card = tuple(torch.cuda.max_memory_allocated(device) for device in devices)
+        reserved, used = sum(map(torch.cuda.max_memory_reserved, devices)), summed(device_used_bytes, devices)
+        peak.bytes = (sum(peak.by_card), reserved, None if used is None else int(used))
+        return
+    with resident_peak() as resident:
+        yield peak
+    peak.bytes = (resident[0], None, None)
+
+
+def memory_source(devices: Sequence[torch.device]) -> str:
+    """What a record's `peak_memory_bytes` means on these devices."""
+    if devices[0].type != "cuda":
+        return "process resident peak"
+    return "cuda allocator peak" + (f", sum over {len(devices)} cards" if len(devices) > 1 else "")

@@ -1,0 +1,1 @@
+"""Predicts peak memory from shapes."""

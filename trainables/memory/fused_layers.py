@@ -1,0 +1,150 @@
+"""Bytes that a pass needs beside weights and states: what layers keep, and the moments when most is there. (pure)
+
+Follows `trainables.packed.fused_llama`, tensor by tensor. In the formulas n is the pass' tokens (rows times the
+longest), d, a, k and f are the widths of hidden states, of all heads' queries, of all heads' keys, and between gate and
+down projection; e is the bytes of an activation. Low-rank intermediates are n x rank for each target, and each
+adapter's weights are cast to e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from trainables.base_model.shape import ModelShape
+from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
+
+FP32_BYTES = 4
+CHUNK_BYTES = 64 * 2**20  # of logits: trainables.packed.target_loss
+CHUNK_ROWS = 64  # a chunk has a multiple of these, where it has as many
+QKV, GATE_UP, DOWN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)
+# fp32 tensors of the queries' size that the attention's backward accumulates in. FlashAttention 2: dQ. The
+# memory-efficient kernel where its outputs do not fit the registers (a T4 at head_dim 128): dQ, dK and dV.
+ACCUMULATORS = {"flash": 1, "memory_efficient": 3, "math": 0, "cpu": 0}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of a layer's backward: bytes of the rows, and the values of frozen weights that are dequantized then."""
+
+    rows_bytes: int
+    weight_values: int = 0
+
+
+def layer_inputs(shape: ModelShape, setting: MemorySetting, one: Pass, layers: int) -> int:
+    """Every layer keeps its input, with checkpointing or without: n d e each."""
+    return layers * one.tokens * shape.hidden_size * setting.compute_bytes
+
+
+def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """What a layer's backward reads beside its input; with checkpointing, one layer's at a time, computed again.
+
+    Two norms' outputs and the residual (3 d), queries, keys and values with one of each for every query head (3 a), the
+    attention's output (a) and its log-sum-exp (one fp32 for each head), gate and up (2 f): n (3 d + 4 a + 2 f) e, and
+    the low-rank parts of all targets but down_proj.
+    """
+    width = 3 * shape.hidden_size + 4 * shape.query_size + 2 * shape.intermediate_size
+    softmax = one.tokens * shape.attention_heads * FP32_BYTES
+    targets = (*QKV, "o_proj", *GATE_UP)
+    masks = _masks(shape, setting, one, targets)
+    return one.tokens * width * setting.compute_bytes + softmax + low_rank(shape, setting, one, targets) + masks
+
+
+def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
+    """What a layer's backward needs beside what was kept, at each moment that may be its highest.
+
+    The gradient of the layer's output is there throughout (d). `down`: the gradient between gate and down (f); with
+    dropout at down_proj, before the frozen product, the update's part and its thinned copy (2 f). Then gradients of
+    gate and up, and the product between them, take the place of what was there. `down_weights`: with dropout,
+    down_proj's input thinned again for its weights' gradient (f). `gate_up`: their input's gradient (d), with dropout
+    two parts of it (2 d). `attention`: the residual's gradient (d), that of the attention's output (a), of queries,
+    keys and values (3 a), and what the kernel needs. `qkv`: the residual's (d), the attention's (a), queries', keys'
+    and values' (a + 2 k), and their input's (d), with dropout two parts of it (2 d). `input_norm`: the gradient of the
+    layer's input as well (d).
+    """
+    n, e = one.tokens, setting.compute_bytes
+    d, a, k, f = shape.hidden_size, shape.query_size, shape.key_size, shape.intermediate_size
+    down = n * (d + f) * e + low_rank(shape, setting, one, DOWN) + _masks(shape, setting, one, DOWN)
+    gate_up = 2 * n * d * e + low_rows(setting, one, GATE_UP)
+    after_mlp = low_rows(setting, one, (*GATE_UP, "o_proj"))  # gradients of A x stay until the layer is done
+    attention = n * (2 * d + 4 * a) * e + _attention(shape, setting, one) + after_mlp
+    qkv = n * (3 * d + 2 * a + 2 * k) * e + after_mlp + low_rows(setting, one, QKV)
+    return {
+        "down": Moment(down, d * f),
+        "down_thinned": Moment(down + 2 * f * e * thinned(one, DOWN)),
+        "down_weights": Moment(down + low_rows(setting, one, DOWN) + f * e * thinned(one, DOWN)),
+        "gate_up": Moment(gate_up, d * f),
+        "gate_up_thinned": Moment(gate_up + 2 * d * e * thinned(one, GATE_UP)),
+        "attention": Moment(attention),
+        "qkv": Moment(qkv, d * a + d * k),
+        "qkv_thinned": Moment(qkv + 2 * d * e * thinned(one, QKV)),
+        "input_norm": Moment(qkv + n * d * e),
+    }
+
+
+def small_tensors(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """Token ids (8 bytes a token), target ids and places and nats (20 a target), rotary cosines and sines (2 T head_dim
+    e)."""
+    angles = 2 * one.width * shape.head_dim * setting.compute_bytes
+    return 8 * one.tokens + 20 * one.targets + angles
+
+
+def loss_rows(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """At the loss: the last hidden states (n d e), and those before targets with their gradient (2 d e a target)."""
+    return (one.tokens + 2 * one.targets) * shape.hidden_size * setting.compute_bytes
+
+
+def loss_chunk(shape: ModelShape, setting: MemorySetting, targets: int | None) -> int:
+    """Logits of one chunk of targets, in the head's type; `targets` None: as many as there may be."""
+    rows = max(16, CHUNK_BYTES // (setting.compute_bytes * shape.vocab_size))
+    rows = rows if rows < CHUNK_ROWS else rows // CHUNK_ROWS * CHUNK_ROWS
+    there = rows if targets is None else min(targets, rows)
+    return there * shape.vocab_size * setting.compute_bytes
+
+
+def low_rank(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
+    """Of these targets in one layer: A x (n rank e) for each adapter's own rows, and A and B cast to e."""
+    casts = sum(
+        load.rank * (sum(shape.linears[name])) for load in one.loads for name in load.target_modules if name in targets
+    )
+    return low_rows(setting, one, targets) + casts * setting.compute_bytes
+
+
+def low_rows(setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
+    """A x of these targets in one layer, n rank e for each adapter's own rows; its gradient is as large."""
+    return sum(
+        load.rows * one.width * load.rank * len(_of(load, targets)) * setting.compute_bytes for load in one.loads
+    )
+
+
+def thinned(one: Pass, targets: Collection[str]) -> int:
+    """Tokens of the rows whose adapters have dropout at one of the targets."""
+    return sum(load.rows * one.width for load in one.loads if load.dropout and _of(load, targets))
+
+
+def _attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """The attention's backward: accumulators, and after it keys' and values' gradients summed to their own heads (2 k).
+
+    Plain mathematics has scores, their softmax and its gradient in fp32.
+    """
+    summed = 2 * one.tokens * shape.key_size * setting.compute_bytes if shape.key_size < shape.query_size else 0
+    inside = ACCUMULATORS[setting.attention] * FP32_BYTES * one.tokens * shape.query_size
+    if setting.attention == "math":
+        inside = 3 * FP32_BYTES * one.rows * shape.attention_heads * one.width**2
+    return max(inside, summed)
+
+
+def _masks(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
+    """Dropout masks, kept on a CPU alone: a card computes them anew from counters."""
+    if setting.device != "cpu":
+        return 0
+    return sum(
+        load.rows * one.width * shape.linears[name][0] * setting.compute_bytes
+        for load in one.loads
+        if load.dropout
+        for name in _of(load, targets)
+    )
+
+
+def _of(load: AdapterLoad, targets: Collection[str]) -> list[str]:
+    return [name for name in load.target_modules if name in targets]

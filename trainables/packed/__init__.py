@@ -1,0 +1,1 @@
+"""Trains many adapters together over one frozen base model."""

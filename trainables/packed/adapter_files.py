@@ -1,0 +1,126 @@
+"""Checkpoints of a training, and adapters in PEFT's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from search_spaces.trial_config import TrialConfig
+from trainables.packed.optimization import LossScaler
+from trainables.packed.packed_model import LoraAdapter
+from trainables.packed.training import TrainingMember
+
+CHECKPOINT_FILE = "training.safetensors"
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+
+
+def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
+    """Weights, optimizer moments, scaler and place in the data as safetensors; `extra` is JSON kept beside them.
+
+    Schedule and dropout follow from the step, so nothing else is needed to go on as if nothing had happened.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _places(member).items()}
+    values = {
+        "config": member.adapter.config.to_dict(),
+        "step": member.step,
+        "train_tokens": member.train_tokens,
+        "scaler": asdict(member.scaler),
+        "extra": dict(extra),
+    }
+    return save(tensors, metadata={"training": json.dumps(values)})
+
+
+def restore_training(member: TrainingMember, state: bytes) -> dict[str, Any]:
+    """Puts a fresh member where `training_state` left one; answers the extra values.
+
+    Raises ValueError, and changes nothing, where the state is not whole, or another configuration's or base model's.
+    """
+    values, tensors = _read(state)
+    if TrialConfig.from_dict(values["config"]) != member.adapter.config:
+        raise ValueError(f"a checkpoint must be of its trial's own configuration; it is of {values['config']}")
+    places = _places(member)
+    _check_shapes(places, tensors)
+    with torch.no_grad():
+        for name, tensor in places.items():
+            tensor.copy_(tensors[name])
+    member.step = values["step"]
+    member.train_tokens = values["train_tokens"]
+    member.scaler = LossScaler(**values["scaler"])
+    return values["extra"]
+
+
+def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
+    """Every tensor that training changes, by its name in a checkpoint."""
+    places = {f"weight.{name}": tensor for name, tensor in member.adapter.named_tensors().items()}
+    for index, parameter in enumerate(member.adapter.parameters()):
+        for name, value in member.optimizer.state[parameter].items():
+            places[f"optimizer.{index}.{name}"] = value
+    return places
+
+
+def _read(state: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What `training_state` wrote: the JSON in the file's header (after 8 bytes of its length), and the tensors."""
+    try:
+        tensors = load(state)
+        size = int.from_bytes(state[:8], "little")
+        return json.loads(json.loads(state[8 : 8 + size])["__metadata__"]["training"]), tensors
+    except (SafetensorError, ValueError, KeyError) as error:
+        message = f"a checkpoint must be whole, as it was written; {len(state)} bytes of one cannot be read ({error!r})"
+        raise ValueError(f"{message}. Go on from an earlier one, or start the trial again.") from error
+
+
+def _check_shapes(places: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in places.items():
+        found = tensors.get(name)
+        if found is None or found.shape != tensor.shape:
+            shape = "missing" if found is None else _shape(found)
+            message = f"a checkpoint must be of its trial's base model; {name} must be {_shape(tensor)}, it is {shape}"
+            raise ValueError(f"{message}. Start the trial again.")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
+    """Copies of an adapter's weights on the CPU, under the names that PEFT gives them in a file.
+
+    All fp32: `lora_A` is rank x in_features, `lora_B` out_features x rank.
+    """
+    return {
+        f"base_model.model.{name}.weight": tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in adapter.named_tensors().items()
+    }
+
+
+def peft_files(
+    tensors: Mapping[str, torch.Tensor], config: TrialConfig, base_model_path: str, revision: str
+) -> dict[str, bytes]:
+    """`peft_tensors` as the files that `PeftModel.from_pretrained` reads, by name."""
+    return {
+        ADAPTER_FILE: save(dict(tensors), metadata={"format": "pt"}),
+        ADAPTER_CONFIG_FILE: json.dumps(peft_config(config, base_model_path, revision), indent=2).encode(),
+    }
+
+
+def peft_config(config: TrialConfig, base_model_path: str, revision: str) -> dict[str, Any]:
+    """`adapter_config.json` in PEFT's words."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model_path,
+        "revision": revision,
+        "r": config.rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": sorted(config.target_modules),
+        "bias": "none",
+        "inference_mode": True,
+    }

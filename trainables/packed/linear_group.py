@@ -1,0 +1,92 @@
+"""Frozen linear layers under several adapters, forward and backward by hand: y = x W^T, dx = g W, and the updates.
+
+A frozen weight is dequantized and multiplied once for all rows; sums that share a buffer are accumulated by the matrix
+product itself. Neighbouring rows whose adapters have the same rank and targets share one batched product; in a padded
+pack those of any rank do (`trainables.packed.pack`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import bitsandbytes
+import torch
+from torch import nn
+
+from trainables.packed.pack import Pack
+from trainables.packed.run_update import RunUpdate
+
+
+def frozen_weight(linear: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
+    """A frozen layer's weight for products in `dtype`, out_features x in_features; a 4-bit one is dequantized."""
+    state = getattr(linear.weight, "quant_state", None)
+    if state is None:
+        return linear.weight.to(dtype)
+    return bitsandbytes.functional.dequantize_4bit(linear.weight.data, state).to(dtype)
+
+
+class LinearGroup:
+    """Frozen linear layers that read the same input, (rows * tokens) x in_features."""
+
+    def __init__(self, linears: Mapping[str, nn.Linear]) -> None:
+        self.names = tuple(linears)
+        self._linears = list(linears.values())
+        self._device = self._linears[0].weight.device
+
+    def updates(self, pack: Pack, tokens: int, dtype: torch.dtype) -> list[RunUpdate]:
+        """What the pack's adapters add, their weights in `dtype`."""
+        runs = pack.runs(self.names, self._device)
+        return [RunUpdate(run, [self.names[place] for place in run.places], tokens, dtype) for run in runs]
+
+    def outputs(
+        self, x: torch.Tensor, updates: Sequence[RunUpdate], residual: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """Each layer's output; `residual` (of a single layer) is added to it, in place."""
+        for update in updates:
+            update.project(x)
+        return [self._output(place, x, updates, residual) for place in range(len(self.names))]
+
+    def _output(
+        self, place: int, x: torch.Tensor, updates: Sequence[RunUpdate], residual: torch.Tensor | None
+    ) -> torch.Tensor:
+        name, weight = self.names[place], frozen_weight(self._linears[place], x.dtype)
+        own = [update for update in updates if name in update.names]
+        if residual is None and not own:
+            return nn.functional.linear(x, weight)
+        y = _blank(x, weight.shape[0], own) if residual is None else residual
+        for update in own:
+            update.add_to_output(name, y, fresh=residual is None)
+        return y.addmm_(x, weight.t())
+
+    def receive(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> None:
+        """Hands the outputs' gradients to the updates."""
+        of_name = dict(zip(self.names, gradients, strict=True))
+        for update in updates:
+            update.receive([of_name[name] for name in update.names])
+
+    def input_gradient(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> torch.Tensor:
+        """The input's gradient, given the outputs', which the updates have received."""
+        first = [update for update in updates if update.first]
+        total = _blank(gradients[0], updates[0].in_features, first) if updates else None
+        for update in updates:
+            assert total is not None
+            update.add_to_input(total, fresh=update.first)
+        for linear, gradient in zip(self._linears, gradients, strict=True):
+            weight = frozen_weight(linear, gradient.dtype)
+            total = gradient @ weight if total is None else total.addmm_(gradient, weight)
+            del weight  # before the next one is dequantized
+        assert total is not None
+        return total
+
+
+def _blank(like: torch.Tensor, width: int, updates: Sequence[RunUpdate]) -> torch.Tensor:
+    """A buffer of `like`'s rows: zeros where no update will write, anything elsewhere."""
+    blank = like.new_empty(like.shape[0], width)
+    row = 0
+    for start, stop in sorted({(update.span.start, update.span.stop) for update in updates}):
+        if start > row:
+            blank[row:start].zero_()
+        row = stop
+    if row < like.shape[0]:
+        blank[row:].zero_()
+    return blank

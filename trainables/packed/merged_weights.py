@@ -1,0 +1,104 @@
+"""An adapter merged into its base model's 16-bit weights, one tensor after another."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from trainables.base_model.hub import SMALL_FILES
+from trainables.base_model.location import BaseModelError, weight_files
+from trainables.packed.adapter_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
+
+_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
+_NOT_COPIED = ("config.json", "model.safetensors.index.json", ADAPTER_CONFIG_FILE)
+
+
+def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
+    """Writes the base model with the adapter merged in as a folder that transformers loads; answers its type's name.
+
+    `W = W0 + (alpha / r) B A` (Hu et al. 2021), summed in fp32 and rounded once, to fp16 where the base's weight is
+    fp16, else to bf16. One tensor at a time is in memory, beside the shard being written. Raises BaseModelError where
+    the adapter is of another model, and where a merged weight is too large for fp16.
+    """
+    updates = low_rank_updates(adapter_folder)
+    left, dtypes = set(updates), set()
+    for file in weight_files(base_folder):
+        shard = _merged_shard(file, updates)
+        left -= set(shard)
+        dtypes |= {tensor.dtype for tensor in shard.values() if tensor.is_floating_point()}
+        save_file(shard, target / file.name, metadata={"format": "pt"})
+        (target / file.name).chmod(0o644)  # safetensors' files are for their owner alone
+    if left:
+        raise BaseModelError(
+            f"an adapter must be of the base model that it is merged into; {base_folder} has no {min(left)!r}. "
+            "Give the base model that the trial was trained on."
+        )
+    dtype = "float16" if dtypes == {torch.float16} else "bfloat16"
+    _write_small_files(base_folder, target, dtype)
+    return dtype
+
+
+def low_rank_updates(adapter_folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """For each weight that an adapter in PEFT's format changes, by its name in the base model: A, B and alpha / r."""
+    config: Mapping[str, Any] = json.loads((adapter_folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
+    tensors = load_file(adapter_folder / ADAPTER_FILE)
+    scale = config["lora_alpha"] / config["r"]
+    modules = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
+    return {
+        f"{module.removeprefix(_PREFIX)}.weight": (tensors[module + _A], tensors[module + _B], scale)
+        for module in modules
+    }
+
+
+def _merged_shard(file: Path, updates: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]) -> dict[str, Any]:
+    shard = {}
+    with safe_open(file, framework="pt") as weights:
+        for name in weights.keys():  # noqa: SIM118 (it is no mapping)
+            shard[name] = _merged(name, weights.get_tensor(name), updates.get(name))
+    return shard
+
+
+def _merged(name: str, weight: torch.Tensor, update: tuple[torch.Tensor, torch.Tensor, float] | None) -> torch.Tensor:
+    if not weight.is_floating_point():
+        return weight
+    dtype = torch.float16 if weight.dtype == torch.float16 else torch.bfloat16
+    if update is None:
+        return weight.to(dtype)
+    a, b, scale = update
+    merged = torch.addmm(weight.float(), b.float(), a.float(), alpha=scale).to(dtype)
+    if not torch.isfinite(merged).all():
+        raise BaseModelError(
+            f"a merged weight must be finite; {name!r} is not in {str(dtype).removeprefix('torch.')}. "
+            "Take the adapter without merging it."
+        )
+    return merged
+
+
+def _write_small_files(base_folder: Path, target: Path, dtype: str) -> None:
+    """The configuration with the weights' type, the tokenizer, and the licence where it lies beside the weights."""
+    for file in sorted(base_folder.iterdir()):
+        wanted = any(fnmatch(file.name, pattern) for pattern in (*SMALL_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*"))
+        if wanted and file.is_file() and file.name not in _NOT_COPIED:
+            shutil.copyfile(file, target / file.name)
+    index = base_folder / "model.safetensors.index.json"
+    if index.is_file():
+        values = json.loads(index.read_text(encoding="utf-8"))
+        values["metadata"] = {"total_size": sum(map(_tensor_bytes, target.glob("*.safetensors")))}
+        (target / index.name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    text = json.dumps({**config, "dtype": dtype}, indent=2)
+    (target / "config.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _tensor_bytes(file: Path) -> int:
+    with file.open("rb") as opened:
+        return file.stat().st_size - 8 - int.from_bytes(opened.read(8), "little")
