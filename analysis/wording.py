@@ -21,9 +21,9 @@ from analysis.pareto import (
 from analysis.statistics.bootstrap import Interval
 from study.records.objectives import METRICS, Objective
 from study.records.record import STATUSES, TrialRecord
+from study.records.units import GIB
 
 DASH = "–"
-GIB = 2**30
 
 
 def format_value(metric: str, value: float | None) -> str:

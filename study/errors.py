@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+
+
 SHOWN_CHARACTERS = 80
 
 
@@ -64,3 +67,22 @@ def printable(text: str, length: int) -> str:
     if len(text) > length:
         text = f"{text[: length - length // 4]} … {text[-length // 4 :]}"
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+class StoreError(Exception):
+    """The study directory cannot be used as it is; the message has rule, value and remedy."""
+
+    def __init__(self, rule: str, value: str, remedy: str) -> None:
+        super().__init__(rule, value, remedy)
+        self.rule, self.value, self.remedy = rule, value, remedy
+
+    def __str__(self) -> str:
+        return f"{self.rule}; {self.value}. {self.remedy}"
+
+
+class PlanError(ValueError):
+    """The machines cannot run the study; the message has rule, value, remedy."""
+
+
+class StudyError(Exception):
+    """A study broke off; the message says why, what is kept, and how to go on."""

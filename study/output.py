@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 
 def say(text: str) -> None:
@@ -35,3 +38,23 @@ def tolerate_encodings() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+
+
+def resume_command(directory: Path) -> str:
+    """What goes on with a study: `python -m study resume DIR`."""
+    return shlex.join(["python", "-m", "study", "resume", str(directory)])
+
+
+def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
+    """A table in plain text, indented by two; the first `left` columns stand at the left, the others at the right."""
+    every = [list(headings), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    return "\n".join("  " + _aligned_row(row, widths, left) for row in every)
+
+
+def _aligned_row(row: Sequence[str], widths: Sequence[int], left: int) -> str:
+    cells = [
+        cell.ljust(width) if index < left else cell.rjust(width)
+        for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "   ".join(cells).rstrip()

@@ -11,7 +11,8 @@ import altair as alt
 from analysis.figures.parts import Figure, Row, configuration_row, memory_label
 from analysis.figures.style import NEUTRAL, TICKS, colour, data, fill, rank_size, scale, shape, tooltips
 from analysis.load import Study
-from analysis.wording import GIB, format_value
+from analysis.wording import format_value
+from study.records.units import GIB
 
 METRIC = "peak_memory_bytes"
 FOOTPRINT = (("precision", "Precision"), ("rank", "Rank"), ("target_modules", "Target modules"))

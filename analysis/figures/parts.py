@@ -11,9 +11,10 @@ import altair as alt
 
 from analysis.figures.style import data
 from analysis.load import Study
-from analysis.wording import GIB, format_rate, format_value
+from analysis.wording import format_rate, format_value
 from study.records.objectives import METRICS, Objective
 from study.records.record import TrialRecord
+from study.records.units import GIB
 
 Row = dict[str, Any]
 

@@ -24,9 +24,8 @@ from analysis.report.html import escape, note, script_json
 from analysis.report.sections import Part
 from analysis.tables import effects_table, importance_table, nf4_price_table, savings_table, uncertainty_table
 from analysis.wording import count_seeds, count_statuses, headline
+from study.records.layout import FRONT_FILE, REPORT_FILE
 
-REPORT_FILE = "report.html"
-FRONT_FILE = "pareto.json"
 TEMPLATE = Path(__file__).with_name("report_template.html")
 STATIC_WIDTH = 760  # pixels, of a figure without JavaScript
 

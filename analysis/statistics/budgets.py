@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.pareto import QUALITY_METRICS, TOLERANCE, relative_loss
-from analysis.wording import GIB
 from study.records.objectives import METRICS, Objective, objective_values
 from study.records.record import TrialRecord
+from study.records.units import GIB
 
 T4 = round(14.56 * GIB)  # what such a card has free for a process
 BUDGETS = (8 * GIB, 12 * GIB, T4, 24 * GIB)

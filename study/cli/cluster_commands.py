@@ -110,7 +110,7 @@ def _print_manifest(options: argparse.Namespace, config: Any, request: Any) -> i
 
 def _status(options: argparse.Namespace) -> int:
     if options.job and (options.job.startswith("/") or Path(options.job).is_dir()):
-        from study.reporting.standing import standing_text
+        from study.reporting.summary import standing_text
 
         say(standing_text(Path(options.job)))
         return DONE
@@ -133,7 +133,7 @@ def _status(options: argparse.Namespace) -> int:
 def _standing(client: Any, found: Any) -> str:
     """The study's progress: from its directory where this machine sees it, else from a node that does."""
     from study.cluster import jobs
-    from study.reporting.standing import standing_text
+    from study.reporting.summary import standing_text
 
     if (Path(found.directory) / STUDY_FILE).is_file():
         return standing_text(Path(found.directory))
@@ -149,7 +149,7 @@ def _standing(client: Any, found: Any) -> str:
 
 def _stored_standing(url: str) -> str:
     from study.cluster.object_store import fetch
-    from study.reporting.standing import standing_text
+    from study.reporting.summary import standing_text
 
     with tempfile.TemporaryDirectory() as folder:
         fetch(url, Path(folder))

@@ -210,7 +210,7 @@ def _confirm(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from analysis.report.page import write_report
-    from study.run.directory import study_file
+    from study.records.layout import study_file
 
     study_file(options.directory)
     if options.serve is not None:

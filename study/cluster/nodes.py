@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.cluster.job_package import code_package, write_package
 from study.cluster.ray_address import LOCAL
-from study.errors import ConfigError
-from study.plan.shares import Node, PlanError
+from study.errors import ConfigError, PlanError
+from study.plan.shares import Node
 from study.strict_yaml import read_yaml
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it in a submitted job, whose code is on every node already

@@ -17,14 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from study.records.store import RESULTS_FILE, StoreError
-from study.run.checkpoints import STATE_FILE, TUNE_FOLDER
+from study.errors import StoreError
+from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STATE_FILE, TUNE_FOLDER
 
 log = logging.getLogger(__name__)
 
 COPY_SECONDS = 15.0
 UNKNOWN = (-1, -1)  # size and time of a file that another driver copied
-ADAPTERS_FOLDER = "adapters"
 STOPPED = "stopped-"  # of Tune's folders, those that a stopped study wrote on this machine
 
 

@@ -8,21 +8,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from search_spaces.parameters import SearchSpace
+from search_spaces.parameters import SearchSpace, SpaceError
+from search_spaces.points import parse_point
 from search_spaces.trial_config import TrialConfig
-from study.config.config_points import point_values, try_first
 from study.config.paths import file_path
 from study.config.reader import REQUIRED, Faults, Section
 from study.config.rules import list_of, nullable, number, one_of, text, whole
 from study.config.trial_sections import HIGHEST_SEED, SEED
-from study.errors import shown
-from study.search.halving import (
-    DEFAULT_KEEP_FRACTION,
-    DEFAULT_RUNGS,
-    DEFAULT_STRATA,
-    DEFAULT_STRATUM_FRACTION,
-)
+from study.errors import Absent, shown
 from trainables.settings import RungSettings
+
+MOST_POINTS = 10_000  # `confirm` names its configurations so, once for each seed
+
+EXAMPLE = "[{precision: nf4, rank: 16, target_modules: q_v, learning_rate: 2.0e-4}]"
+
+
+# Chosen on recorded curves (tests/benchmarks/results/replay_stories260k.json): of the settings that spend at most a
+# fifth of full training, those that keep most of the hypervolume.
+DEFAULT_RUNGS = (1 / 16, 5 / 16)  # of the training budget
+
+DEFAULT_KEEP_FRACTION = 0.1
+
+DEFAULT_STRATA = 3
+
+DEFAULT_STRATUM_FRACTION = 0.05
+
 
 SearchAlgorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
 STOPPING_ALGORITHMS = ("none", "pareto_halving", "asha")
@@ -160,3 +170,28 @@ def confirm(section: Section, seeds: Sequence[int], algorithm: str) -> ConfirmSe
             remedy = "Give seeds that the study has not trained with, so that they say something new."
             section.faults.add(section.path(f"seeds.{place}"), seed, "must differ from the study's seeds", remedy)
     return ConfirmSettings(new)
+
+
+def try_first(section: Section, space: SearchSpace | None, seed: int) -> tuple[TrialConfig, ...]:
+    """The configurations under `try_first`, distinct; those that are right, where some are not."""
+    points = section.get("try_first", list_of(0, MOST_POINTS, "configurations", EXAMPLE), [])
+    found: list[TrialConfig] = []
+    for place, point in enumerate(points if space is not None else ()):
+        key = f"try_first.{place}"
+        try:
+            config = parse_point(space, point, seed) if space is not None else None
+        except SpaceError as error:
+            for fault in error.faults:
+                value = Absent.MISSING if fault.missing else fault.value
+                section.faults.add(section.path(f"{key}.{fault.key}".rstrip(".")), value, fault.rule, fault.remedy)
+            continue
+        if config in found:
+            section.repeated(key, point)
+        elif config is not None:
+            found.append(config)
+    return tuple(found)
+
+
+def point_values(config: TrialConfig) -> dict[str, Any]:
+    """A configuration as `try_first` has it, its seed included."""
+    return config.to_dict()

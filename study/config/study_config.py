@@ -11,16 +11,15 @@ from typing import Any
 from search_spaces.parameters import SearchSpace, SpaceError, parse_space
 from study.config import search_sections as trials
 from study.config import trial_sections as sections
-from study.config.config_objectives import read_objectives, unmeasured_faults
 from study.config.overrides import apply_overrides
 from study.config.paths import absolute, find, is_url, starts
 from study.config.reader import REQUIRED, Faults, Section
 from study.config.rules import Rule, list_of, one_of, text
 from study.config.search_sections import ConfirmSettings, EarlyStoppingSettings, SearchSettings
+from study.config.trial_sections import LOGGERS, read_objectives, unmeasured_faults
 from study.errors import Absent, ConfigError, ConfigFault
 from study.records.objectives import METRICS, Objective
 from study.records.units import exact_bytes
-from study.run.loggers import LOGGERS
 from study.strict_yaml import read_yaml, strict_text
 from trainables.settings import HardwareSettings, TrialSettings
 

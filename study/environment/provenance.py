@@ -18,8 +18,8 @@ from study.checkout import CHECKOUT
 from study.environment.requirements import normalized, project_requirements
 from study.hardware.machine import hardware
 from study.records.files import write_whole
+from study.records.layout import PROVENANCE_FILE
 
-PROVENANCE_FILE = "provenance.json"
 PACKED_GIT_FILE = (
     "job/git.json"  # of a job's package, which leaves .git behind: what `git_state` said where it was made
 )

@@ -14,8 +14,8 @@ from analysis.load import Study, load_study
 from study.config.study_config import load_study as load_settings
 from study.errors import Absent, ConfigError, ConfigFault
 from study.export.model_card import model_card
+from study.records.layout import study_file
 from study.records.record import TrialRecord
-from study.run.directory import study_file
 from trainables.settings import BaseModelSettings
 
 CARD_FILE = "README.md"
@@ -107,7 +107,7 @@ def _check_target(target: Path) -> None:
 
 
 def _fill(folder: Path, study: Study, record: TrialRecord, adapter: Path, merge: bool) -> None:
-    from trainables.base_model.base_licence import base_licence
+    from trainables.base_model.hub import base_licence
     from trainables.base_model.location import locate
 
     settings = _base_settings(study, record)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from study.hardware.calibration import calibration_for
-from study.hardware.gpu_catalogue import GpuCard, UnknownGpuError, card_of, find_gpu
+from study.hardware.calibration import Calibration, calibration_for
+from study.hardware.gpu_catalogue import (
+    GpuCard,
+    UnknownGpuError,
+    card_of,
+    find_gpu,
+)
 from study.hardware.machine import Card, find_cards
-from study.plan.fitting import Target
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import HardwareSettings
 
@@ -120,3 +125,32 @@ def cpu_multiplies_bf16(information: Path = Path("/proc/cpuinfo")) -> bool:
             if line.startswith("flags"):
                 return bool({"avx512_bf16", "amx_bf16"} & set(line.split()))
     return False
+
+
+@dataclass(frozen=True)
+class Target:
+    """The hardware that is planned for: `count` equal cards, `per_node` of them in one machine; or CPUs (`card` None).
+
+    `memory_bytes` is a card's, or the machine's; `limit_bytes` caps what the host may hold of it, beside CUDA's
+    context. A host can spread its base over the cards of its machine.
+    """
+
+    card: GpuCard | None
+    memory_bytes: int
+    count: int
+    per_node: int
+    calibration: Calibration
+    limit_bytes: int | None = None
+    cpu_computes_bf16: bool = False
+
+    @property
+    def cards_together(self) -> int:
+        """How many cards a base may be spread over: those of one machine, of which the study may take `count`."""
+        return 1 if self.card is None else min(self.per_node, self.count)
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What the models may count on, CUDA's context included."""
+        if self.limit_bytes is None:
+            return self.memory_bytes
+        return min(self.memory_bytes, self.limit_bytes + self.calibration.constants.context_bytes)

@@ -10,18 +10,29 @@ from pathlib import Path
 from analysis.wording import DASH, format_number, format_value
 from search_spaces.parameters import Range
 from study.config.study_config import StudyConfig
-from study.plan.forecast import plan_words
-from study.plan.preflight import Preflight, check
-from study.plan.shares import DEFAULT_ADAPTERS_PER_CPU_HOST, DEFAULT_ADAPTERS_PER_GPU
-from study.progress.view import short_name
+from study.hardware.machine import usable_cores
+from study.hardware.targets import target_here
+from study.output import aligned
+from study.plan.forecast import likely_configurations, workload_of
+from study.plan.known_memory import KnownMemory
+from study.plan.plan_text import plan_text
+from study.plan.preflight import TOKENIZER, WEIGHTS, Preflight, check
+from study.plan.study_plan import make_plan
+from study.records.layout import DATABASE_FILE
 from study.records.objectives import Objective
-from study.reporting.summary import aligned, told_apart
-from study.run.lifecycle import open_search
-from study.search.database import DATABASE_FILE
+from study.reporting.naming import short_name, told_apart
+from study.search.study_search import open_search
 from study.search.warm_start import earlier_studies
 from trainables.base_model.location import name_and_place
 from trainables.dataset.batches import planned_steps
+from trainables.limits import DEFAULT_PACK
 from trainables.packed.optimization import evaluation_steps
+
+MISSING = {
+    WEIGHTS: "The model's weights are not there yet: a run needs them.",
+    TOKENIZER: "Without a tokenizer every row is taken to be as long as dataset.max_tokens, all of it targets.",
+}
+
 
 LISTED_CONFIGURATIONS = 24
 SPLIT_FACTS = {
@@ -63,7 +74,7 @@ def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
 def trial_counts(config: StudyConfig) -> Mapping[str, int]:
     """How many trials of each precision the search consists of."""
     with tempfile.TemporaryDirectory() as folder:
-        search = open_search(config, Path(folder) / DATABASE_FILE)
+        search = open_search(config, Path(folder) / DATABASE_FILE, KnownMemory(config))
         return {precision: search.count(precision) for precision in config.space.precisions()}
 
 
@@ -122,7 +133,7 @@ def _objective(objective: Objective) -> str:
 
 def _hardware(config: StudyConfig) -> str:
     hardware = config.trial.hardware
-    usual = DEFAULT_ADAPTERS_PER_CPU_HOST if hardware.gpu == "cpu" else DEFAULT_ADAPTERS_PER_GPU
+    usual = DEFAULT_PACK["cpu" if hardware.gpu == "cpu" else "cuda"]
     parts = [f"gpu {hardware.gpu}"]
     if hardware.gpu != "cpu":
         parts.append(f"cards: {'all there are' if hardware.gpus is None else hardware.gpus}")
@@ -162,3 +173,22 @@ def _middles(config: StudyConfig) -> Mapping[str, str]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:
+    """The plan of a study in words and tables; nothing where the model's shape is not known."""
+    workload, hardware = workload_of(config, found), config.trial.hardware
+    if workload is None:
+        return ""
+    plan = make_plan(
+        likely_configurations(config, counts),
+        workload,
+        target_here(hardware),
+        hardware,
+        cores_per_node=float(usable_cores()),
+        price_per_hour=hardware.price_per_hour,
+    )
+    notes = [MISSING[name] for name in found.missing]
+    if config.search.algorithm != "grid":
+        notes.append("A search finds its own configurations; the plan is for some that were drawn by chance.")
+    return "\n\n".join(part for part in (plan_text(plan), "\n".join(notes)) if part)

@@ -3,97 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
-from study.hardware.calibration import Calibration
-from study.hardware.gpu_catalogue import GpuCard, catalogue, compute_precision, precision_refusal
-from study.records.units import format_bytes
-from trainables.base_model.shape import ModelShape
+from study.hardware.gpu_catalogue import GpuCard, compute_precision, precision_refusal
+from study.hardware.targets import Target
+from study.plan.workload import Workload
 from trainables.memory.card_split import cards_needed, predict_split
 from trainables.memory.prediction import MemoryPrediction, adapter_bytes, allocatable, room
 from trainables.memory.setting import AdapterLoad, Attention, MemorySetting
-from trainables.settings import TrainingSettings
 
-FEWEST_TOKENS, LOWEST_RANK = 128, 4  # to which a remedy shortens rows, and lowers the rank
-MOST_CARDS = 8  # of one node, that a remedy asks for
 FP16_ON_A_CPU = (
     "precision fp16 needs a GPU; on a CPU it is 8 to 12 times slower. Choose bf16 or fp32, or nf4 (which then computes "
     "in one of them)."
 )
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What all trials of a study share: the model, how it trains, and the lengths of the data's rows.
-
-    `longest` is the longest training row's tokens, `train_tokens` and `eval_tokens` are sums over the splits (what is
-    measured on the way: the evaluation split), `target_share` is the part of all tokens that are targets.
-    """
-
-    shape: ModelShape
-    training: TrainingSettings
-    longest: int
-    train_rows: int
-    train_tokens: int
-    eval_tokens: int
-    target_share: float
-    double_quantization: bool = True
-    force_bf16: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        shape: ModelShape,
-        training: TrainingSettings,
-        statistics: Mapping[str, Mapping[str, Any]],
-        double_quantization: bool = True,
-        force_bf16: bool = False,
-    ) -> Workload:
-        """From the statistics of a prepared dataset, by split."""
-        train, evaluation = statistics["train"], statistics["eval"]
-        return cls(
-            shape=shape,
-            training=training,
-            longest=train["max_length"],
-            train_rows=train["rows"],
-            train_tokens=train["tokens"],
-            eval_tokens=evaluation["tokens"],
-            target_share=train["target_tokens"] / train["tokens"],
-            double_quantization=double_quantization,
-            force_bf16=force_bf16,
-        )
-
-
-@dataclass(frozen=True)
-class Target:
-    """The hardware that is planned for: `count` equal cards, `per_node` of them in one machine; or CPUs (`card` None).
-
-    `memory_bytes` is a card's, or the machine's; `limit_bytes` caps what the host may hold of it, beside CUDA's
-    context. A host can spread its base over the cards of its machine.
-    """
-
-    card: GpuCard | None
-    memory_bytes: int
-    count: int
-    per_node: int
-    calibration: Calibration
-    limit_bytes: int | None = None
-    cpu_computes_bf16: bool = False
-
-    @property
-    def cards_together(self) -> int:
-        """How many cards a base may be spread over: those of one machine, of which the study may take `count`."""
-        return 1 if self.card is None else min(self.per_node, self.count)
-
-    @property
-    def capacity_bytes(self) -> int:
-        """What the models may count on, CUDA's context included."""
-        if self.limit_bytes is None:
-            return self.memory_bytes
-        return min(self.memory_bytes, self.limit_bytes + self.calibration.constants.context_bytes)
 
 
 @dataclass(frozen=True)
@@ -201,61 +125,6 @@ def infeasible_facts(fit: Fit) -> dict[str, Any]:
         "source": "predicted",
         "components": dict(components),
     }
-
-
-def remedies(config: TrialConfig, workload: Workload, target: Target) -> tuple[str, ...]:
-    """What would make a configuration fit, each by itself; where nothing does, all together, or the smallest card."""
-    if fit(config, workload, target).fits:
-        return ()
-    alone = []
-    for kind in _changes(config, workload):
-        fitting = (text for text, one, load in kind if fit(one, load, target).fits)
-        alone += [text for text in (next(fitting, None),) if text]
-    over_more = fit(config, workload, replace(target, per_node=MOST_CARDS, count=MOST_CARDS))
-    if target.card is not None and over_more.fits:
-        alone.append(f"{over_more.cards} such cards in one node")
-    if alone:
-        return tuple(alone)
-    return tuple(_together(config, workload, target)) or tuple(_larger_card(config, workload, target))
-
-
-def _changes(config: TrialConfig, workload: Workload) -> Iterator[Iterator[tuple[str, TrialConfig, Workload]]]:
-    """Ways to take less, by kind; within a kind the smallest change comes first."""
-    training = workload.training
-
-    def with_training(text: str, **changes: Any) -> tuple[str, TrialConfig, Workload]:
-        return f"training.{text}", config, replace(workload, training=replace(training, **changes))
-
-    rows = range(training.micro_batch_size - 1, 0, -1)
-    yield (with_training(f"micro_batch_size: {count}", micro_batch_size=count) for count in rows)
-    if not training.gradient_checkpointing:
-        yield iter([with_training("gradient_checkpointing: true", gradient_checkpointing=True)])
-    tokens = _halves(workload.longest, FEWEST_TOKENS)
-    yield ((f"dataset.max_tokens: {count}", config, replace(workload, longest=count)) for count in tokens)
-    if config.precision != "nf4":
-        yield iter([("precision: nf4", replace(config, precision="nf4"), workload)])
-    yield ((f"rank: {rank}", replace(config, rank=rank), workload) for rank in _halves(config.rank, LOWEST_RANK))
-
-
-def _halves(start: int, lowest: int) -> Iterator[int]:
-    while (start := start // 2) >= lowest:
-        yield start
-
-
-def _together(config: TrialConfig, workload: Workload, target: Target) -> Iterator[str]:
-    """The least of everything at once."""
-    training = replace(workload.training, micro_batch_size=1, gradient_checkpointing=True)
-    least = replace(workload, training=training, longest=min(workload.longest, FEWEST_TOKENS))
-    if fit(replace(config, precision="nf4"), least, target).fits:
-        yield f"nf4, micro_batch_size 1, checkpointing, and max_tokens {least.longest}, all together"
-
-
-def _larger_card(config: TrialConfig, workload: Workload, target: Target) -> Iterator[str]:
-    for card in sorted(catalogue().values(), key=lambda card: card.memory_bytes):
-        larger = replace(target, card=card, memory_bytes=card.memory_bytes, limit_bytes=None, per_node=1)
-        if fit(config, workload, larger).fits:
-            yield f"a card of {format_bytes(card.memory_bytes)} ({card.key})"
-            return
 
 
 def _attention(workload: Workload, card: GpuCard) -> Attention:

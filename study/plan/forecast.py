@@ -7,24 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
-from study.hardware.machine import usable_cores
-from study.hardware.targets import target_here, target_of_cluster
-from study.plan.fitting import Fit, Target, Workload, fit
-from study.plan.plan_text import plan_text
-from study.plan.preflight import TOKENIZER, WEIGHTS, Preflight
-from study.plan.study_plan import footprint, make_plan
+from study.hardware.targets import Target, target_of_cluster
+from study.plan.fitting import Fit, fit
+from study.plan.preflight import Preflight
+from study.plan.workload import Workload
 from study.records.record import TrialRecord
 from study.search.sampling import Sampling
 from trainables.gauges import PredictedMemory
 
 CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 MOST_DRAWN = 12  # configurations of a precision that stand for a search's
-MISSING = {
-    WEIGHTS: "The model's weights are not there yet: a run needs them.",
-    TOKENIZER: "Without a tokenizer every row is taken to be as long as dataset.max_tokens, all of it targets.",
-}
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,12 @@ class Forecast:
 
     workload: Workload
     target: Target
-    _fits: dict[tuple[object, ...], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
-    _ran_out: dict[tuple[object, ...], TrialRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _fits: dict[tuple[Footprint, int | None], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _ran_out: dict[Footprint, TrialRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fit(self, config: TrialConfig, cards: int | None = None) -> Fit:
         """Whether and how the configuration fits; its base model over at most so many `cards`, if that is given."""
-        key = (*footprint(config), cards)
+        key = (Footprint.of(config), cards)
         if key not in self._fits:
             self._fits[key] = fit(config, self.workload, self.target_of(cards))
         return self._fits[key]
@@ -61,11 +56,11 @@ class Forecast:
     def note(self, record: TrialRecord) -> None:
         """A trial has ended: where it ran out of memory alone, those of its footprint would too."""
         if record.status == "infeasible" and (record.infeasible or {}).get("source") == "observed":
-            self._ran_out[footprint(record.config)] = record
+            self._ran_out[Footprint.of(record.config)] = record
 
     def ran_out(self, config: TrialConfig) -> TrialRecord | None:
         """A trial of the same footprint that ran out of memory alone."""
-        return self._ran_out.get(footprint(config))
+        return self._ran_out.get(Footprint.of(config))
 
     def predictions(self, config: TrialConfig) -> dict[str, Any]:
         """A record's predictions, JSON-ready."""
@@ -124,22 +119,3 @@ def _drawn(sampling: Sampling, precision: str, count: int) -> list[TrialConfig]:
         if proposed is not None:
             drawn.append(proposed[1])
     return drawn
-
-
-def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:
-    """The plan of a study in words and tables; nothing where the model's shape is not known."""
-    workload, hardware = workload_of(config, found), config.trial.hardware
-    if workload is None:
-        return ""
-    plan = make_plan(
-        likely_configurations(config, counts),
-        workload,
-        target_here(hardware),
-        hardware,
-        cores_per_node=float(usable_cores()),
-        price_per_hour=hardware.price_per_hour,
-    )
-    notes = [MISSING[name] for name in found.missing]
-    if config.search.algorithm != "grid":
-        notes.append("A search finds its own configurations; the plan is for some that were drawn by chance.")
-    return "\n\n".join(part for part in (plan_text(plan), "\n".join(notes)) if part)

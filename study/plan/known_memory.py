@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import psutil
 
+from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
 from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.machine import find_cards
-from study.hardware.targets import cpu_target, gpu_target, smallest_here
-from study.plan.fitting import Target, Workload, fit
-from study.plan.study_plan import footprint
+from study.hardware.targets import Target, cpu_target, gpu_target, smallest_here
+from study.plan.fitting import fit
+from study.plan.workload import Workload
 from trainables.base_model.shape import ModelShape
 from trainables.protocol import ENGINE_VERSION
 
@@ -24,11 +25,11 @@ class KnownMemory:
     def __init__(self, config: StudyConfig) -> None:
         self._config = config
         self._facts: tuple[Workload, Target] | None = None
-        self._found: dict[tuple[object, ...], float] = {}
+        self._found: dict[Footprint, float] = {}
 
     def __call__(self, trial: TrialConfig) -> float:
         """The predicted peak; each footprint is computed once."""
-        key = footprint(trial)
+        key = Footprint.of(trial)
         if key not in self._found:
             if self._facts is None:
                 self._facts = _workload(self._config), _target(self._config.trial.hardware.gpu)

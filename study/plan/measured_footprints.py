@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from search_spaces.footprint import Footprint
 from study.hardware.calibration import MeasuredFootprint, add_footprints
 from study.hardware.gpu_catalogue import is_of_kind
 from study.hardware.targets import CPU
 from study.plan.fitting import Fit
 from study.plan.forecast import Forecast
-from study.plan.study_plan import footprint
-from study.plan.study_time import seconds_per_epoch
+from study.plan.time_model import seconds_per_epoch
 from study.records.record import TrialRecord
 from trainables.memory.setting import PRECISION_OF_DTYPE
 from trainables.protocol import ENGINE_VERSION
@@ -31,7 +31,7 @@ def keep_lessons(records: Iterable[TrialRecord], forecast: Forecast) -> int:
 
 def measured_footprints(records: Iterable[TrialRecord], forecast: Forecast) -> list[MeasuredFootprint]:
     """One measurement of each distinct footprint, of trials that were measured on the hardware of the forecast."""
-    found = {footprint(record.config): record for record in records if _comparable(record, forecast)}
+    found = {Footprint.of(record.config): record for record in records if _comparable(record, forecast)}
     return [_measured(record, forecast) for record in found.values()]
 
 

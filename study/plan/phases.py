@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
+from study.errors import PlanError
 from study.plan.fitting import Fit
 from study.plan.forecast import Forecast, likely_configurations
-from study.plan.shares import Demand, Node, Phase, PlanError, plan_demands, plan_phases
-from study.plan.study_plan import demand_of, footprint, groups_of
+from study.plan.shares import Demand, Node, Phase, plan_demands, plan_phases
+from study.plan.study_plan import demand_of, groups_of
 from trainables.settings import HardwareSettings
 
 
@@ -19,7 +21,7 @@ class StudyPhase:
     """Trials that run together; of a grid, those of `footprints`, else (None) all of the phase's precision."""
 
     phase: Phase
-    footprints: frozenset[tuple[object, ...]] | None = None
+    footprints: frozenset[Footprint] | None = None
 
     @property
     def cards_at_most(self) -> int | None:
@@ -30,7 +32,7 @@ class StudyPhase:
         """Whether the configuration runs in this phase."""
         if config.precision != self.phase.precision:
             return False
-        return self.footprints is None or footprint(config) in self.footprints
+        return self.footprints is None or Footprint.of(config) in self.footprints
 
 
 def study_phases(
@@ -66,7 +68,7 @@ def _grid_phases(
     demands = [demand_of(len(own), own, forecast.workload, forecast.target) for own in groups]
     phases = plan_demands(demands, nodes, hardware, gpu)
     return tuple(
-        StudyPhase(phase, frozenset(footprint(one.config) for one in own))
+        StudyPhase(phase, frozenset(Footprint.of(one.config) for one in own))
         for phase, own in zip(phases, groups, strict=True)
     )
 

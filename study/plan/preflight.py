@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.trial_config import MODULE_NAMES
-from study.cluster.ray_address import LOCAL, ray_address
 from study.config.study_config import ConfigError, ConfigFault, StudyConfig
 from study.hardware.gpu_catalogue import find_gpu, precision_refusal
 from study.hardware.machine import find_cards
@@ -31,11 +30,11 @@ class Preflight:
     missing: tuple[str, ...] = ()  # what a plan does without, and a run does not
 
 
-def check(config: StudyConfig, weights: bool = True) -> Preflight:
+def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Preflight:
     """Looks at model, tokenizer, target modules and data, loading no weights. Raises ConfigError with every fault.
 
     Without `weights`, as for a plan, a model's folder may lack them, and its tokenizer with them: rows are then taken
-    to be as long as they may get.
+    to be as long as they may get. `here`: the study's cards are this machine's, and not a cluster's.
     """
     # Here and not above: these import transformers, which a command without a study does not need.
     from trainables.base_model.files import inspect, load_tokenizer
@@ -57,7 +56,7 @@ def check(config: StudyConfig, weights: bool = True) -> Preflight:
     tokenizer = None
     if info and TOKENIZER not in missing:
         tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError)
-    faults += _precision_faults(config, runs=weights)
+    faults += _precision_faults(config, on_these_cards=weights and here)
     if info:
         faults += _module_faults(config, info.linear_modules)
         faults += _length_faults(config, info.max_positions)
@@ -101,11 +100,11 @@ def _missing(model: BaseModelSettings) -> tuple[str, ...]:
         return (WEIGHTS,) if has_tokenizer else (WEIGHTS, TOKENIZER)
 
 
-def _precision_faults(config: StudyConfig, runs: bool) -> list[ConfigFault]:
-    """Precisions that the study's own hardware should not compute in; `auto` is known where it `runs` here and now."""
+def _precision_faults(config: StudyConfig, on_these_cards: bool) -> list[ConfigFault]:
+    """Precisions that the study's own hardware should not compute in; `auto` is known where it runs here and now."""
     hardware = config.trial.hardware
     refuse: Callable[[str], str | None] = _refused_on_a_cpu
-    if hardware.gpu == "auto" and not (runs and ray_address() == LOCAL):
+    if hardware.gpu == "auto" and not on_these_cards:
         return []
     found = smallest_here(find_cards().cards) if hardware.gpu == "auto" else None
     card = found[0] if found else None if hardware.gpu in ("auto", "cpu") else find_gpu(hardware.gpu)

@@ -11,11 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from study.errors import PlanError
 from study.records.units import format_bytes
+from trainables.limits import DEFAULT_PACK
 from trainables.settings import HardwareSettings
 
-DEFAULT_ADAPTERS_PER_CPU_HOST = 4
-DEFAULT_ADAPTERS_PER_GPU = 8
 SHARE_DIGITS = 4  # Ray counts resources in ten-thousandths
 # A share is one over one of these. They divide 240, so a sum of shares over 1 exceeds it by 1/240 or more: rounding
 # each of at most 16 down to a ten-thousandth cannot hide it.
@@ -68,10 +68,6 @@ class Phase:
         return {**self.resources, name: _floor(self.device_amount / places)}
 
 
-class PlanError(ValueError):
-    """The machines cannot run the study; the message has rule, value, remedy."""
-
-
 def plan_phases(
     counts: Mapping[str, int], nodes: tuple[Node, ...], hardware: HardwareSettings, use_gpu: bool
 ) -> tuple[Phase, ...]:
@@ -104,7 +100,7 @@ def device_count(nodes: tuple[Node, ...], hardware: HardwareSettings, use_gpu: b
 
 def adapters_per_device(demand: Demand, devices: int, hardware: HardwareSettings, use_gpu: bool) -> int:
     """Trials on one device: spread over the devices first, then side by side up to memory and what pays."""
-    default = DEFAULT_ADAPTERS_PER_GPU if use_gpu else DEFAULT_ADAPTERS_PER_CPU_HOST
+    default = DEFAULT_PACK["cuda" if use_gpu else "cpu"]
     bound = hardware.max_adapters_per_gpu or demand.most or default
     wanted = min(bound, math.ceil(demand.trials / devices))
     if demand.adapter_bytes is not None and demand.room_bytes is not None:

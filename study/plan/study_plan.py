@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
-from study.plan.fitting import Fit, Target, Workload, fit, remedies
+from study.hardware.targets import Target
+from study.plan.fitting import Fit, fit
+from study.plan.remedies import remedies
 from study.plan.shares import (
-    DEFAULT_ADAPTERS_PER_GPU,
     Demand,
     Node,
     Phase,
@@ -19,8 +21,9 @@ from study.plan.shares import (
     places_in_room,
     plan_demands,
 )
-from study.plan.study_time import PASS_TOKENS, seconds_on_device, seconds_per_epoch, step_load
-from study.plan.time_model import adapters_that_pay
+from study.plan.time_model import adapters_that_pay, seconds_on_device, seconds_per_epoch, step_load
+from study.plan.workload import Workload
+from trainables.limits import DEFAULT_PACK, MOST_PASS_TOKENS
 from trainables.settings import HardwareSettings
 
 
@@ -90,12 +93,12 @@ def make_plan(
 
     `price_per_hour` overrides the catalogue's. Raises PlanError for what the hardware can never run.
     """
-    fits: dict[tuple[object, ...], Fit] = {}
+    fits: dict[Footprint, Fit] = {}
     for config in configs:
-        if footprint(config) not in fits:
-            fits[footprint(config)] = fit(config, workload, target)
-    counts = Counter(map(footprint, configs))
-    feasible = [fits[footprint(config)] for config in configs if fits[footprint(config)].fits]
+        if Footprint.of(config) not in fits:
+            fits[Footprint.of(config)] = fit(config, workload, target)
+    counts = Counter(map(Footprint.of, configs))
+    feasible = [fits[Footprint.of(config)] for config in configs if fits[Footprint.of(config)].fits]
     nodes = nodes_of(target, cores_per_node)
     phases = plan_demands(demands_of(feasible, workload, target), nodes, hardware, target.card is not None)
     listed = target.card.price_per_hour if target.card else None
@@ -156,8 +159,9 @@ def _most(one: Fit, workload: Workload, target: Target) -> int | None:
     """Packs beyond the default where they pay."""
     if target.card is None or target.card.tensor_flops is None:
         return None
-    pays = adapters_that_pay(workload.shape, one.setting, step_load(one, workload), target.card, PASS_TOKENS)
-    return max(DEFAULT_ADAPTERS_PER_GPU, pays)
+    most = MOST_PASS_TOKENS["cuda"]
+    pays = adapters_that_pay(workload.shape, one.setting, step_load(one, workload), target.card, most)
+    return max(DEFAULT_PACK["cuda"], pays)
 
 
 def _row(one: Fit, trials: int, workload: Workload, target: Target) -> PlanRow:
@@ -187,8 +191,3 @@ def _planned(
 def _asked(phase: Phase, one: Fit) -> float:
     resources = phase.resources_for(one.adapter_bytes)
     return resources["GPU" if "GPU" in resources else "CPU"]
-
-
-def footprint(config: TrialConfig) -> tuple[object, ...]:
-    """Configurations with equal footprints need the same memory and time."""
-    return config.precision, config.rank, tuple(sorted(config.target_modules)), config.lora_dropout > 0

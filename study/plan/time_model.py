@@ -7,11 +7,20 @@ multiplies the outcome.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from study.hardware.gpu_catalogue import GpuCard
+from study.hardware.targets import Target
+from study.plan.fitting import Fit
+from study.plan.workload import Workload
 from trainables.base_model.shape import ModelShape
+from trainables.dataset import batches
+from trainables.limits import MEASURED_PASSES, MOST_PASS_TOKENS, TRAINING_BYTES
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
+
+LOAD_SECONDS = 60.0  # of a host's start: interpreter, CUDA, base model from a warm cache
+
 
 NF4_READ_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a value, double quantization's scales included
 LOW_RANK_EFFICIENCY = 0.2  # of the frozen products': thin matrices
@@ -136,3 +145,68 @@ def _elementwise_bytes(
     updates = sum(2 * load.rows * one.width * outputs[name] for load in one.loads for name in load.target_modules)
     total = shape.layers * (one.tokens * values + directions * updates) * setting.compute_bytes
     return total if shape.is_plain_llama else AUTOGRAD_TRAFFIC * total
+
+
+def seconds_per_epoch(one: Fit, workload: Workload, target: Target) -> float | None:
+    """One epoch alone, micro-batch by micro-batch of typical length; None where the card's rates are not known."""
+    card, training = target.card, workload.training
+    if card is None or card.tensor_flops is None:
+        return None
+    passes = math.ceil(workload.train_rows / training.micro_batch_size)
+    typical = _typical(one.load, workload)
+    seconds = passes * pass_time(workload.shape, one.setting, Pass((typical,)), card).seconds
+    updates = steps_per_epoch(workload) * update_seconds(workload.shape, one.load, card)
+    return target.calibration.time_factor * (seconds + updates)
+
+
+def seconds_on_device(one: Fit, trials: int, together: int, workload: Workload, target: Target) -> float | None:
+    """So many trials on one device, `together` at a time: load, measure, train in full passes, evaluate."""
+    alone = seconds_per_epoch(one, workload, target)
+    card, training = target.card, workload.training
+    if alone is None or card is None:
+        return None
+    load, shape = _pass_load(one, together, workload), workload.shape
+    tokens = load.rows * load.tokens
+    trained = workload.train_tokens * total_steps(workload) / steps_per_epoch(workload)
+    train = pass_time(shape, one.setting, Pass((load,)), card).seconds / tokens * trained
+    forward = pass_time(shape, one.setting, Pass((load,)), card, training=False).seconds / tokens * workload.eval_tokens
+    updates = total_steps(workload) * update_seconds(shape, one.load, card)
+    measure = MEASURED_PASSES * alone * training.micro_batch_size / workload.train_rows
+    each = train + updates + (training.evaluations + 1) * forward + measure
+    return LOAD_SECONDS + target.calibration.time_factor * trials * each
+
+
+def steps_per_epoch(workload: Workload) -> int:
+    """Optimizer steps that see every training row once."""
+    training = workload.training
+    return batches.steps_per_epoch(workload.train_rows, training.micro_batch_size, training.gradient_accumulation_steps)
+
+
+def total_steps(workload: Workload) -> int:
+    """Optimizer steps of a whole training."""
+    return batches.planned_steps(workload.train_rows, workload.training)
+
+
+def _typical(load: AdapterLoad, workload: Workload) -> AdapterLoad:
+    mean = max(1, round(workload.train_tokens / workload.train_rows))
+    targets = max(1, round(load.rows * mean * workload.target_share))
+    return replace(load, tokens=mean, targets=targets)
+
+
+def step_load(one: Fit, workload: Workload) -> AdapterLoad:
+    """All rows of an adapter's optimizer step: its micro-batches share passes too."""
+    typical = _typical(one.load, workload)
+    times = workload.training.gradient_accumulation_steps
+    return replace(typical, rows=times * typical.rows, targets=times * typical.targets)
+
+
+def _pass_load(one: Fit, together: int, workload: Workload) -> AdapterLoad:
+    """The rows of a full pass: a step's rows of all adapters together, as many as memory
+    and a pass' bound let in."""
+    step = step_load(one, workload)
+    state = TRAINING_BYTES * workload.shape.adapter_parameters(one.load.rank, one.load.target_modules)
+    bytes_per_token = max(1.0, (one.adapter_bytes - state) / (one.load.rows * one.load.tokens))
+    in_memory = (one.room_bytes - together * state) / bytes_per_token if one.cards == 1 else one.load.rows * step.tokens
+    most = max(one.load.rows * step.tokens, min(MOST_PASS_TOKENS["cuda"], int(in_memory)))
+    rows = max(one.load.rows, min(together * step.rows, most // step.tokens))
+    return replace(step, rows=rows, targets=max(1, round(rows * step.tokens * workload.target_share)))

@@ -12,9 +12,8 @@ from typing import Any
 from search_spaces.trial_config import TrialConfig
 from study.progress.study_progress import StudyProgress
 from study.records.files import write_whole
+from study.records.layout import LIVE_FILE
 from trainables.protocol import ResidentStatus
-
-LIVE_FILE = "live.json"
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.pareto import best
-from analysis.wording import DASH, configuration_name, format_duration, format_rate, format_share, format_value
+from analysis.wording import DASH, configuration_name, format_duration, format_share, format_value
 from search_spaces.trial_config import TrialConfig
 from study.progress.pace import Remaining
 from study.records.record import STATUSES, TrialRecord
+from study.reporting.naming import short_name
 from trainables.protocol import ResidentStatus
 
 if TYPE_CHECKING:
@@ -33,13 +34,6 @@ def remaining_text(remaining: Remaining | None) -> str:
     step = 5 if seconds < 60 else 10 if seconds < 600 else 60
     rounded = step * math.ceil(seconds / step)
     return f"{'about' if remaining.complete else 'at least'} {format_duration(rounded)}"
-
-
-def short_name(config: TrialConfig | None) -> str:
-    """A configuration for a narrow column: `nf4 r8 q_v 2e-4`."""
-    if config is None:
-        return DASH
-    return f"{config.precision} r{config.rank} {config.target_set} {format_rate(config.learning_rate)}"
 
 
 def ended_line(record: TrialRecord, trials: int, number: int) -> str:

@@ -10,13 +10,14 @@ from rich.console import Console
 
 from analysis.load import load_study
 from analysis.wording import count_statuses
-from study.output import say
+from study.output import resume_command, say
 from study.progress.live_file import Live, read_live
-from study.progress.study_progress import POLL_SECONDS, LiveTable, StudyProgress
+from study.progress.live_table import POLL_SECONDS, LiveTable
+from study.progress.study_progress import StudyProgress
+from study.records.layout import study_file
 from study.records.record import TrialRecord
 from study.records.store import concluded, driver_has_died
-from study.reporting.summary import ending_text, resume_command
-from study.run.directory import study_file
+from study.reporting.summary import ending_text
 from trainables.protocol import ResidentStatus
 
 REPORT_FILE = "report.html"

@@ -14,27 +14,13 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from study.errors import StoreError
 from study.records.files import write_whole
+from study.records.layout import LOCK_FILE, OWNER_FILE, RESULTS_FILE, TABLE_FILE, TORN_FILE
 from study.records.record import TrialRecord
 
-RESULTS_FILE = "results.jsonl"
-TABLE_FILE = "results.parquet"
-TORN_FILE = "results.torn"  # what is left of lines that were not written to their end
-LOCK_FILE = ".lock"
-OWNER_FILE = ".owner"
 _OWNER = re.compile(r"process (?P<process>[0-9]+) on (?P<host>.+)")
 RECORD_START = b'{"study": '  # as `TrialRecord.to_json` writes it
-
-
-class StoreError(Exception):
-    """The study directory cannot be used as it is; the message has rule, value and remedy."""
-
-    def __init__(self, rule: str, value: str, remedy: str) -> None:
-        super().__init__(rule, value, remedy)
-        self.rule, self.value, self.remedy = rule, value, remedy
-
-    def __str__(self) -> str:
-        return f"{self.rule}; {self.value}. {self.remedy}"
 
 
 class ResultsStore:

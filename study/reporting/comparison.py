@@ -24,10 +24,10 @@ from analysis.pareto import hypervolume
 from analysis.statistics.bootstrap import Interval
 from analysis.wording import DASH, configuration_name, count_statuses, format_share, format_value, headline, shorten
 from study.errors import Absent, ConfigError, ConfigFault
+from study.output import aligned
+from study.records.layout import study_file
 from study.records.objectives import METRICS, Objective, objective_values
 from study.records.record import TrialRecord
-from study.reporting.summary import aligned
-from study.run.directory import study_file
 
 COMPARED = ("perplexity", "accuracy", "peak_memory_bytes", "train_tokens_per_second", "seconds_per_epoch")
 SHOWN_PAIRS = 40

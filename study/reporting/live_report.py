@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis.load import StudyDirectoryError, load_study
 from analysis.report.html import escape
 from analysis.report.page import report_page
-from study.progress.live_file import LIVE_FILE
+from study.records.layout import LIVE_FILE
 
 LOOPBACK = "127.0.0.1"  # nobody but this machine: a study's data may be private
 REFRESH_SECONDS = 10

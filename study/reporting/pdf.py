@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 
 from study.errors import ConfigError, ConfigFault
+from study.records.layout import PDF_FILE
 
 BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
 )  # fmt: skip
 BROWSER_VARIABLE = "LORA_FRONTIER_BROWSER"
-PDF_FILE = "report.pdf"
 SECONDS = 120
 FLAGS = (
     "--headless", "--disable-gpu", "--no-first-run", "--no-pdf-header-footer", "--disable-extensions",

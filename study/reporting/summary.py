@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from analysis.load import Study
+from analysis.load import Study, load_study
 from analysis.pareto import best, front
 from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten
-from search_spaces.trial_config import TrialConfig
+from study.output import aligned
 from study.records.record import TrialRecord
+from study.reporting.naming import configuration_names
 
 SHOWN_UNFORTUNATE = 20
 REASON_CHARACTERS = 160
 UNFORTUNATE = ("infeasible", "diverged", "failed")
-_EXTRAS: tuple[Callable[[TrialConfig], str], ...] = (
-    lambda config: f"alpha {config.lora_alpha:g}",
-    lambda config: f"dropout {config.lora_dropout:g}",
-    lambda config: f"seed {config.seed}",
-)
 
 
 def ending_text(study: Study, report: Path) -> str:
@@ -27,11 +23,6 @@ def ending_text(study: Study, report: Path) -> str:
     parts = [f"{study.name}: {count_statuses(study.records)}", _front(study), _best(study)]
     parts += [_unfortunate(study.records), f"Report: {report}"]
     return "\n\n".join(part for part in parts if part)
-
-
-def resume_command(directory: Path) -> str:
-    """What goes on with a study: `python -m study resume DIR`."""
-    return shlex.join(["python", "-m", "study", "resume", str(directory)])
 
 
 def front_rows(study: Study) -> tuple[list[str], list[list[str]]]:
@@ -50,41 +41,6 @@ def front_rows(study: Study) -> tuple[list[str], list[list[str]]]:
         if objective.metric not in shown:
             columns[objective.label.lower()] = _values(members, objective.metric)
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
-
-
-def configuration_names(records: Sequence[TrialRecord]) -> Mapping[str, str]:
-    """Each trial's configuration in short, by trial id; with alpha, dropout or seed where only that tells two apart."""
-    names = told_apart([configuration_name(record) for record in records], [record.config for record in records])
-    return {record.trial_id: name for record, name in zip(records, names, strict=True)}
-
-
-def told_apart(names: Sequence[str], configs: Sequence[TrialConfig]) -> list[str]:
-    """The names of these configurations, with alpha, dropout or seed where only that tells two apart."""
-    told = list(names)
-    for extra in _EXTRAS:
-        alike: dict[str, set[str]] = {}
-        for name, config in zip(told, configs, strict=True):
-            alike.setdefault(name, set()).add(extra(config))
-        told = [
-            f"{name}, {extra(config)}" if len(alike[name]) > 1 else name
-            for name, config in zip(told, configs, strict=True)
-        ]
-    return told
-
-
-def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """A table in plain text, indented by two; the first `left` columns stand at the left, the others at the right."""
-    every = [list(headings), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
-    return "\n".join("  " + _aligned_row(row, widths, left) for row in every)
-
-
-def _aligned_row(row: Sequence[str], widths: Sequence[int], left: int) -> str:
-    cells = [
-        cell.ljust(width) if index < left else cell.rjust(width)
-        for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "   ".join(cells).rstrip()
 
 
 def _front(study: Study) -> str:
@@ -135,3 +91,31 @@ def _against_base(record: TrialRecord, metric: str) -> str:
     tuned, base = record.measurements[metric], record.measurements.get(f"base_{metric}")
     text = format_value(metric, tuned)
     return text if base is None else f"{text} ({format_value(metric, base)})"
+
+
+def standing_text(directory: Path) -> str:
+    """A study's progress and its front so far, in words. Raises StudyDirectoryError where it is none."""
+    return standing(load_study(directory))
+
+
+def standing(study: Study) -> str:
+    """Trials that have ended, of those there are, and the front among them."""
+    ended, trials = len(study.records), _trials(study.settings)
+    of = f" of {trials}" if trials is not None else ""
+    head = f"{study.name}: {ended}{of} trials ended"
+    if not study.records:
+        return head
+    headings, rows = front_rows(study)
+    front = f"The front so far:\n{aligned(headings, rows)}" if rows else "No trial is complete yet."
+    return f"{head} ({count_statuses(study.records).partition(': ')[2]})\n\n{front}"
+
+
+def _trials(settings: Any) -> int | None:
+    """How many trials a resolved study file asks for; a grid runs every configuration (its trials) as they stand."""
+    search = settings.get("search")
+    trials = search.get("trials") if isinstance(search, dict) else None
+    if not isinstance(trials, int):
+        return None
+    seeds = settings.get("seeds")
+    many = len(seeds) if isinstance(seeds, list) and search.get("algorithm") == "grid" else 1
+    return trials * many

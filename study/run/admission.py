@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
-from study.plan.fitting import Fit, infeasible_facts, remedies
+from study.plan.fitting import Fit, infeasible_facts
 from study.plan.forecast import Forecast
+from study.plan.remedies import remedies
 from study.records.record import TrialRecord
 from study.records.units import format_bytes
 from study.search.study_search import Proposal, StudySearch

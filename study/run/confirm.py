@@ -16,13 +16,12 @@ from search_spaces.trial_config import TrialConfig
 from study.config.search_sections import EarlyStoppingSettings, SearchSettings
 from study.config.study_config import StudyConfig, load_study
 from study.errors import Absent, ConfigError, ConfigFault
-from study.output import say
+from study.output import aligned, resume_command, say
 from study.records.files import write_whole
+from study.records.layout import CONFIRM_ALONE_FOLDER, CONFIRM_FOLDER, STUDY_FILE, is_confirmation, study_file
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore, concluded
-from study.reporting.summary import aligned, resume_command
-from study.run.directory import CONFIRM_ALONE_FOLDER, CONFIRM_FOLDER, STUDY_FILE, is_confirmation, study_file
 from study.run.lifecycle import begin, finish, reopen
 from trainables.settings import GenerationSettings, RungSettings
 

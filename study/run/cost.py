@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study.plan.fitting import Target
+from study.hardware.targets import Target
 from study.records.files import write_whole
+from study.records.layout import COST_FILE
 
-COST_FILE = "cost.json"
 SECONDS_PER_HOUR = 3600.0
 
 

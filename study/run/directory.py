@@ -7,17 +7,14 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from study.cluster.object_store import ADAPTERS_FOLDER, fetch, is_ahead
+from study.cluster.object_store import fetch, is_ahead
 from study.config.paths import is_url
 from study.config.study_config import StudyConfig
-from study.errors import Absent, ConfigError, ConfigFault
+from study.output import resume_command
+from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STUDY_FILE, _directory_error
 from study.records.record import TrialRecord
-from study.records.store import RESULTS_FILE
-from study.reporting.summary import resume_command
 from trainables.user_cache import cache_root
 
-STUDY_FILE = "study.yaml"
-CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"
 TIME_FORM = "%Y%m%d-%H%M%S"
 
 
@@ -45,15 +42,6 @@ def make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path
         where = "--out" if out else "storage"
         reason = f"must be a place for a new directory: {error.strerror or error}"
         raise _directory_error(Path(out or config.storage), reason, "Name another.", where) from error
-
-
-def study_file(directory: Path) -> Path:
-    """The study file of a study directory. Raises ConfigError where there is none."""
-    file = directory / STUDY_FILE
-    if not file.is_file():
-        rule = "must be a study's directory, which holds a study.yaml"
-        raise _directory_error(directory, rule, "Name one that `python -m study run` made.")
-    return file
 
 
 def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord], front_ids: Collection[str]) -> None:
@@ -95,13 +83,3 @@ def _first_free(wanted: Path) -> Path:
         except FileExistsError:
             number += 1
             place = wanted.with_name(f"{wanted.name}-{number}")
-
-
-def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -> ConfigError:
-    value = Absent.UNSHOWN if not where else str(directory)
-    return ConfigError([ConfigFault(where or str(directory), "", value, rule, remedy)])
-
-
-def is_confirmation(directory: Path) -> bool:
-    """Whether a study's directory is that of another's confirmation, which lies in it."""
-    return directory.name in (CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file()

@@ -22,18 +22,17 @@ from study.config.study_config import StudyConfig
 from study.plan.forecast import Forecast, forecast_on
 from study.plan.phases import StudyPhase, study_phases
 from study.plan.preflight import Preflight
-from study.plan.shares import DEFAULT_ADAPTERS_PER_GPU
 from study.progress.live_file import LiveFile
-from study.progress.study_progress import LiveTable, StudyProgress
+from study.progress.live_table import LiveTable
+from study.progress.study_progress import StudyProgress
 from study.records.files import write_whole
+from study.records.layout import HOST_SECONDS_FILE, TUNE_FOLDER, is_confirmation
 from study.records.store import ResultsStore
 from study.run.admission import Admission, refuse_what_never_fits
 from study.run.charts import StudyCharts
-from study.run.checkpoints import TUNE_FOLDER, latest_checkpoint
+from study.run.checkpoints import latest_checkpoint, saved_when_stopped
 from study.run.cost import counted
-from study.run.directory import is_confirmation
 from study.run.hosts_ahead import prepare_hosts
-from study.run.kept_states import saved_when_stopped
 from study.run.loggers import tune_loggers
 from study.run.record_keeping import Keeping
 from study.run.recorder import Recorder, Start
@@ -42,9 +41,9 @@ from study.run.tune_searcher import TuneSearcher
 from study.search.study_search import StudySearch
 from trainables.actors.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.actors.lora_trial import LoraTrial
+from trainables.limits import DEFAULT_PACK
 
 MAX_TRIAL_RESTARTS = 3
-HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ class StopWhen(tune.Stopper):  # type: ignore[misc]
 def _start_keeper(study: StudyRun, most_on_a_device: int) -> Any:
     """The keeper; its hosts take packs as large as the plan's, also where they pay beyond the usual bound."""
     trial, hardware = study.config.trial, study.config.trial.hardware
-    if hardware.max_adapters_per_gpu is None and most_on_a_device > DEFAULT_ADAPTERS_PER_GPU:
+    if hardware.max_adapters_per_gpu is None and most_on_a_device > DEFAULT_PACK["cuda"]:
         trial = replace(trial, hardware=replace(hardware, max_adapters_per_gpu=most_on_a_device))
     keep_adapters = study.config.adapters != "none"
     threads = int(min((node.cpus for node in cluster_nodes() if node.cpus), default=1.0))

@@ -14,30 +14,25 @@ from typing import TYPE_CHECKING
 from analysis.load import load_study as load_results
 from analysis.pareto import front
 from study.cluster.object_store import Mirror
+from study.cluster.ray_address import LOCAL, ray_address
 from study.config.study_config import StudyConfig, load_study, to_yaml_text
 from study.environment import provenance
-from study.output import say
+from study.errors import DONE, FAILED, WRONG_INPUT, PlanError, StoreError, StudyError
+from study.output import resume_command, say
 from study.plan.known_memory import KnownMemory
 from study.plan.preflight import Preflight, check
-from study.plan.shares import PlanError
 from study.records.files import write_whole
-from study.records.store import ResultsStore, StoreError
-from study.reporting.summary import ending_text, resume_command
-from study.run.directory import STUDY_FILE, check_free, make_directory, prune_adapters, study_file
+from study.records.layout import DATABASE_FILE, STUDY_FILE, study_file
+from study.records.store import ResultsStore
+from study.reporting.summary import ending_text
+from study.run.directory import check_free, make_directory, prune_adapters
 from study.run.loggers import check_loggers
-from study.search.database import DATABASE_FILE
-from study.search.study_search import StudySearch
+from study.search.study_search import open_search
 from study.search.warm_start import WarmStart, read_warm_starts
 from trainables.base_model.location import name_and_place
 
 if TYPE_CHECKING:
     from study.run.driver import StudyRun
-
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
-
-
-class StudyError(Exception):
-    """A study broke off; the message says why, what is kept, and how to go on."""
 
 
 def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) -> StudyRun:
@@ -48,7 +43,7 @@ def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) ->
     if out is not None:
         check_free(out)
     check_loggers(config.file, config.loggers)
-    found = check(config)
+    found = check(config, here=ray_address() == LOCAL)
     warm_starts = read_warm_starts(config)
     facts = provenance.collect(command, now)
     directory = make_directory(config, out, now)
@@ -69,7 +64,7 @@ def reopen(directory: Path) -> StudyRun:
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(remaining(study).values()):
-            study = replace(study, found=check(study.config))
+            study = replace(study, found=check(study.config, here=ray_address() == LOCAL))
         if not study.search.proposals():  # it died before it had begun
             _tell_warm_starts(study, read_warm_starts(study.config))
     except BaseException:
@@ -155,7 +150,7 @@ def _open(config: StudyConfig, directory: Path, found: Preflight | None = None) 
     store = ResultsStore(directory)
     store.own()
     try:
-        search = open_search(config, directory / DATABASE_FILE)
+        search = open_search(config, directory / DATABASE_FILE, KnownMemory(config))
         search.reconcile(store.records())
     except BaseException:
         store.close()
@@ -167,23 +162,3 @@ def _tell_warm_starts(study: StudyRun, warm_starts: Sequence[WarmStart]) -> None
     for one in warm_starts:
         study.search.know(one.taken)
         say(str(one))
-
-
-def open_search(config: StudyConfig, database: Path) -> StudySearch:
-    """The study's search in that database."""
-    settings = config.search
-    return StudySearch(
-        database,
-        space=config.space,
-        algorithm=settings.algorithm,
-        trials=settings.trials,
-        seed=settings.seed,
-        seeds=config.seeds,
-        objectives=config.objectives,
-        name=config.name,
-        try_first=settings.try_first,
-        memory_of=KnownMemory(config) if settings.algorithm == "gp" else None,
-        memory_limit=config.trial.hardware.memory_limit_bytes,
-        # Those who come first are judged by few: if all of them have the least learning rate, too many go on.
-        shuffled=config.early_stopping.algorithm != "none",
-    )

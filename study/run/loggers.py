@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from study.config.trial_sections import PACKAGES
 from study.errors import ConfigError, ConfigFault
-
-PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # by name in the study file
-LOGGERS = tuple(PACKAGES)
 
 
 def check_loggers(file: str, names: Sequence[str]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from study.errors import StoreError
 from study.plan.forecast import Forecast
 from study.plan.measured_footprints import keep_lessons
-from study.progress.study_progress import LiveTable
+from study.progress.live_table import LiveTable
 from study.records.record import TrialRecord
-from study.records.store import ResultsStore, StoreError
+from study.records.store import ResultsStore
 
 
 class Keeping:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.records.store import StoreError
+from search_spaces.trial_config import TrialConfig
+from study.errors import StoreError
 
-DATABASE_FILE = "optuna.db"
+STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # of Optuna; all others fail
+
+
 BUSY_SECONDS = 60.0  # a dashboard that reads may hold the database for a moment
 COUNTS = text("SELECT state, COUNT(*) FROM trials WHERE study_id = :study GROUP BY state")
 PLAN = "plan"  # the study's attribute that says what the search was begun with
@@ -114,3 +117,23 @@ class SearchDatabase:
                 " ".join(str(error).split()),
                 "Free some space, or give yourself the right to write; put a copy in the place of a damaged file.",
             ) from error
+
+
+def config_of(trial: FrozenTrial) -> TrialConfig:
+    """The configuration that was asked for, or that an earlier study tried."""
+    return TrialConfig.from_dict(trial.user_attrs["config"])
+
+
+def known_before(history: Iterable[FrozenTrial]) -> set[TrialConfig]:
+    """The configurations that earlier studies know."""
+    return {config_of(trial) for trial in history if "earlier" in trial.user_attrs}
+
+
+def ending_attributes(
+    status: str, reason: str | None, train_steps: int | None, values: Sequence[float] | None
+) -> dict[str, Any]:
+    """How a trial ended; a stopped one's objective values with the optimizer steps that they were reached in."""
+    attributes: dict[str, Any] = {"status": status, "reason": reason}
+    if status == "stopped":
+        attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
+    return attributes

@@ -12,16 +12,11 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from study.config.search_sections import DEFAULT_KEEP_FRACTION, DEFAULT_RUNGS, DEFAULT_STRATA, DEFAULT_STRATUM_FRACTION
 from study.search.front_ranking import Candidate, best_candidates, extremes
 from trainables.settings import RungSettings
 
 Verdict = Literal["continue", "stop"]
-# Chosen on recorded curves (tests/benchmarks/results/replay_stories260k.json): of the settings that spend at most a
-# fifth of full training, those that keep most of the hypervolume.
-DEFAULT_RUNGS = (1 / 16, 5 / 16)  # of the training budget
-DEFAULT_KEEP_FRACTION = 0.1
-DEFAULT_STRATA = 3
-DEFAULT_STRATUM_FRACTION = 0.05
 
 
 class Halving(Protocol):

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from search_spaces.footprint import Footprint
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
 from study.records.objectives import Objective
 from study.search.candidates import candidates, features
+from study.search.database import config_of
 from study.search.gaussian_process import GaussianProcess, evenly_spread, normal_cdf
-from study.search.optuna_trials import config_of
 
 Floats = NDArray[np.float64]
 MemoryOf = Callable[[TrialConfig], float]
@@ -195,25 +196,21 @@ def expected_improvement(mean: Floats, spread: Floats, height: float, logarithmi
 def measured_first(history: Sequence[FrozenTrial], known: KnownCost) -> MemoryOf:
     """Each configuration's memory: measured where its footprint was, else predicted and moved by what predictions of
     its precision were off."""
-    measured: dict[tuple[object, ...], float] = {}
+    measured: dict[Footprint, float] = {}
     errors: dict[str, list[float]] = {}
     for trial in history:
         values = trial.values if trial.state == TrialState.COMPLETE else trial.user_attrs.get("values_so_far")
         if values:
             config, value = config_of(trial), float(values[known.cost])
-            measured[_footprint(config)] = value
+            measured[Footprint.of(config)] = value
             errors.setdefault(config.precision, []).append(value - known.memory_of(config))
     shift = {precision: float(np.median(found)) for precision, found in errors.items()}
 
     def memory_of(config: TrialConfig) -> float:
-        key = _footprint(config)
+        key = Footprint.of(config)
         return measured[key] if key in measured else known.memory_of(config) + shift.get(config.precision, 0.0)
 
     return memory_of
-
-
-def _footprint(config: TrialConfig) -> tuple[object, ...]:
-    return config.precision, config.rank, tuple(sorted(config.target_modules)), config.lora_dropout > 0
 
 
 def _memory_bound(history: Sequence[FrozenTrial], known: KnownCost, memory_of: MemoryOf) -> Callable[[str], float]:
@@ -228,9 +225,9 @@ def _memory_bound(history: Sequence[FrozenTrial], known: KnownCost, memory_of: M
 
 def _best(seen: Observed) -> list[TrialConfig]:
     """The best configuration of each footprint."""
-    best: dict[tuple[object, ...], tuple[float, TrialConfig]] = {}
+    best: dict[Footprint, tuple[float, TrialConfig]] = {}
     for config, quality in zip(seen.configs, seen.quality, strict=True):
-        key = _footprint(config)
+        key = Footprint.of(config)
         if key not in best or quality < best[key][0]:
             best[key] = (quality, config)
     return [config for _, config in best.values()]

@@ -14,11 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
 from study.config.search_sections import SearchAlgorithm
+from study.config.study_config import StudyConfig
 from study.records.objectives import Objective, objective_values
 from study.records.record import STATUSES, TrialRecord
-from study.search.database import SearchDatabase
+from study.search.database import STATES, SearchDatabase, config_of, ending_attributes, known_before
 from study.search.known_cost import MemoryOf, known_cost_of
-from study.search.optuna_trials import STATES, config_of, ending_attributes, known_before
 from study.search.planned_trials import PlannedTrial, planned_trials
 from study.search.sampling import Sampling, fixed_trial
 
@@ -245,3 +245,23 @@ class StudySearch:
 
 def _proposal(trial: FrozenTrial) -> Proposal:
     return Proposal(trial.user_attrs["trial_id"], config_of(trial))
+
+
+def open_search(config: StudyConfig, database: Path, memory_of: MemoryOf) -> StudySearch:
+    """The study's search in that database; `memory_of` predicts a configuration's peak memory in bytes."""
+    settings = config.search
+    return StudySearch(
+        database,
+        space=config.space,
+        algorithm=settings.algorithm,
+        trials=settings.trials,
+        seed=settings.seed,
+        seeds=config.seeds,
+        objectives=config.objectives,
+        name=config.name,
+        try_first=settings.try_first,
+        memory_of=memory_of if settings.algorithm == "gp" else None,
+        memory_limit=config.trial.hardware.memory_limit_bytes,
+        # Those who come first are judged by few: if all of them have the least learning rate, too many go on.
+        shuffled=config.early_stopping.algorithm != "none",
+    )

@@ -40,7 +40,7 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
     from search_spaces.trial_config import TrialConfig
     from study.config.study_config import load_study
     from trainables.actors.host_loading import HostSettings, make_engine
-    from trainables.measure.training_cost import footprint_plan, measure_footprint
+    from trainables.measure.training_cost import measure_training_cost, measuring_plan
     from trainables.packed.training import TrainingMember
 
     study = load_study(file)
@@ -50,9 +50,9 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
     for values in configs:
         config, member = TrialConfig.from_dict(values), None
         try:
-            member = engine.new_member(config, footprint_plan(rows, training.micro_batch_size))
+            member = engine.new_member(config, measuring_plan(rows, training.micro_batch_size))
             assert isinstance(member, TrainingMember)
-            footprint = measure_footprint(engine._model, member, rows, rows[0].tokens[:64], 8)
+            footprint = measure_training_cost(engine._model, member, rows, rows[0].tokens[:64], 8)
             answer.put({"config": values, "peak_memory_bytes": footprint.peak_memory_bytes})
         except torch.OutOfMemoryError as error:
             answer.put({"config": values, "peak_memory_bytes": None, "error": str(error).splitlines()[0][:120]})

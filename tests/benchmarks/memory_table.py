@@ -191,7 +191,7 @@ def main() -> None:
     if options.compare:
         print(compare(json.loads(options.compare.read_text())))
         return
-    from trainables.engine.outcomes import device_name
+    from trainables.engine.bench import device_name
     from trainables.protocol import ENGINE_VERSION
 
     device, begun, rows = torch.device(options.device), time.perf_counter(), []

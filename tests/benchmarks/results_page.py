@@ -20,7 +20,9 @@ from analysis.wording import DASH, configuration_name, count_statuses, format_va
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import Calibration, MeasuredFootprint
 from study.hardware.gpu_catalogue import GpuCard, find_gpu
-from study.plan.fitting import Fit, Target, Workload, fit
+from study.hardware.targets import Target
+from study.plan.fitting import Fit, fit
+from study.plan.workload import Workload
 from study.records.record import TrialRecord
 from tests.support.places import RESULTS, ROOT
 from trainables.base_model.shape import ModelShape

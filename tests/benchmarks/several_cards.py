@@ -26,7 +26,8 @@ def predicted(study: Path, record: dict[str, Any]) -> list[int]:
     from search_spaces.trial_config import TrialConfig
     from study.config.study_config import load_study
     from study.hardware.targets import target_here
-    from study.plan.fitting import Workload, fit
+    from study.plan.fitting import fit
+    from study.plan.workload import Workload
     from trainables.base_model.files import inspect
     from trainables.base_model.shape import ModelShape
 

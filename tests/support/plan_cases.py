@@ -7,7 +7,8 @@ from typing import Any
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import Calibration
 from study.hardware.gpu_catalogue import find_gpu
-from study.plan.fitting import Target, Workload
+from study.hardware.targets import Target
+from study.plan.workload import Workload
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import DEFAULT_CONSTANTS
 from trainables.settings import TrainingSettings

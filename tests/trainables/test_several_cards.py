@@ -16,7 +16,7 @@ from tests.support.small_models import tiny_llama
 from trainables.base_model.load import load_base_model
 from trainables.measure.evaluation import evaluate_together
 from trainables.measure.generation import generate_together
-from trainables.measure.training_cost import footprint_plan, measure_footprint
+from trainables.measure.training_cost import measure_training_cost, measuring_plan
 from trainables.memory.card_split import module_cards
 from trainables.memory.prediction import ModelPart
 from trainables.packed.packed_model import PackedModel, PackedRows
@@ -123,8 +123,8 @@ def test_evaluation_and_generation_are_the_unsplit_models(folder: Path) -> None:
 def test_each_cards_peak_is_measured(folder: Path) -> None:
     packed, rows = loaded(folder, "fp32", split=True), random_rows(12)
     adapter = packed.new_adapter(lora_config())
-    member = TrainingMember(adapter, TrainingSettings(), footprint_plan(rows, 1), half=False)
-    footprint = measure_footprint(packed, member, rows, (), 0)
+    member = TrainingMember(adapter, TrainingSettings(), measuring_plan(rows, 1), half=False)
+    footprint = measure_training_cost(packed, member, rows, (), 0)
     assert len(footprint.card_peak_bytes) == 2
     assert min(footprint.card_peak_bytes) > 0
     assert footprint.peak_memory_bytes == sum(footprint.card_peak_bytes)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
+from trainables.base_model.gguf import read_gguf_licence
+from trainables.base_model.location import ModelFiles
+
 # Safetensors only: pickled weights can run code. Mistral's `consolidated` files hold the same weights once more.
 SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 _WEIGHTS = ["*.safetensors"]
@@ -53,3 +58,40 @@ def _remedy(error: Exception, repo_id: str, revision: str) -> str:
         )
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return f"the base model {repo_id!r} could not be fetched from the hub: {reason}. Try again later, or see {page}."
+
+
+def base_licence(files: ModelFiles) -> str | None:
+    """The licence's name, for example `apache-2.0`; None where nothing names one, or the hub cannot be asked."""
+    if files.kind == "gguf":
+        return read_gguf_licence(Path(files.path))
+    return _of_hub(files) if files.kind == "hub" else _of_folder(Path(files.path))
+
+
+def _of_folder(folder: Path) -> str | None:
+    """From the front matter of the folder's README.md; the name of a licence file where it has none."""
+    card = folder / "README.md"
+    if card.is_file():
+        parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+        named = _front_matter(parts[1]).get("license") if len(parts) == 3 and not parts[0].strip() else None
+        if named:
+            return str(named)
+    return next((file.name for file in sorted(folder.glob("LICENSE*"))), None)
+
+
+def _front_matter(text: str) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _of_hub(files: ModelFiles) -> str | None:
+    from huggingface_hub import HfApi
+
+    try:
+        card = HfApi().model_info(files.path, revision=files.revision, timeout=10).card_data
+    except Exception:  # offline, gated or gone: the card then says that the licence is not known
+        return None
+    licence = getattr(card, "license_name", None) or getattr(card, "license", None)
+    return str(licence) if licence else None

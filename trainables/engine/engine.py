@@ -16,14 +16,16 @@ from trainables.base_model.load import BaseModel
 from trainables.dataset.batches import batch_plan, of_like_length
 from trainables.dataset.prepared import PreparedDataset
 from trainables.engine.adapter_handover import AdapterHandover, KeepAdapter
+from trainables.engine.bench import Bench
 from trainables.engine.clock import HostClock
 from trainables.engine.failures import Unit, attempt, end_failed, failure_of
-from trainables.engine.measured_costs import FootprintBook
-from trainables.engine.outcomes import Bench, complete_outcome, ended_outcome, stopped_outcome
+from trainables.engine.measured_costs import MeasuredCosts
+from trainables.engine.outcomes import complete_outcome, ended_outcome, stopped_outcome
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.quality_bench import QualityBench
 from trainables.engine.residents import Resident
 from trainables.engine.warm_up import warm_up
+from trainables.limits import DEFAULT_PACK
 from trainables.measure.training_cost import NotFiniteError
 from trainables.packed.pack import PADDING_BYTES
 from trainables.packed.packed_model import PackedModel
@@ -31,7 +33,6 @@ from trainables.packed.training import Plan, TrainingMember, accumulate_gradient
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
 from trainables.settings import TrialSettings
 
-DEFAULT_PACK = {"cpu": 4, "cuda": 8}
 GRACE_SECONDS, GRACE_OF_STEP = 0.05, 0.05  # how long a step waits for adapters that have just reported
 
 NoteAlone = Callable[[str, bool], None]
@@ -67,7 +68,7 @@ class Engine:
         padding_bytes = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
         self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
-        self._footprints = FootprintBook(self._bench, self._model, self._budget, self.new_member)
+        self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member)
         self._last_step_seconds = 0.0
         self._clock = HostClock()
         self._pack_limit = settings.hardware.max_adapters_per_gpu or DEFAULT_PACK[base.device.type]
@@ -206,17 +207,17 @@ class Engine:
 
     def _measure(self, chosen: Sequence[Resident]) -> None:
         (resident,) = chosen
-        if not self._footprints.has(resident.config):
+        if not self._costs.has(resident.config):
             self._handover.drain()  # what is on its way to the study would be measured too
             here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
             more = [one.config for one in here if one.phase == "measuring" and not one.suspect]
             members = [one.member for one in here]
             try:
-                self._footprints.measure(resident.config, members, () if resident.suspect else more)
+                self._costs.measure(resident.config, members, () if resident.suspect else more)
             except NotFiniteError as error:
                 resident.end(ended_outcome(self._bench, resident, "diverged", str(error)))
                 return
-        resident.peak_memory_bytes = self._footprints.known(resident.config).peak_memory_bytes
+        resident.peak_memory_bytes = self._costs.known(resident.config).peak_memory_bytes
         resident.phase = resident.next_phase()
 
     def _evaluate(self, chosen: Sequence[Resident]) -> None:
@@ -228,7 +229,7 @@ class Engine:
                 resident.end(ended_outcome(self._bench, resident, "diverged", reason))
 
     def _so_far(self, resident: Resident) -> Outcome:
-        return stopped_outcome(self._bench, resident, self._footprints.known(resident.config))
+        return stopped_outcome(self._bench, resident, self._costs.known(resident.config))
 
     def _finish(self, chosen: Sequence[Resident]) -> None:
         (resident,) = chosen
@@ -236,7 +237,7 @@ class Engine:
             resident.handover = self._handover.begin(resident.trial_id, resident.member.adapter)
             return
         self._handover.end(resident.handover)
-        resident.end(complete_outcome(self._bench, resident, self._footprints.known(resident.config)))
+        resident.end(complete_outcome(self._bench, resident, self._costs.known(resident.config)))
 
 
 def _suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.engine.outcomes import Bench, ended_outcome
-from trainables.engine.pass_budget import PassBudget, parked
+from trainables.engine.bench import Bench
+from trainables.engine.outcomes import ended_outcome
+from trainables.engine.parking import parked
+from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident
 from trainables.packed.training import discard_gradients
 

@@ -1,4 +1,4 @@
-"""The footprints measured on a host: each distinct one once, alone, shared by the trials that have it."""
+"""Measures what each footprint costs on a host: once, alone, for all the trials that have it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 import torch
 
+from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
-from trainables.engine.outcomes import Bench
-from trainables.engine.pass_budget import PassBudget, parked
+from trainables.engine.bench import Bench
+from trainables.engine.parking import parked
+from trainables.engine.pass_budget import PassBudget
+from trainables.limits import TRAINING_BYTES
 from trainables.measure.generation import generated_tokens_per_second
 from trainables.measure.pass_cost import measure_pass_cost
 from trainables.measure.training_cost import (
     TYPICAL_MICRO_BATCHES,
-    Footprint,
-    FootprintKey,
-    footprint_key,
-    footprint_plan,
-    measure_footprint,
+    TrainingCost,
+    measure_training_cost,
+    measuring_plan,
 )
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassCost
 from trainables.packed.training import TrainingMember
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
-BYTES_PER_PARAMETER = 16  # of an adapter in training: weight, gradient and AdamW's two moments, all fp32
 
 SLOT_SECONDS = 10.0  # after which others have their turn: moving them aside takes its time, but trials ask of a host
 PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
@@ -35,7 +35,7 @@ PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
 
 
-class FootprintBook:
+class MeasuredCosts:
     """Measures footprints in an exclusive slot: the other members' tensors are moved off the device meanwhile."""
 
     def __init__(self, bench: Bench, model: PackedModel, budget: PassBudget, new_member: NewMember) -> None:
@@ -43,15 +43,15 @@ class FootprintBook:
         self._model = model
         self._budget = budget
         self._new_member = new_member
-        self._known: dict[FootprintKey, Footprint] = {}
+        self._known: dict[Footprint, TrainingCost] = {}
 
     def has(self, config: TrialConfig) -> bool:
-        """Whether the footprint of a configuration was measured before."""
-        return footprint_key(config) in self._known
+        """Whether the cost of a configuration's footprint was measured before."""
+        return Footprint.of(config) in self._known
 
-    def known(self, config: TrialConfig) -> Footprint:
-        """The footprint of a configuration that was measured before."""
-        return self._known[footprint_key(config)]
+    def known(self, config: TrialConfig) -> TrainingCost:
+        """The cost of a configuration whose footprint was measured before."""
+        return self._known[Footprint.of(config)]
 
     def measure(self, config: TrialConfig, others: Sequence[TrainingMember], more: Sequence[TrialConfig] = ()) -> None:
         """Measures a footprint, and those of `more` that are new while the slot's time lasts.
@@ -60,34 +60,34 @@ class FootprintBook:
         """
         started = time.monotonic()
         with parked(others):
-            self._known[footprint_key(config)] = self._measure(config)
+            self._known[Footprint.of(config)] = self._measure(config)
             with suppress(Exception):
                 for another in more:
                     if not self.has(another) and time.monotonic() - started < SLOT_SECONDS:
-                        self._known[footprint_key(another)] = self._measure(another)
+                        self._known[Footprint.of(another)] = self._measure(another)
 
-    def _measure(self, config: TrialConfig) -> Footprint:
+    def _measure(self, config: TrialConfig) -> TrainingCost:
         bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows
         prompt, new_tokens = self._median_prompt(), SPEED_TOKENS[bench.base.device.type]
         if bench.generated_tokens_per_second is None:
             bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, new_tokens)
         typical = TYPICAL_MICRO_BATCHES[bench.base.device.type]
-        plan = footprint_plan(rows, bench.settings.training.micro_batch_size, typical)
+        plan = measuring_plan(rows, bench.settings.training.micro_batch_size, typical)
         before = {card: torch.cuda.memory_allocated(card) for card in model.devices if card.type == "cuda"}
         scratch = self._new_member(config, plan)
-        footprint = measure_footprint(model, scratch, rows, prompt, new_tokens)
+        cost = measure_training_cost(model, scratch, rows, prompt, new_tokens)
         if before:
             batch = [rows[number] for number in plan[-1][-1]]
             tokens = len(batch) * max(len(row.tokens) for row in batch)
-            peaks = zip(footprint.card_peak_bytes, before.items(), strict=True)
+            peaks = zip(cost.card_peak_bytes, before.items(), strict=True)
             of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
             self._budget.learn(max(0, *of_rows) / tokens)
         del scratch  # it makes room for the next
         if self._budget.wants_pass_cost:
-            cost = self._pass_cost(config, footprint.seconds_per_token)
-            self._budget.learn_pass_cost(cost)
-            model.run_tokens = cost.run_tokens if cost else 0
-        return footprint
+            passing = self._pass_cost(config, cost.seconds_per_token)
+            self._budget.learn_pass_cost(passing)
+            model.run_tokens = passing.run_tokens if passing else 0
+        return cost
 
     def _pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:
         """What a pass costs here; None where that cannot be measured, which is no fault of the trial's."""
@@ -108,4 +108,4 @@ class FootprintBook:
 def _adapter_bytes(member: TrainingMember, card: torch.device) -> int:
     """Weights, gradients and AdamW's moments that an adapter has on one card."""
     own = (parameter.numel() for parameter in member.adapter.parameters() if parameter.device == card)
-    return BYTES_PER_PARAMETER * sum(own)
+    return TRAINING_BYTES * sum(own)

@@ -4,45 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-
-from trainables.base_model.load import BaseModel
-from trainables.comparability import comparable_hashes, cpu_device_name
-from trainables.dataset.prepared import PreparedDataset
+from trainables.engine.bench import Bench, comparable, device_name
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
-from trainables.measure.training_cost import Footprint, memory_source
+from trainables.measure.training_cost import TrainingCost, memory_source
 from trainables.protocol import Outcome
-from trainables.settings import TrialSettings
 
 
-@dataclass
-class Bench:
-    """What all trials of a host share: settings, base model, data, and what was measured of the base itself."""
-
-    settings: TrialSettings
-    base: BaseModel
-    dataset: PreparedDataset
-    evaluation: Evaluation | None = None
-    generated_tokens_per_second: float | None = None
-    answers: dict[tuple[int, ...], str] = field(default_factory=dict)
-
-
-def complete_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
+def complete_outcome(bench: Bench, resident: Resident, cost: TrainingCost) -> Outcome:
     """The outcome of a trial that trained to its end, and has its final evaluation."""
     final, test = resident.final, resident.test
     assert final is not None
     measurements = {
         **_progress(bench, resident),
         **_quality(final, test),
-        **_cost(bench, resident, footprint),
+        **_cost(bench, resident, cost),
     }
     return Outcome(
         "complete", None, measurements=_known(measurements), samples=resident.samples or (), eval_rows=_rows(final),
-        test_rows=_rows(test), has_adapter=True, **_identity(bench, resident, footprint),
+        test_rows=_rows(test), has_adapter=True, **_identity(bench, resident, cost),
     )  # fmt: skip
 
 
@@ -53,15 +35,15 @@ def _rows(evaluation: Evaluation | None) -> dict[str, Any] | None:
     return {"nats": list(evaluation.nats), "tokens": list(evaluation.tokens)}
 
 
-def stopped_outcome(bench: Bench, resident: Resident, footprint: Footprint) -> Outcome:
+def stopped_outcome(bench: Bench, resident: Resident, cost: TrainingCost) -> Outcome:
     """The outcome of a trial that is stopped after its last evaluation; why, those say who stop it."""
     assert resident.evaluation is not None
     measurements = {
         **_progress(bench, resident),
         **_quality(resident.evaluation, None),
-        **_cost(bench, resident, footprint),
+        **_cost(bench, resident, cost),
     }
-    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident, footprint))
+    return Outcome("stopped", measurements=_known(measurements), **_identity(bench, resident, cost))
 
 
 def ended_outcome(
@@ -112,27 +94,27 @@ def _quality(final: Evaluation, test: Evaluation | None) -> dict[str, Any]:
     }
 
 
-def _cost(bench: Bench, resident: Resident, footprint: Footprint) -> dict[str, Any]:
+def _cost(bench: Bench, resident: Resident, cost: TrainingCost) -> dict[str, Any]:
     epoch_tokens = sum(len(row.tokens) for row in bench.dataset.train.rows)
     training = bench.settings.training
     step_rows = training.micro_batch_size * training.gradient_accumulation_steps
-    seconds = footprint.seconds_per_epoch(epoch_tokens, -(-len(bench.dataset.train.rows) // step_rows))
-    joules = footprint.joules_per_token
+    seconds = cost.seconds_per_epoch(epoch_tokens, -(-len(bench.dataset.train.rows) // step_rows))
+    joules = cost.joules_per_token
     return {
-        "peak_memory_bytes": footprint.peak_memory_bytes,
-        "peak_reserved_bytes": footprint.peak_reserved_bytes,
-        "peak_device_bytes": footprint.peak_device_bytes,
+        "peak_memory_bytes": cost.peak_memory_bytes,
+        "peak_reserved_bytes": cost.peak_reserved_bytes,
+        "peak_device_bytes": cost.peak_device_bytes,
         "train_tokens_per_second": epoch_tokens / seconds,
         "seconds_per_epoch": seconds,
-        "generated_tokens_per_second": footprint.generated_tokens_per_second,
+        "generated_tokens_per_second": cost.generated_tokens_per_second,
         "base_generated_tokens_per_second": bench.generated_tokens_per_second,
         "energy_joules": None if joules is None else joules * resident.member.train_tokens,
     }
 
 
-def _identity(bench: Bench, resident: Resident, footprint: Footprint | None = None) -> dict[str, Any]:
+def _identity(bench: Bench, resident: Resident, cost: TrainingCost | None = None) -> dict[str, Any]:
     base = bench.base
-    peaks = list(footprint.card_peak_bytes) if footprint else []
+    peaks = list(cost.card_peak_bytes) if cost else []
     return {
         "curve": tuple(resident.history.curve),
         "base_model": {"path": base.info.path, "revision": base.info.revision, "sha256": base.info.sha256},
@@ -145,14 +127,3 @@ def _identity(bench: Bench, resident: Resident, footprint: Footprint | None = No
         "dataset": {"fingerprint": bench.dataset.fingerprint, "statistics": bench.dataset.statistics},
         "comparable": comparable(bench),
     }
-
-
-def device_name(device: torch.device) -> str:
-    """The card's name, or the processor's architecture."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_device_name()
-
-
-def comparable(bench: Bench) -> dict[str, str]:
-    """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
-    base = bench.base
-    return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device_name(base.device))

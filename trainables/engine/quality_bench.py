@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainables.dataset.prepared import Row
-from trainables.engine.outcomes import Bench
+from trainables.engine.bench import Bench
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Candidates, Evaluation, evaluate_together

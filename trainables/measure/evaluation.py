@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from search_spaces.footprint import Footprint
 from trainables.dataset.prepared import Row
-from trainables.packed.pack import likeness
 from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows
 from trainables.packed.target_loss import target_nats
 from trainables.packed.training import collate, target_hidden
@@ -116,7 +116,7 @@ def _joint_batches(
 
 def _likeness(adapter: LoraAdapter | None) -> tuple[object, ...]:
     """The base model comes first."""
-    return likeness(adapter) if adapter else ()
+    return (True, Footprint.of(adapter.config)) if adapter else (False,)
 
 
 def batches_by_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from search_spaces.trial_config import TrialConfig
 from trainables.dataset.prepared import Row
 from trainables.measure.generation import generated_tokens_per_second, synchronize
 from trainables.measure.nvml import device_energy_joules, device_used_bytes, summed
@@ -21,7 +20,7 @@ TYPICAL_MICRO_BATCHES = {"cpu": 1, "cuda": 2}  # that speed is taken on
 
 
 @dataclass(frozen=True)
-class Footprint:
+class TrainingCost:
     """The cost of training one configuration alone; it depends on neither learning rate nor seed.
 
     Bytes and joules are sums over the cards that hold the base model; `card_peak_bytes` are the allocator's peaks of
@@ -42,30 +41,16 @@ class Footprint:
         return tokens * self.seconds_per_token + steps * self.seconds_per_update
 
 
-@dataclass(frozen=True)
-class FootprintKey:
-    """What memory and speed depend on, besides what all trials of a host share (precision, batch, length)."""
-
-    rank: int
-    target_modules: tuple[str, ...]
-    dropout: bool
-
-
-def footprint_key(config: TrialConfig) -> FootprintKey:
-    """Configurations with equal keys cost the same and are measured once."""
-    return FootprintKey(config.rank, tuple(sorted(config.target_modules)), config.lora_dropout > 0)
-
-
 class NotFiniteError(Exception):
     """The base model's loss is not finite, so that nothing can be trained on it in this precision."""
 
 
-def measure_footprint(
+def measure_training_cost(
     model: PackedModel, member: TrainingMember, rows: Sequence[Row], prompt: Sequence[int], new_tokens: int
-) -> Footprint:
+) -> TrainingCost:
     """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
 
-    The member's plan is `footprint_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
+    The member's plan is `measuring_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
     NotFiniteError where the loss is not finite.
     """
     _warm_up(model, member, rows)
@@ -77,7 +62,7 @@ def measure_footprint(
         synchronize(model.devices)
         update_seconds = time.perf_counter() - start
     speed = generated_tokens_per_second(model, member.adapter, prompt, new_tokens) if new_tokens else None
-    return Footprint(
+    return TrainingCost(
         *peak.bytes,
         seconds_per_token=seconds / tokens,
         seconds_per_update=update_seconds,
@@ -87,7 +72,7 @@ def measure_footprint(
     )
 
 
-def footprint_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2) -> Plan:
+def measuring_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2) -> Plan:
     """A step of so many typical micro-batches to warm up on, then one of the same that ends with the longest one."""
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
     longest = tuple(order[-micro_batch_size:])

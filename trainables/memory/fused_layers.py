@@ -12,11 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from trainables.base_model.shape import ModelShape
+from trainables.limits import logits_chunk_rows
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 FP32_BYTES = 4
-CHUNK_BYTES = 64 * 2**20  # of logits: trainables.packed.target_loss
-CHUNK_ROWS = 64  # a chunk has a multiple of these, where it has as many
 QKV, GATE_UP, DOWN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)
 # fp32 tensors of the queries' size that the attention's backward accumulates in. FlashAttention 2: dQ. The
 # memory-efficient kernel where its outputs do not fit the registers (a T4 at head_dim 128): dQ, dK and dV.
@@ -96,8 +95,7 @@ def loss_rows(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
 
 def loss_chunk(shape: ModelShape, setting: MemorySetting, targets: int | None) -> int:
     """Logits of one chunk of targets, in the head's type; `targets` None: as many as there may be."""
-    rows = max(16, CHUNK_BYTES // (setting.compute_bytes * shape.vocab_size))
-    rows = rows if rows < CHUNK_ROWS else rows // CHUNK_ROWS * CHUNK_ROWS
+    rows = logits_chunk_rows(shape.vocab_size, setting.compute_bytes)
     there = rows if targets is None else min(targets, rows)
     return there * shape.vocab_size * setting.compute_bytes
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 
+from search_spaces.footprint import Footprint
 from trainables.kernels.elementwise import kernels_on
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.dropout import Thinning, thinned_by
@@ -111,7 +112,8 @@ def padding_pays(members: Sequence[PackedRows], run_tokens: int, room_bytes: flo
     """
     if len({_count(member) for member in members}) != 1:
         return False
-    apart = sum(likeness(one.adapter) != likeness(other.adapter) for one, other in pairwise(members))
+    footprints = [Footprint.of(member.adapter.config) for member in members]
+    apart = sum(one != other for one, other in pairwise(footprints))
     highest = max(member.adapter.config.rank for member in members)
     tokens = _count(members[0]) * max(member.tokens or 1 for member in members)
     filled = sum(tokens * 2 * (highest - m.adapter.config.rank) / _in_features(m) for m in members)
@@ -122,12 +124,6 @@ def _zeros(members: Sequence[PackedRows], highest: int) -> int:
     """How many zeros fill up all layers' weights to the highest rank."""
     adapters = [member.adapter for member in members]
     return sum(one.trainable_parameters // one.config.rank * (highest - one.config.rank) for one in adapters)
-
-
-def likeness(adapter: LoraAdapter) -> tuple[Sequence[str], int, bool]:
-    """Adapters of equal likeness share batched products where their rows are neighbours; sorts by it make them so."""
-    config = adapter.config
-    return sorted(config.target_modules), config.rank, config.lora_dropout > 0
 
 
 def _alike(

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from trainables.kernels.elementwise import softmax_nats
+from trainables.limits import logits_chunk_rows
 
-CHUNK_BYTES = 64 * 2**20  # of logits, in the head's type
 HALF_FACTOR = 1024.0  # what fp16 shares are multiplied by: 1 / 128,256 would be a subnormal number
 
 
@@ -23,12 +23,6 @@ def target_nats(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor)
     return _TargetNats.apply(hidden, head.to(hidden.dtype), targets.to(hidden.device))
 
 
-def chunk_rows(vocabulary: int, number_bytes: int = 4) -> int:
-    """How many positions' logits fit into a chunk: at least 16, and a multiple of 64 where there are as many."""
-    rows = max(16, CHUNK_BYTES // (number_bytes * vocabulary))
-    return rows if rows < 64 else rows // 64 * 64
-
-
 class _TargetNats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -36,7 +30,7 @@ class _TargetNats(torch.autograd.Function):
         nats = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needs_gradient else None
         factor = HALF_FACTOR if hidden.dtype == torch.float16 else 1.0
-        size = min(len(targets), chunk_rows(head.shape[0], head.element_size()))
+        size = min(len(targets), logits_chunk_rows(head.shape[0], head.element_size()))
         buffer = hidden.new_empty(size, head.shape[0])
         for start in range(0, len(targets), max(1, size)):
             part = slice(start, start + size)

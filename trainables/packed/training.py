@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from search_spaces.footprint import Footprint
 from trainables.dataset.prepared import Row
 from trainables.packed.member import (
     Plan,
@@ -21,7 +22,6 @@ from trainables.packed.member import (
     apply_gradients,
     discard_gradients,
 )
-from trainables.packed.pack import likeness
 from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows
 from trainables.packed.passes import MicroBatch, PassLimits, plan_passes
 from trainables.packed.target_loss import target_nats
@@ -110,7 +110,7 @@ def run_pass(
     model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], one: Sequence[MicroBatch]
 ) -> torch.Tensor:
     """Adds the gradients of a pass' micro-batches; answers their parts of the members' losses."""
-    one = sorted(one, key=lambda batch: (batch.rows, likeness(members[batch.member].adapter), batch.member))
+    one = sorted(one, key=lambda batch: (batch.rows, Footprint.of(members[batch.member].adapter.config), batch.member))
     own = [members[batch.member] for batch in one]
     numbers = [member.plan[member.step][batch.number] for member, batch in zip(own, one, strict=True)]
     groups = [[rows[row] for row in some] for some in numbers]

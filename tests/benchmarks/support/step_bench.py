@@ -13,9 +13,9 @@ from torch import nn
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
 from trainables.dataset.prepared import Row
+from trainables.limits import logits_chunk_rows
 from trainables.packed.linear_group import frozen_weight
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.target_loss import chunk_rows
 from trainables.packed.training import TrainingMember
 from trainables.settings import TrainingSettings
 
@@ -100,7 +100,7 @@ class Bench:
             width: torch.randn(tokens, width, device=self.device, dtype=self.dtype)
             for width in widths - {self.vocabulary}
         }
-        size = min(targets, chunk_rows(self.vocabulary, head.element_size()))
+        size = min(targets, logits_chunk_rows(self.vocabulary, head.element_size()))
         logits = torch.randn(size, self.vocabulary, device=self.device, dtype=self.dtype)
 
         def step() -> None:

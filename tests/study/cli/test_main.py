@@ -15,10 +15,9 @@ from analysis.load import StudyDirectoryError
 from study.checkout import CHECKOUT
 from study.cli import main as cli
 from study.cli.main import main
+from study.errors import StoreError, StudyError
 from study.plan import description
-from study.records.store import StoreError
 from study.run import lifecycle
-from study.run.lifecycle import StudyError
 from tests.support.made_up_studies import write_study_file
 
 Raise = Callable[..., Any]

@@ -14,7 +14,8 @@ import pytest
 from study.cli.main import main
 from study.cluster.object_store import Mirror, fetch, stored_checkpoint
 from study.config.study_config import ConfigError, load_study
-from study.records.store import ResultsStore, StoreError
+from study.errors import StoreError
+from study.records.store import ResultsStore
 from study.run.directory import here, staging_folder
 from study.run.lifecycle import reopen
 from tests.support.made_up_studies import make_record, write_study_file

@@ -46,7 +46,7 @@ def study(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "trainables.base_model.base_licence.base_licence", lambda files: "llama3" if files.kind == "hub" else None
+        "trainables.base_model.hub.base_licence", lambda files: "llama3" if files.kind == "hub" else None
     )
 
 

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
-from study.plan.fitting import Fit, Workload, fit, infeasible_facts, memory_setting, remedies
+from study.plan.fitting import Fit, fit, infeasible_facts, memory_setting
+from study.plan.remedies import remedies
 from study.plan.study_plan import demands_of
+from study.plan.workload import Workload
 from tests.support.places import RESULTS
 from tests.support.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, PUBMEDQA, cards, config, cpus, workload
 from trainables.base_model.shape import ModelShape

@@ -13,7 +13,7 @@ from study.hardware.calibration import read_footprints
 from study.hardware.targets import cpu_target, gpu_target
 from study.plan.forecast import Forecast
 from study.plan.measured_footprints import keep_lessons, measured_footprints
-from study.plan.study_time import seconds_per_epoch
+from study.plan.time_model import seconds_per_epoch
 from study.records.record import TrialRecord
 from tests.support.plan_cases import GIB, cards, config, workload
 from trainables.memory.prediction import predict

@@ -10,9 +10,10 @@ import pytest
 
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig, load_study
+from study.errors import PlanError
 from study.plan.forecast import Forecast
 from study.plan.phases import StudyPhase, study_phases
-from study.plan.shares import Node, PlanError
+from study.plan.shares import Node
 from tests.support.made_up_studies import write_study_file
 from tests.support.plan_cases import GIB, LLAMA_3_8B, cards, cpus, workload
 from tests.support.plan_cases import config as make_config

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from study.errors import PlanError
 from study.plan.shares import (
     PLACES_PER_DEVICE,
     Demand,
     Node,
-    PlanError,
     adapters_per_device,
     device_count,
     places_in_room,

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 import pytest
 from rich.console import Console
 
-from study.progress.study_progress import LiveTable, StudyProgress
+from study.progress.live_table import LiveTable
+from study.progress.study_progress import StudyProgress
 from study.records.objectives import Objective
 from tests.support.made_up_studies import make_config, make_record
 from trainables.protocol import ResidentStatus
@@ -138,7 +139,7 @@ def test_a_failing_poll_is_asked_again() -> None:
 
 
 def test_a_hanging_poll_holds_up_neither_records_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("study.progress.study_progress.END_SECONDS", 0.05)
+    monkeypatch.setattr("study.progress.live_table.END_SECONDS", 0.05)
     released, lines = threading.Event(), []
 
     def statuses() -> Mapping[str, ResidentStatus]:

@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 
 from study.errors import ConfigError
-from study.progress.live_file import LIVE_FILE, LiveFile, read_live
+from study.progress.live_file import LiveFile, read_live
 from study.progress.study_progress import StudyProgress
 from study.progress.watch import NoNewsError, _News, watch
+from study.records.layout import LIVE_FILE, OWNER_FILE
 from study.records.objectives import Objective
-from study.records.store import OWNER_FILE, concluded, driver_has_died
+from study.records.store import concluded, driver_has_died
 from tests.support.made_up_studies import make_config, make_record, write_study_file
 from trainables.protocol import ResidentStatus
 

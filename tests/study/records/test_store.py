@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search_spaces.trial_config import TrialConfig
+from study.errors import StoreError
+from study.records.layout import RESULTS_FILE, TORN_FILE
 from study.records.record import TrialRecord
 from study.records.results_table import COLUMNS
-from study.records.store import RESULTS_FILE, TORN_FILE, ResultsStore, StoreError
+from study.records.store import ResultsStore
 from tests.support.places import ROOT as CHECKOUT
 
 

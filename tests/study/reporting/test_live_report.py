@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from analysis.load import StudyDirectoryError
-from study.progress.live_file import LIVE_FILE
+from study.records.layout import LIVE_FILE
 from study.reporting import live_report
 from tests.support.made_up_studies import make_record, write_study_file
 

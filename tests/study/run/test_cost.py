@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from study.run.cost import COST_FILE, cost_of, counted
+from study.records.layout import COST_FILE
+from study.run.cost import cost_of, counted
 from tests.support.plan_cases import GIB, cards, cpus
 
 

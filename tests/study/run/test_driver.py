@@ -11,7 +11,7 @@ import pytest
 import ray
 
 from study.config.study_config import load_study
-from study.run import kept_states
+from study.run import checkpoints
 from study.run.driver import StudyRun
 from tests.support.made_up_studies import write_study_file
 
@@ -31,9 +31,9 @@ def test_a_dead_host_costs_no_other_s_states(
             raise answer
         return answer
 
-    monkeypatch.setattr(kept_states, "ray", SimpleNamespace(get=get, exceptions=ray.exceptions))
+    monkeypatch.setattr(checkpoints, "ray", SimpleNamespace(get=get, exceptions=ray.exceptions))
     keeper = answers({"t000": b"first"}, trouble, {"t001": b"second"})
-    kept_states.save_states(tmp_path, keeper)
+    checkpoints.save_states(tmp_path, keeper)
     kept = {file.read_bytes() for file in tmp_path.rglob("*.safetensors")}
     assert kept == {b"first", b"second"}
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from study.config.study_config import ConfigError, StudyConfig, load_study
-from study.plan.shares import PlanError
+from study.errors import PlanError, StoreError, StudyError
 from study.records.record import TrialRecord
-from study.records.store import ResultsStore, StoreError
+from study.records.store import ResultsStore
 from study.run import lifecycle
 from study.run.directory import prune_adapters
 from study.run.driver import StudyRun
-from study.run.lifecycle import StudyError, begin, finish, reopen
+from study.run.lifecycle import begin, finish, reopen
 from study.run.tune_searcher import TuneSearcher
 from tests.support.made_up_studies import make_record, write_study_file
 
@@ -35,7 +35,7 @@ def config(tmp_path: Path) -> StudyConfig:
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The studies that were checked, which takes no model here."""
     checked: list[str] = []
-    monkeypatch.setattr(lifecycle, "check", lambda config: checked.append(config.file))
+    monkeypatch.setattr(lifecycle, "check", lambda config, here: checked.append(config.file))
     return checked
 
 

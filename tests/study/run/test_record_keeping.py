@@ -9,11 +9,11 @@ import pytest
 
 from study.cluster.nodes import with_promised
 from study.config.study_config import load_study
-from study.plan.fitting import Workload
+from study.errors import StoreError
 from study.plan.forecast import Forecast, forecast_on
 from study.plan.preflight import Preflight
+from study.plan.workload import Workload
 from study.records.record import TrialRecord
-from study.records.store import StoreError
 from study.run.record_keeping import Keeping
 from tests.support.made_up_studies import write_study_file
 from tests.support.plan_cases import LLAMA_3_8B, PUBMEDQA, cards, config, workload

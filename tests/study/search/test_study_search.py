@@ -17,9 +17,9 @@ from optuna.trial import TrialState
 
 from search_spaces.parameters import parse_space
 from search_spaces.trial_config import TrialConfig
+from study.errors import StoreError
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
-from study.records.store import StoreError
 from study.search.study_search import Proposal, StudySearch
 
 OBJECTIVES = (Objective("perplexity", "minimize", 12.0), Objective("train_tokens_per_second", "maximize", 1.0))

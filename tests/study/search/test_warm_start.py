@@ -11,10 +11,11 @@ import pytest
 from analysis.load import load_study as load_results
 from search_spaces.parameters import parse_space
 from study.config.study_config import ConfigError, StudyConfig, load_study
+from study.plan.known_memory import KnownMemory
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore
-from study.run.lifecycle import open_search
 from study.search import warm_start
+from study.search.study_search import open_search
 from study.search.warm_start import read_warm_starts, refusal, training_differences
 from tests.support.made_up_studies import SPACE, make_config, make_record, write_study_file
 
@@ -62,7 +63,7 @@ def test_a_search_knows_them_and_does_not_run_them_again(config: StudyConfig, tm
         if (one.precision, one.rank) != ("nf4", 8)
     ]
     keep(config, *records)
-    search = open_search(config, tmp_path / "optuna.db")
+    search = open_search(config, tmp_path / "optuna.db", KnownMemory(config))
     (found,) = read_warm_starts(config)
     before = {precision: search.count(precision) for precision in ("nf4", "fp32")}
     for _ in range(2):  # a second time changes nothing
@@ -86,7 +87,7 @@ def test_what_is_known_is_not_tried_first_again(config: StudyConfig, tmp_path: P
     assert len(first) == 2
     known = replace(config, search=replace(config.search, try_first=first, trials=4))
     keep(config, earlier(0, config=replace(first[0], seed=7)))
-    search = open_search(known, tmp_path / "optuna.db")
+    search = open_search(known, tmp_path / "optuna.db", KnownMemory(known))
     search.know(read_warm_starts(config)[0].taken)
     assert search.count("nf4") == 1
     asked = [search.ask("nf4"), search.ask("nf4")]
@@ -94,7 +95,7 @@ def test_what_is_known_is_not_tried_first_again(config: StudyConfig, tmp_path: P
 
 
 def test_ends_are_told_as_this_search_s_own(config: StudyConfig, tmp_path: Path) -> None:
-    search = open_search(config, tmp_path / "optuna.db")
+    search = open_search(config, tmp_path / "optuna.db", KnownMemory(config))
     keep(config, earlier(0), earlier(1, 2, "stopped"), earlier(2, 8, "diverged", config=make_config(rank=8)))
     search.know(read_warm_starts(config)[0].taken)
     assert [(trial.state.name, trial.user_attrs["status"]) for trial in search._database.trials()] == [

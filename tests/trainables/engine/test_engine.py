@@ -264,8 +264,8 @@ def test_a_footprint_is_measured_once_for_all_that_share_it(monkeypatch):
     engine = make_engine()
     join(engine, {"a": config(), "b": config(rate=1e-3), "c": config(seed=1), "d": config(8)})
     measured = []
-    real = engine._footprints._measure
-    monkeypatch.setattr(engine._footprints, "_measure", lambda one: measured.append(one.rank) or real(one))
+    real = engine._costs._measure
+    monkeypatch.setattr(engine._costs, "_measure", lambda one: measured.append(one.rank) or real(one))
     outcomes = run(engine)
     assert sorted(measured) == [4, 8]
     peaks = {name: outcome.measurements["peak_memory_bytes"] for name, outcome in outcomes.items()}
@@ -277,7 +277,7 @@ def slots_of(
 ) -> list[list[int]]:
     """The ranks that are measured in each slot, each so many seconds long; rank `fails` does not fit."""
     slots, clock = [], itertools.count()
-    real, measure = measured_costs.parked, engine._footprints._measure
+    real, measure = measured_costs.parked, engine._costs._measure
 
     def measured(one: TrialConfig):
         slots[-1].append(one.rank)
@@ -287,7 +287,7 @@ def slots_of(
 
     monkeypatch.setattr(measured_costs, "parked", lambda members: slots.append([]) or real(members))
     monkeypatch.setattr(measured_costs, "time", SimpleNamespace(monotonic=lambda: seconds * next(clock)))
-    monkeypatch.setattr(engine._footprints, "_measure", measured)
+    monkeypatch.setattr(engine._costs, "_measure", measured)
     while any(one.phase == "measuring" for one in engine.residents.values()):
         engine.work()
     return slots
@@ -321,13 +321,13 @@ def test_who_has_ended_and_not_left_is_not_measured(monkeypatch):
     join(engine, {"ended": config(16)})
     run(engine)
     ended = engine.residents["ended"]
-    there, measure = [], engine._footprints._measure
+    there, measure = [], engine._costs._measure
 
     def measured(one: TrialConfig):
         there.append(sum(tensor.numel() for tensor in ended.member.adapter.named_tensors().values()))
         return measure(one)
 
-    monkeypatch.setattr(engine._footprints, "_measure", measured)
+    monkeypatch.setattr(engine._costs, "_measure", measured)
     join(engine, {"new": config(4)})
     engine.work()
     assert (ended.phase, there) == ("ended", [0])
@@ -487,8 +487,8 @@ def test_no_footprint_is_measured_while_an_adapter_is_on_its_way():
         order.append(f"{trial_id} kept")
 
     engine = make_engine(most=1, keep_adapter=keep)
-    measured = engine._footprints._measure
-    engine._footprints._measure = lambda one: (order.append(f"rank {one.rank} measured"), measured(one))[1]
+    measured = engine._costs._measure
+    engine._costs._measure = lambda one: (order.append(f"rank {one.rank} measured"), measured(one))[1]
     join(engine, {"a": config(4)})
     while engine.residents["a"].handover is None:
         assert engine.work()

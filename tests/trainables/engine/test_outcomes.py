@@ -16,16 +16,17 @@ from study.run.recorder import record_of
 from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.dataset.prepared import PreparedDataset, Split
-from trainables.engine.outcomes import Bench, comparable, complete_outcome, ended_outcome
+from trainables.engine.bench import Bench, comparable
+from trainables.engine.outcomes import complete_outcome, ended_outcome
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
-from trainables.measure.training_cost import Footprint
+from trainables.measure.training_cost import TrainingCost
 from trainables.packed.packed_model import PackedModel
 from trainables.protocol import Outcome
 from trainables.settings import BaseModelSettings, DatasetSettings, TrainingSettings, TrialSettings
 
 ROWS = tuple(random_rows(10))
-FOOTPRINT = Footprint(
+FOOTPRINT = TrainingCost(
     peak_memory_bytes=10**9, peak_reserved_bytes=None, peak_device_bytes=None, seconds_per_token=0.01,
     seconds_per_update=0.5, joules_per_token=0.25, generated_tokens_per_second=20.0,
 )  # fmt: skip

@@ -12,7 +12,8 @@ import torch
 from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.engine import pass_budget
-from trainables.engine.pass_budget import FEWEST_TOKENS, SLACK_BYTES, PassBudget, parked
+from trainables.engine.parking import parked
+from trainables.engine.pass_budget import FEWEST_TOKENS, SLACK_BYTES, PassBudget
 from trainables.measure.training_cost import peak_memory
 from trainables.packed.adapter_files import training_state
 from trainables.packed.packed_model import PackedModel

@@ -9,15 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from search_spaces.footprint import Footprint
 from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.dataset.prepared import Row
 from trainables.measure.nvml import device_energy_joules, device_used_bytes
 from trainables.measure.training_cost import (
-    Footprint,
-    footprint_key,
-    footprint_plan,
-    measure_footprint,
+    TrainingCost,
+    measure_training_cost,
+    measuring_plan,
     memory_source,
     peak_memory,
 )
@@ -35,7 +35,7 @@ def rows_of_lengths(lengths: list[int]) -> list[Row]:
 
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=50), st.integers(1, 6), st.integers(1, 3))
 def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_size: int, micro_batches: int) -> None:
-    plan = footprint_plan(rows_of_lengths(lengths), micro_batch_size, micro_batches)
+    plan = measuring_plan(rows_of_lengths(lengths), micro_batch_size, micro_batches)
     assert len(plan) == 2  # a step to warm up, and the step that is measured
     numbers = [number for step in plan for micro in step for number in micro]
     assert all(0 <= number < len(lengths) for number in numbers)
@@ -51,7 +51,7 @@ def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_siz
 @given(st.lists(st.integers(2, 600), min_size=20, max_size=60), st.integers(1, 4))
 def test_the_timed_rows_are_spread_over_the_lengths(lengths: list[int], micro_batch_size: int) -> None:
     """In closed form: the middles of equal parts of the rows by length."""
-    *typical, _ = footprint_plan(rows_of_lengths(lengths), micro_batch_size)[1]
+    *typical, _ = measuring_plan(rows_of_lengths(lengths), micro_batch_size)[1]
     timed = sorted(lengths[number] for micro in typical for number in micro)
     parts = len(timed)
     assert parts == 2 * micro_batch_size
@@ -67,10 +67,10 @@ def test_a_footprint_is_shared_by_configurations_that_cost_the_same() -> None:
         replace(one, lora_alpha=1.5),
         replace(one, target_modules=one.target_modules[::-1]),
     ):
-        assert footprint_key(same) == footprint_key(one)
+        assert Footprint.of(same) == Footprint.of(one)
     others = [one, replace(one, rank=5), lora_config(target_modules="q_v"), replace(one, lora_dropout=0.1)]
-    assert len({footprint_key(other) for other in others}) == 4
-    assert footprint_key(replace(one, lora_dropout=0.1)) == footprint_key(replace(one, lora_dropout=0.3))
+    assert len({Footprint.of(other) for other in others}) == 4
+    assert Footprint.of(replace(one, lora_dropout=0.1)) == Footprint.of(replace(one, lora_dropout=0.3))
 
 
 def test_the_peak_on_a_cpu_is_the_processs() -> None:
@@ -90,20 +90,20 @@ def model() -> PackedModel:
 
 def scratch(model: PackedModel, rows: list[Row], **changes) -> TrainingMember:
     member = new_member(model, lora_config(**changes), rows)
-    return TrainingMember(member.adapter, TrainingSettings(), footprint_plan(rows, 1), half=False)
+    return TrainingMember(member.adapter, TrainingSettings(), measuring_plan(rows, 1), half=False)
 
 
 def test_a_footprint_is_measured_on_the_plans_batches(model: PackedModel) -> None:
     rows = random_rows(20)
     member = scratch(model, rows)
-    footprint = measure_footprint(model, member, rows, rows[0].tokens, 3)
+    footprint = measure_training_cost(model, member, rows, rows[0].tokens, 3)
     assert member.step == 2
     assert all(parameter.grad is None for parameter in member.adapter.parameters())
     assert footprint.peak_memory_bytes > 64 * MIB
     assert (footprint.peak_reserved_bytes, footprint.peak_device_bytes) == (None, None)
     assert footprint.joules_per_token is None
     assert min(footprint.seconds_per_token, footprint.seconds_per_update, footprint.generated_tokens_per_second) > 0
-    assert measure_footprint(model, scratch(model, rows), rows, (), 0).generated_tokens_per_second is None
+    assert measure_training_cost(model, scratch(model, rows), rows, (), 0).generated_tokens_per_second is None
 
 
 def test_the_adapters_own_bytes_are_in_its_footprint(model: PackedModel) -> None:
@@ -116,7 +116,7 @@ def test_the_adapters_own_bytes_are_in_its_footprint(model: PackedModel) -> None
     for rank in (1, 1024):
         member = scratch(model, rows, rank=rank)
         parameters = member.adapter.trainable_parameters
-        peaks.append(measure_footprint(model, member, rows, (), 0).peak_memory_bytes)
+        peaks.append(measure_training_cost(model, member, rows, (), 0).peak_memory_bytes)
         del member
     more = 4 * parameters * 1023 / 1024
     assert 4 * more - 4 * MIB < peaks[1] - peaks[0] < 8 * more + 4 * MIB
@@ -127,13 +127,13 @@ def test_how_often_it_is_measured_changes_little(model: PackedModel) -> None:
     rows = random_rows(20)
     peaks = []
     for _ in range(4):
-        peaks.append(measure_footprint(model, scratch(model, rows), rows, (), 0).peak_memory_bytes)
-        measure_footprint(model, scratch(model, rows, rank=512), rows, (), 0)
+        peaks.append(measure_training_cost(model, scratch(model, rows), rows, (), 0).peak_memory_bytes)
+        measure_training_cost(model, scratch(model, rows, rank=512), rows, (), 0)
     assert max(peaks) <= 1.01 * min(peaks)
 
 
 def test_seconds_per_epoch_in_closed_form() -> None:
-    footprint = Footprint(1, None, None, 0.01, 0.5, None, None)
+    footprint = TrainingCost(1, None, None, 0.01, 0.5, None, None)
     assert footprint.seconds_per_epoch(tokens=1000, steps=4) == 12.0
 
 

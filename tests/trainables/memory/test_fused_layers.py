@@ -6,11 +6,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from search_spaces.trial_config import TARGET_SETS
 from tests.support.memory_trace import allocate_as_a_card, traced_peak
+from trainables import limits
 from trainables.base_model.shape import ModelShape
-from trainables.memory import fused_layers
 from trainables.memory.prediction import predict_pack
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
-from trainables.packed import target_loss
 from trainables.packed.packed_model import PackedModel
 
 NOTHING = MemoryConstants(context_bytes=0, offset_bytes=0)
@@ -70,8 +69,7 @@ def test_a_mixed_pack_on_a_card_is_within_two_percent(monkeypatch):
 def test_the_loss_keeps_one_chunk_of_logits_at_most(monkeypatch, targets):
     """A vocabulary that outweighs the layers, in chunks of 16 positions."""
     allocate_as_a_card(monkeypatch)
-    for module in (target_loss, fused_layers):
-        monkeypatch.setattr(module, "CHUNK_BYTES", 16 * 2 * 16001)
+    monkeypatch.setattr(limits, "LOGITS_CHUNK_BYTES", 16 * 2 * 16001)
     model, shape = build(WIDE_MLP, torch.bfloat16, True, layers=1, vocabulary=16001)
     loads = [AdapterLoad(2, ("q_proj",), False, 1, 96, targets)]
     setting = card_setting(True)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.lora_cases import files_of, lora_config, random_rows, trained_adapter
 from tests.support.small_models import shared, tiny_llama
-from trainables.base_model.base_licence import base_licence
 from trainables.base_model.gguf import read_gguf_licence
+from trainables.base_model.hub import base_licence
 from trainables.base_model.location import BaseModelError, ModelFiles
 from trainables.packed.merged_weights import low_rank_updates, write_merged
 from trainables.packed.packed_model import PackedModel

@@ -4,10 +4,11 @@ import math
 
 import torch
 
+from search_spaces.footprint import Footprint
 from tests.support.lora_cases import lora_config
 from tests.support.small_models import tiny_llama
 from trainables.packed.adapter import LoraAdapter, PackedRows
-from trainables.packed.pack import Pack, likeness, padding_pays
+from trainables.packed.pack import Pack, padding_pays
 from trainables.packed.packed_model import PackedModel
 
 MODEL = PackedModel(tiny_llama(layers=2))
@@ -123,10 +124,10 @@ def test_zeros_that_take_too_much_room_are_not_made() -> None:
     assert not padding_pays(members, 2**20, 2 * zeros - 1, 2)
 
 
-def test_rows_sorted_by_likeness_have_wide_targets_first() -> None:
+def test_rows_sorted_by_footprint_have_wide_targets_first() -> None:
     """So that the rows which update `k_proj` are neighbours, and those that update `q_proj` too."""
     made = [adapter(rank=rank, target_modules=targets) for targets in ("q_v", "all_linear") for rank in (8, 2)]
-    assert sorted(made, key=likeness) == [made[3], made[2], made[1], made[0]]
+    assert sorted(made, key=lambda one: Footprint.of(one.config)) == [made[3], made[2], made[1], made[0]]
 
 
 def test_layers_of_like_targets_share_their_runs() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from trainables import limits
 from trainables.packed import target_loss
 from trainables.packed.target_loss import target_nats
 
@@ -17,7 +18,7 @@ def _case(n: int, d: int, vocabulary: int, dtype: torch.dtype = torch.float32):
 
 @pytest.mark.parametrize("n", [1, 15, 16, 17, 40])
 def test_values_and_gradients_are_those_of_cross_entropy_over_several_chunks(n, monkeypatch):
-    monkeypatch.setattr(target_loss, "CHUNK_BYTES", 16 * 4 * 50)  # sixteen positions a chunk
+    monkeypatch.setattr(limits, "LOGITS_CHUNK_BYTES", 16 * 4 * 50)  # sixteen positions a chunk
     hidden, head, targets = _case(n, 8, 50)
     weights = torch.linspace(0.1, 2.0, n)
     ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
@@ -69,15 +70,15 @@ def test_fp16_shares_of_a_large_vocabulary_keep_their_bits(monkeypatch):
 
 def test_chunks_bound_the_logits():
     for number_bytes in (2, 4):
-        rows = target_loss.chunk_rows(128_256, number_bytes)
-        assert rows * 128_256 * number_bytes <= target_loss.CHUNK_BYTES
+        rows = limits.logits_chunk_rows(128_256, number_bytes)
+        assert rows * 128_256 * number_bytes <= limits.LOGITS_CHUNK_BYTES
         assert rows % 64 == 0
-    assert target_loss.chunk_rows(10**9) == 16
+    assert limits.logits_chunk_rows(10**9, 4) == 16
 
 
 def test_one_chunk_of_logits_exists_at_a_time(monkeypatch):
     """However many chunks: their logits share one storage."""
-    monkeypatch.setattr(target_loss, "CHUNK_BYTES", 16 * 4 * 50)
+    monkeypatch.setattr(limits, "LOGITS_CHUNK_BYTES", 16 * 4 * 50)
     places = []
     original = target_loss.softmax_nats
 

@@ -1,0 +1,36 @@
+"""What a trial is measured with: data, base model and device of its host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from trainables.base_model.load import BaseModel
+from trainables.comparability import comparable_hashes, cpu_device_name
+from trainables.dataset.prepared import PreparedDataset
+from trainables.measure.evaluation import Evaluation
+from trainables.settings import TrialSettings
+
+
+@dataclass
+class Bench:
+    """What all trials of a host share: settings, base model, data, and what was measured of the base itself."""
+
+    settings: TrialSettings
+    base: BaseModel
+    dataset: PreparedDataset
+    evaluation: Evaluation | None = None
+    generated_tokens_per_second: float | None = None
+    answers: dict[tuple[int, ...], str] = field(default_factory=dict)
+
+
+def device_name(device: torch.device) -> str:
+    """The card's name, or the processor's architecture."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_device_name()
+
+
+def comparable(bench: Bench) -> dict[str, str]:
+    """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
+    base = bench.base
+    return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device_name(base.device))
