@@ -140,7 +140,7 @@ def test_an_empty_directory_may_become_a_study(config: StudyConfig, tmp_path: Pa
 def test_what_the_checks_refuse_makes_no_directory(
     config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(config: StudyConfig) -> None:
+    def refuse(config: StudyConfig, here: bool) -> None:
         raise ConfigError([])
 
     monkeypatch.setattr(lifecycle, "check", refuse)
@@ -356,7 +356,7 @@ def test_no_study_there(tmp_path: Path) -> None:
 def test_a_refused_model_frees_the_directory(config: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = kill(begun(config))
 
-    def refuse(config: StudyConfig) -> None:
+    def refuse(config: StudyConfig, here: bool) -> None:
         raise ConfigError([])
 
     monkeypatch.setattr(lifecycle, "check", refuse)
