@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from study.records.units import format_bytes, parse_bytes
 from study.strict_yaml import read_yaml
+from trainables.precision import Processor
 
 if TYPE_CHECKING:
     from study.hardware.machine import Card
 
 CATALOGUE = Path(__file__).with_suffix(".yaml")
-AMPERE = (8, 0)  # the first compute capability with bf16 worth using
 SAME_MEMORY = 0.12  # cards of one name whose memory differs by less, relatively, are the same
 _MARKS = re.compile(r"nvidia|tesla|geforce|-?(sxm|pcie|pci-e|hbm)\w*|[^a-z0-9]")
 
@@ -47,9 +47,9 @@ class GpuCard:
     price_source: str
 
     @property
-    def has_bf16(self) -> bool:
-        """Whether bf16 is worth using: decided by compute capability, since older cards claim it and emulate it."""
-        return self.compute_capability >= AMPERE
+    def processor(self) -> Processor:
+        """The card as what computes."""
+        return Processor(self.name, self.compute_capability)
 
     @property
     def summary(self) -> str:
@@ -92,28 +92,6 @@ def card_of(found: Card) -> GpuCard | None:
 def is_of_kind(name: str, card: GpuCard) -> bool:
     """Whether a card of that name, as CUDA writes it, is one of these."""
     return _plain(name).startswith(_family(card)) or name == card.name
-
-
-def precision_refusal(precision: str, card: GpuCard, force_bf16: bool = False) -> str | None:
-    """Why the card should not compute in that precision; None where it may.
-
-    Below compute capability 8.0 there is fp16 and NF4 that computes in fp16.
-    """
-    if precision != "bf16" or card.has_bf16 or force_bf16:
-        return None
-    major, minor = card.compute_capability
-    return (
-        f"precision bf16 needs a card of compute capability 8.0 or more; {card.name} has {major}.{minor} and only "
-        "emulates it, slowly. Choose fp16, or nf4 (which then computes in fp16); hardware.force_bf16: true insists."
-    )
-
-
-def compute_precision(precision: str, card: GpuCard) -> str:
-    """What activations are computed in: the precision itself; NF4 takes bf16 from compute capability 8.0 up, else
-    fp16."""
-    if precision != "nf4":
-        return precision
-    return "bf16" if card.has_bf16 else "fp16"
 
 
 def _card(key: str, values: Mapping[str, Any]) -> GpuCard:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -17,6 +16,7 @@ from study.hardware.gpu_catalogue import (
     find_gpu,
 )
 from study.hardware.machine import Card, find_cards
+from trainables.precision import Processor, cpu_multiplies_bf16
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import HardwareSettings
 
@@ -118,15 +118,6 @@ def smallest_here(found: tuple[Card, ...]) -> tuple[GpuCard, int] | None:
     return (min(cards, key=lambda card: card.memory_bytes), len(cards)) if cards else None
 
 
-def cpu_multiplies_bf16(information: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor has AVX512-BF16 or AMX, as torch is asked in `trainables.base_model.load`."""
-    with suppress(OSError):
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("flags"):
-                return bool({"avx512_bf16", "amx_bf16"} & set(line.split()))
-    return False
-
-
 @dataclass(frozen=True)
 class Target:
     """The hardware that is planned for: `count` equal cards, `per_node` of them in one machine; or CPUs (`card` None).
@@ -142,6 +133,11 @@ class Target:
     calibration: Calibration
     limit_bytes: int | None = None
     cpu_computes_bf16: bool = False
+
+    @property
+    def processor(self) -> Processor:
+        """What computes there."""
+        return self.card.processor if self.card else Processor("the CPU", None, self.cpu_computes_bf16)
 
     @property
     def cards_together(self) -> int:

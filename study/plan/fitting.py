@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
-from study.hardware.gpu_catalogue import GpuCard, compute_precision, precision_refusal
+from study.hardware.gpu_catalogue import GpuCard
 from study.hardware.targets import Target
 from study.plan.workload import Workload
 from trainables.memory.card_split import cards_needed, predict_split
 from trainables.memory.prediction import MemoryPrediction, adapter_bytes, allocatable, room
 from trainables.memory.setting import AdapterLoad, Attention, MemorySetting
-
-FP16_ON_A_CPU = (
-    "precision fp16 needs a GPU; on a CPU it is 8 to 12 times slower. Choose bf16 or fp32, or nf4 (which then computes "
-    "in one of them)."
-)
+from trainables.precision import compute_precision, refusal
 
 
 @dataclass(frozen=True)
@@ -66,13 +62,9 @@ class Fit:
 def memory_setting(precision: str, workload: Workload, target: Target) -> MemorySetting:
     """How a base in that precision is kept and run on the target."""
     card = target.card
-    if card is not None:
-        compute = compute_precision(precision, card)
-    else:
-        compute = ("bf16" if target.cpu_computes_bf16 else "fp32") if precision in ("nf4", "bf16") else precision
     return MemorySetting(
         precision=precision,
-        compute_precision=compute,
+        compute_precision=compute_precision(precision, target.processor),
         double_quantization=workload.double_quantization,
         gradient_checkpointing=workload.training.gradient_checkpointing,
         device="cuda" if card else "cpu",
@@ -104,14 +96,8 @@ def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
         adapter_bytes=min(own, left) if cards == 1 else own,  # what fits alone has the whole room
         room_bytes=left,
         capacity_bytes=allocatable(capacity, constants),
-        refusal=_refusal(config.precision, workload, target),
+        refusal=refusal(config.precision, target.processor, workload.force_bf16),
     )
-
-
-def _refusal(precision: str, workload: Workload, target: Target) -> str | None:
-    if target.card is not None:
-        return precision_refusal(precision, target.card, workload.force_bf16)
-    return FP16_ON_A_CPU if precision == "fp16" else None
 
 
 def infeasible_facts(fit: Fit) -> dict[str, Any]:
@@ -130,7 +116,7 @@ def infeasible_facts(fit: Fit) -> dict[str, Any]:
 def _attention(workload: Workload, card: GpuCard) -> Attention:
     """Which kernel attends. FlashAttention 2 needs compute capability 8.0; below it only the fused decoder, which
     repeats keys and values for all heads, is served by the memory-efficient one."""
-    if card.has_bf16:
+    if card.processor.has_bf16:
         return "flash"
     shared = workload.shape.key_value_heads < workload.shape.attention_heads
     return "math" if shared and not workload.shape.is_plain_llama else "memory_efficient"

@@ -10,10 +10,11 @@ from typing import Any
 
 from search_spaces.trial_config import MODULE_NAMES
 from study.config.study_config import ConfigError, ConfigFault, StudyConfig
-from study.hardware.gpu_catalogue import find_gpu, precision_refusal
+from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.machine import find_cards
 from study.hardware.targets import smallest_here
 from trainables.base_model.shape import ModelShape
+from trainables.precision import Processor, refusal
 from trainables.settings import BaseModelSettings, DatasetSettings
 
 WEIGHTS, TOKENIZER = "weights", "tokenizer"
@@ -103,26 +104,13 @@ def _missing(model: BaseModelSettings) -> tuple[str, ...]:
 def _precision_faults(config: StudyConfig, on_these_cards: bool) -> list[ConfigFault]:
     """Precisions that the study's own hardware should not compute in; `auto` is known where it runs here and now."""
     hardware = config.trial.hardware
-    refuse: Callable[[str], str | None] = _refused_on_a_cpu
     if hardware.gpu == "auto" and not on_these_cards:
         return []
     found = smallest_here(find_cards().cards) if hardware.gpu == "auto" else None
     card = found[0] if found else None if hardware.gpu in ("auto", "cpu") else find_gpu(hardware.gpu)
-    if card is not None:
-        refuse = partial(precision_refusal, card=card, force_bf16=hardware.force_bf16)
-    refused = {precision: refuse(precision) for precision in config.space.precisions()}
+    device = card.processor if card else Processor("the CPU")
+    refused = {one: refusal(one, device, hardware.force_bf16) for one in config.space.precisions()}
     return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
-
-
-def _refused_on_a_cpu(precision: str) -> str | None:
-    from trainables.base_model.files import check_precision
-    from trainables.base_model.location import BaseModelError
-
-    try:
-        check_precision(precision, "cpu")
-    except BaseModelError as error:
-        return str(error)
-    return None
 
 
 def _module_faults(config: StudyConfig, there: tuple[str, ...]) -> list[ConfigFault]:

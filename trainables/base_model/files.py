@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 __all__ = [
-    "MODEL_TYPES", "BaseModelError", "BaseModelInfo", "ModelFiles", "check_precision", "inspect", "load_tokenizer",
+    "MODEL_TYPES", "BaseModelError", "BaseModelInfo", "ModelFiles", "inspect", "load_tokenizer",
     "locate", "read_config", "weights_folder",
 ]  # fmt: skip
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-AMPERE = (8, 0)  # the first compute capability with bfloat16 worth using
 
 
 @dataclass(frozen=True)
@@ -53,28 +52,6 @@ class BaseModelInfo:
     head_dim: int
     max_positions: int
     tie_word_embeddings: bool
-
-
-def check_precision(
-    precision: str, device: object, capability: tuple[int, int] | None = None, force_bf16: bool = False
-) -> None:
-    """Raises BaseModelError where the precision makes no sense on the device.
-
-    `device` is "cpu", "cuda" or a torch.device; `capability` is the card's compute capability, where it is known;
-    `force_bf16` lets it be emulated.
-    """
-    if str(device).startswith("cpu"):
-        if precision == "fp16":
-            raise BaseModelError(
-                "precision fp16 needs a GPU; the device is a CPU, where it is 8 to 12 times slower. "
-                "Choose bf16 or fp32 (or nf4)."
-            )
-    elif precision == "bf16" and capability is not None and capability < AMPERE and not force_bf16:
-        raise BaseModelError(
-            f"precision bf16 needs a card of compute capability 8.0 or more; this one has "
-            f"{capability[0]}.{capability[1]}. Choose fp16 (or nf4, which then computes in fp16); "
-            "hardware.force_bf16: true insists."
-        )
 
 
 def weights_folder(files: ModelFiles) -> Path:

@@ -20,9 +20,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from transformers.utils import logging as transformers_logging
 
 from trainables.base_model.files import (
-    AMPERE,
     BaseModelInfo,
-    check_precision,
     inspect,
     load_tokenizer,
     read_config,
@@ -30,10 +28,11 @@ from trainables.base_model.files import (
 )
 from trainables.base_model.location import BaseModelError, locate
 from trainables.base_model.upcast import upcast_products
+from trainables.precision import Processor, compute_precision, cpu_multiplies_bf16, refusal
 from trainables.settings import BaseModelSettings
 from trainables.user_cache import CacheEntry, digest
 
-__all__ = ["BaseModel", "BaseModelError", "check_precision", "compute_dtype", "count_parameters", "load_base_model"]
+__all__ = ["BaseModel", "BaseModelError", "compute_dtype", "count_parameters", "load_base_model"]
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +80,10 @@ def load_base_model(
     Raises BaseModelError for what cannot be had, read or computed there, with the remedy.
     """
     device = torch.device(device)
-    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    check_precision(precision, device, capability, force_bf16)
-    dtype = compute_dtype(precision, device, capability)
+    processor = _processor(device)
+    if (why := refusal(precision, processor, force_bf16)) is not None:
+        raise BaseModelError(why)
+    dtype = _DTYPES[compute_precision(precision, processor)]
     places: Places = cards or {"": device}
     with _quiet():
         info = inspect(settings)
@@ -96,18 +96,15 @@ def load_base_model(
         return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device)
 
 
-def compute_dtype(precision: str, device: torch.device, capability: tuple[int, int] | None = None) -> torch.dtype:
-    """What activations are computed in: the precision itself; for NF4, the best that the device has.
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What activations are computed in on the device: see `trainables.precision.compute_precision`."""
+    return _DTYPES[compute_precision(precision, _processor(device))]
 
-    On a card, NF4 takes bf16 from compute capability 8.0 up and fp16 below (`torch.cuda.is_bf16_supported` says yes on
-    a T4, which only emulates it). On a CPU, NF4 and bf16 are computed in bf16 where the CPU multiplies it (AVX512-BF16
-    or AMX), else in fp32.
-    """
-    if device.type == "cpu" and precision in ("nf4", "bf16"):
-        return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
-    if precision != "nf4":
-        return _DTYPES[precision]
-    return torch.bfloat16 if (capability or torch.cuda.get_device_capability(device)) >= AMPERE else torch.float16
+
+def _processor(device: torch.device) -> Processor:
+    if device.type == "cpu":
+        return Processor("the CPU", None, cpu_multiplies_bf16())
+    return Processor(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
 
 
 def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
@@ -123,11 +120,6 @@ def count_parameters(model: nn.Module) -> int:
 def _logical_count(parameter: nn.Parameter) -> int:
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else torch.Size(state.shape).numel()
-
-
-def _cpu_multiplies_bf16() -> bool:
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:

@@ -6,12 +6,10 @@ from study.hardware.gpu_catalogue import (
     UnknownGpuError,
     card_of,
     catalogue,
-    compute_precision,
     find_gpu,
-    precision_refusal,
 )
 from study.hardware.machine import Card
-from study.hardware.targets import card_here, cpu_multiplies_bf16, smallest_here
+from study.hardware.targets import card_here, smallest_here
 
 MIB = 2**20
 WANTED = ("t4", "l4", "a10g", "v100", "a100-40", "a100-80", "h100", "h200", "rtx3090", "rtx4090")
@@ -75,25 +73,3 @@ def test_a_user_may_write_it_in_other_ways(name):
 def test_an_unknown_card_is_refused_with_those_that_are_known(name):
     with pytest.raises(UnknownGpuError, match=r"must be one of t4, l4, .*rtx4090, auto or cpu"):
         find_gpu(name)
-
-
-def test_bf16_is_refused_below_compute_capability_8_unless_forced():
-    for key, card in catalogue().items():
-        refusal = precision_refusal("bf16", card)
-        assert (refusal is not None) == (key in ("t4", "v100"))
-        assert precision_refusal("bf16", card, force_bf16=True) is None
-        assert precision_refusal("fp16", card) is precision_refusal("nf4", card) is None
-    assert "has 7.5 and only emulates it" in precision_refusal("bf16", find_gpu("t4"))
-
-
-def test_nf4_computes_in_the_cards_best_type():
-    assert compute_precision("nf4", find_gpu("t4")) == "fp16"
-    assert compute_precision("nf4", find_gpu("l4")) == "bf16"
-    assert compute_precision("fp16", find_gpu("l4")) == "fp16"
-
-
-def test_a_processors_flags_say_whether_it_multiplies_bf16(tmp_path):
-    for flags, there in (("fpu avx2", False), ("fpu avx512_bf16 x", True), ("amx_bf16", True)):
-        (tmp_path / "cpuinfo").write_text(f"model name: x\nflags\t\t: {flags}\n")
-        assert cpu_multiplies_bf16(tmp_path / "cpuinfo") == there
-    assert not cpu_multiplies_bf16(tmp_path / "missing")

@@ -15,7 +15,6 @@ from huggingface_hub import errors
 from tests.support.places import ROOT
 from trainables.base_model.files import (
     BaseModelError,
-    check_precision,
     inspect,
     load_tokenizer,
     locate,
@@ -222,18 +221,6 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.
     assert weights_folder(locate(_settings("a/b", "v2"))) == folder
     assert "*.safetensors" in asked[-1]["allow_patterns"]
     assert not any("bin" in pattern or "py" in pattern for pattern in asked[-1]["allow_patterns"])
-
-
-def test_precisions_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(BaseModelError, match=r"fp16 needs a GPU; .* 8 to 12 times slower\. Choose bf16 or fp32"):
-        check_precision("fp16", "cpu")
-    with pytest.raises(BaseModelError, match=r"compute capability 8\.0 or more; this one has 7\.5\. Choose fp16"):
-        check_precision("bf16", "cuda", (7, 5))
-    for precision, device, capability in [
-        ("fp32", "cpu", None), ("bf16", "cpu", None), ("nf4", "cpu", None), ("fp16", "cuda:0", (7, 5)),
-        ("nf4", "cuda", (7, 5)), ("bf16", "cuda", (8, 0)), ("bf16", "cuda", None),
-    ]:  # fmt: skip
-        check_precision(precision, device, capability)
 
 
 def test_the_driver_imports_no_torch() -> None:

@@ -94,18 +94,13 @@ def test_refusals_come_before_loading() -> None:
 
 
 def test_the_compute_type_follows_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = torch.device("cuda")
-    assert compute_dtype("nf4", cuda, (7, 5)) == torch.float16
-    assert compute_dtype("nf4", cuda, (8, 0)) == torch.bfloat16
-    assert compute_dtype("nf4", cuda, (9, 0)) == torch.bfloat16
-    assert compute_dtype("fp16", cuda, (9, 0)) == torch.float16
-    assert compute_dtype("fp32", cuda, (9, 0)) == torch.float32
-    for flags, expected in (
-        ({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32),
-    ):  # fmt: skip
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags, raising=False)
-        assert compute_dtype("nf4", CPU) == expected
-        assert compute_dtype("bf16", CPU) == expected
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "some card")
+    for capability, expected in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert compute_dtype("nf4", torch.device("cuda")) == expected
+    for multiplies, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(load, "cpu_multiplies_bf16", lambda there=multiplies: there)
+        assert compute_dtype("nf4", CPU) == compute_dtype("bf16", CPU) == expected
         assert compute_dtype("fp32", CPU) == torch.float32
 
 
@@ -199,7 +194,7 @@ def test_a_reload_from_the_cache_is_bit_equal(monkeypatch: pytest.MonkeyPatch) -
 def test_the_key_holds_all_that_matters(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_type = load_base_model(_settings(), "nf4", "cpu").compute_dtype
     load_base_model(_settings(double_quantization=False), "nf4", "cpu")
-    monkeypatch.setattr(load, "_cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(load, "cpu_multiplies_bf16", lambda: False)
     assert load_base_model(_settings(), "nf4", "cpu").compute_dtype == torch.float32
     monkeypatch.setattr("importlib.metadata.version", lambda name: "another")
     load_base_model(_settings(), "nf4", "cpu")

@@ -1,0 +1,61 @@
+"""Decides what a device computes in, and refuses precisions that make no sense on it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+BF16_CAPABILITY = (8, 0)  # from which cards multiply bf16; older ones claim to and emulate it
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What computes: a card of a compute capability, or a CPU (`capability` None) that multiplies bf16 or does not."""
+
+    name: str
+    capability: tuple[int, int] | None = None
+    cpu_multiplies_bf16: bool = False
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether products in bf16 are worth using: decided by compute capability, not by what the driver claims."""
+        return self.cpu_multiplies_bf16 if self.capability is None else self.capability >= BF16_CAPABILITY
+
+
+def refusal(precision: str, device: Processor, force_bf16: bool = False) -> str | None:
+    """Why the device should not compute in that precision; None where it may. `force_bf16` lets a card emulate bf16."""
+    if device.capability is None:
+        if precision != "fp16":
+            return None
+        return (
+            "precision fp16 needs a GPU; on a CPU it is 8 to 12 times slower. Choose bf16 or fp32, or nf4 (which then "
+            "computes in one of them)."
+        )
+    if precision != "bf16" or device.has_bf16 or force_bf16:
+        return None
+    major, minor = device.capability
+    return (
+        f"precision bf16 needs a card of compute capability 8.0 or more; {device.name} has {major}.{minor} and only "
+        "emulates it, slowly. Choose fp16, or nf4 (which then computes in fp16); hardware.force_bf16: true insists."
+    )
+
+
+def compute_precision(precision: str, device: Processor) -> str:
+    """What activations are computed in: the precision itself, but where the device has something better.
+
+    On a card, NF4 takes bf16 from compute capability 8.0 up, else fp16. On a CPU, NF4 and bf16 are computed in bf16
+    where the CPU multiplies it, else in fp32.
+    """
+    if device.capability is None:
+        return ("bf16" if device.has_bf16 else "fp32") if precision in ("nf4", "bf16") else precision
+    return ("bf16" if device.has_bf16 else "fp16") if precision == "nf4" else precision
+
+
+def cpu_multiplies_bf16(information: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's processor has AVX512-BF16 or AMX, by the flags that Linux lists."""
+    with suppress(OSError):
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("flags"):
+                return bool({"avx512_bf16", "amx_bf16"} & set(line.split()))
+    return False
