@@ -140,6 +140,11 @@ class Target:
         return self.card.processor if self.card else Processor("the CPU", None, self.cpu_computes_bf16)
 
     @property
+    def holder(self) -> str:
+        """What one base model is on, in words: `one NVIDIA T4`, or `the machine`."""
+        return "the machine" if self.card is None else f"one {self.card.name}"
+
+    @property
     def cards_together(self) -> int:
         """How many cards a base may be spread over: those of one machine, of which the study may take `count`."""
         return 1 if self.card is None else min(self.per_node, self.count)

@@ -3,9 +3,7 @@ import, no ray)"""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from analysis.wording import DASH, format_number, format_value
 from search_spaces.parameters import Range
@@ -13,15 +11,14 @@ from study.config.study_config import StudyConfig
 from study.hardware.machine import usable_cores
 from study.hardware.targets import target_here
 from study.output import aligned
-from study.plan.forecast import likely_configurations, workload_of
-from study.plan.known_memory import KnownMemory
+from study.plan.forecast import Forecast, workload_of
 from study.plan.plan_text import plan_text
 from study.plan.preflight import TOKENIZER, WEIGHTS, Preflight, check
-from study.plan.study_plan import make_plan
-from study.records.layout import DATABASE_FILE
+from study.plan.study_plan import nodes_of, plan_study
 from study.records.objectives import Objective
 from study.reporting.naming import short_name, told_apart
-from study.search.study_search import open_search
+from study.search.planned_trials import planned_trials
+from study.search.sampling import Sampling
 from study.search.warm_start import earlier_studies
 from trainables.base_model.location import name_and_place
 from trainables.dataset.batches import planned_steps
@@ -73,9 +70,11 @@ def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
 
 def trial_counts(config: StudyConfig) -> Mapping[str, int]:
     """How many trials of each precision the search consists of."""
-    with tempfile.TemporaryDirectory() as folder:
-        search = open_search(config, Path(folder) / DATABASE_FILE, KnownMemory(config))
-        return {precision: search.count(precision) for precision in config.space.precisions()}
+    settings = config.search
+    directions = tuple(one.direction for one in config.objectives)
+    sampling = Sampling(config.space, settings.algorithm, settings.trials, settings.seed, config.seeds[0], directions)
+    planned = planned_trials(sampling, config.seeds, settings.try_first)
+    return {precision: len(trials) for precision, trials in planned.items()}
 
 
 def _model(config: StudyConfig, found: Preflight) -> str:
@@ -177,17 +176,10 @@ def _count(number: int, noun: str) -> str:
 
 def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:
     """The plan of a study in words and tables; nothing where the model's shape is not known."""
-    workload, hardware = workload_of(config, found), config.trial.hardware
+    workload, target = workload_of(config, found), target_here(config.trial.hardware)
     if workload is None:
         return ""
-    plan = make_plan(
-        likely_configurations(config, counts),
-        workload,
-        target_here(hardware),
-        hardware,
-        cores_per_node=float(usable_cores()),
-        price_per_hour=hardware.price_per_hour,
-    )
+    plan = plan_study(config, counts, Forecast(workload, target), nodes_of(target, float(usable_cores())))
     notes = [MISSING[name] for name in found.missing]
     if config.search.algorithm != "grid":
         notes.append("A search finds its own configurations; the plan is for some that were drawn by chance.")

@@ -1,4 +1,4 @@
-"""Which of a study's trials run together, by what the memory model says of them. (no torch, no ray)"""
+"""Parts a study's trials into phases that run together, by predicted memory; plan and run part them alike."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
 from study.errors import PlanError
+from study.hardware.targets import Target
 from study.plan.fitting import Fit
 from study.plan.forecast import Forecast, likely_configurations
-from study.plan.shares import Demand, Node, Phase, plan_demands, plan_phases
-from study.plan.study_plan import demand_of, groups_of
+from study.plan.shares import Demand, Node, Phase, places_in_room, plan_demands, plan_phases
+from study.plan.time_model import adapters_that_pay, step_load
+from study.plan.workload import Workload
+from trainables.limits import DEFAULT_PACK, MOST_PASS_TOKENS
 from trainables.settings import HardwareSettings
 
 
@@ -35,7 +38,7 @@ class StudyPhase:
         return self.footprints is None or Footprint.of(config) in self.footprints
 
 
-def study_phases(
+def phases_of(
     config: StudyConfig,
     left: Mapping[str, int],
     ended: Sequence[TrialConfig],
@@ -43,58 +46,97 @@ def study_phases(
     nodes: tuple[Node, ...],
     use_gpu: bool,
 ) -> tuple[StudyPhase, ...]:
-    """The phases of what has not ended, `left` trials of each precision; by memory where there is a forecast.
+    """The phases of what has not `ended`, `left` trials of each precision, in the order in which they run.
 
-    Raises PlanError for what the machines cannot run.
+    By memory where there is a forecast, else one for each precision. Ray starves trials of whole cards beside
+    fractional ones, so that a grid's run apart. Raises PlanError for what the machines cannot run.
     """
     hardware = config.trial.hardware
     if forecast is None:
         return tuple(map(StudyPhase, plan_phases(left, nodes, hardware, use_gpu)))
-    if config.search.algorithm == "grid":
-        over = frozenset(ended)
-        configs = [one for one in likely_configurations(config, left) if one not in over]
-        return _grid_phases(configs, forecast, nodes, hardware, use_gpu)
-    return _search_phases(config, left, forecast, nodes, hardware, use_gpu)
+    is_grid = config.search.algorithm == "grid"
+    over = frozenset(ended) if is_grid else frozenset()
+    fits = [forecast.fit(one) for one in likely_configurations(config, left) if one not in over]
+    refused = refused_precisions(fits)
+    if refused:
+        raise PlanError("\n".join(refused))
+    if is_grid:
+        return grid_phases(fits, forecast, nodes, hardware, use_gpu)
+    return search_phases(left, fits, forecast, nodes, hardware, use_gpu)
 
 
-def _grid_phases(
-    configs: Sequence[TrialConfig], forecast: Forecast, nodes: tuple[Node, ...], hardware: HardwareSettings, gpu: bool
+def refused_precisions(fits: Sequence[Fit]) -> tuple[str, ...]:
+    """Why precisions among these configurations make no sense on the hardware, each reason once."""
+    return tuple(dict.fromkeys(f"{one.refusal[0].upper()}{one.refusal[1:]}" for one in fits if one.refusal))
+
+
+def grid_phases(
+    fits: Sequence[Fit], forecast: Forecast, nodes: tuple[Node, ...], hardware: HardwareSettings, use_gpu: bool
 ) -> tuple[StudyPhase, ...]:
-    """All configurations are known: what takes a whole card runs apart."""
-    fits = [forecast.fit(one) for one in configs]
-    _refuse_precisions(fits)
-    # A footprint's fit is shared; each trial counts.
-    groups = groups_of([one for one in fits if one.fits])
-    demands = [demand_of(len(own), own, forecast.workload, forecast.target) for own in groups]
-    phases = plan_demands(demands, nodes, hardware, gpu)
+    """The phases of a grid, one fit for each trial; all configurations are known, and what does not fit has none."""
+    groups = _groups(fits)
+    demands = [_demand(len(own), own, forecast.workload, forecast.target) for own in groups]
+    phases = plan_demands(demands, nodes, hardware, use_gpu)
     return tuple(
         StudyPhase(phase, frozenset(Footprint.of(one.config) for one in own))
         for phase, own in zip(phases, groups, strict=True)
     )
 
 
-def _search_phases(
-    config: StudyConfig,
+def search_phases(
     left: Mapping[str, int],
+    drawn: Sequence[Fit],
     forecast: Forecast,
     nodes: tuple[Node, ...],
     hardware: HardwareSettings,
-    gpu: bool,
+    use_gpu: bool,
 ) -> tuple[StudyPhase, ...]:
-    """Configurations are found on the way: draws stand for them, and each asks for its own share when it comes."""
-    fits = [forecast.fit(one) for one in likely_configurations(config, left)]
-    _refuse_precisions(fits)
+    """The phases of a search, which finds its configurations on the way: `drawn` ones stand for them.
+
+    Each trial asks for its own share when it comes. Where nothing drawn of a precision fits, its phase knows no bytes.
+    """
     demands = []
     for precision, trials in left.items():
-        own = [one for one in fits if one.fits and one.config.precision == precision]
+        own = [one for one in drawn if one.fits and one.config.precision == precision]
         known = bool(own) and trials > 0
-        demands.append(
-            demand_of(trials, own, forecast.workload, forecast.target) if known else Demand(precision, trials)
-        )
-    return tuple(map(StudyPhase, plan_demands(demands, nodes, hardware, gpu)))
+        demands.append(_demand(trials, own, forecast.workload, forecast.target) if known else Demand(precision, trials))
+    return tuple(map(StudyPhase, plan_demands(demands, nodes, hardware, use_gpu)))
 
 
-def _refuse_precisions(fits: Sequence[Fit]) -> None:
-    refusals = dict.fromkeys(one.refusal for one in fits if one.refusal)
-    if refusals:
-        raise PlanError("\n".join(f"{refusal[0].upper()}{refusal[1:]}" for refusal in refusals if refusal))
+def _groups(fits: Sequence[Fit]) -> list[list[Fit]]:
+    """What fits by precision, number of cards, and whether it takes a whole card; most cards first, then the lonely."""
+    groups: dict[tuple[str, int, bool], list[Fit]] = {}
+    for one in fits:
+        if one.fits:
+            assert one.cards is not None
+            groups.setdefault((one.config.precision, one.cards, _takes_a_card(one)), []).append(one)
+    order: list[str] = list(dict.fromkeys(one.config.precision for one in fits if one.fits))
+    return [groups[key] for key in sorted(groups, key=lambda key: (order.index(key[0]), -key[1], not key[2]))]
+
+
+def _demand(trials: int, fits: Sequence[Fit], workload: Workload, target: Target) -> Demand:
+    """So many trials, of which these are some, all of one precision and number of cards."""
+    smallest = min(fits, key=lambda one: one.adapter_bytes)
+    assert smallest.cards is not None
+    on_one = smallest.cards == 1
+    return Demand(
+        smallest.config.precision,
+        trials,
+        smallest.adapter_bytes if on_one else None,
+        smallest.room_bytes if on_one else None,
+        smallest.cards,
+        _most(smallest, workload, target),
+    )
+
+
+def _takes_a_card(one: Fit) -> bool:
+    return one.cards == 1 and places_in_room(one.adapter_bytes, one.room_bytes) == 1
+
+
+def _most(one: Fit, workload: Workload, target: Target) -> int | None:
+    """The largest pack, beyond the default where that pays; None where the card's rates are not known."""
+    if target.card is None or target.card.tensor_flops is None:
+        return None
+    most = MOST_PASS_TOKENS["cuda"]
+    pays = adapters_that_pay(workload.shape, one.setting, step_load(one, workload), target.card, most)
+    return max(DEFAULT_PACK["cuda"], pays)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.plan.study_plan import PlannedPhase, PlanRow, StudyPlan
-from study.records.units import format_bytes
+from study.records.infeasible import does_not_fit
+from study.records.units import GIB, format_bytes
 
-GIB = 2**30
 COMPONENTS = {  # what is shown together
     "base": ("base_linears", "embedding_and_head", "norms"),
     "adapter": ("adapter_weights", "gradients", "optimizer_state"),
@@ -22,7 +22,7 @@ def plan_text(plan: StudyPlan) -> str:
     lines = [*_hardware(plan), "", *_table([HEADER, *(_row(row, plan) for row in plan.rows)]), ""]
     lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", ""]
     lines += [line for planned in plan.phases for line in _phase(planned, plan)]
-    lines += [_total(plan)] if plan.phases else ["Nothing of this study fits here."]
+    lines += [_total(plan)]
     for remedies in dict.fromkeys(_would_help(row) for row in plan.rows if not row.fit.fits):
         lines += [
             "",
@@ -90,6 +90,8 @@ def _share(row: PlanRow, plan: StudyPlan) -> str:
 
 def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
     phase = planned.phase
+    if not planned.waves:
+        return [f"{phase.precision}: {phase.trials} trial{_s(phase.trials)}; nothing that was drawn of it fits."]
     if plan.target.card is None:
         where = f"{planned.cards} host{_s(planned.cards)}"
     elif phase.cards > 1:
@@ -103,6 +105,10 @@ def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
 
 
 def _total(plan: StudyPlan) -> str:
+    if any(row.fit.refusal for row in plan.rows):
+        return "The study does not start here, since a precision is refused."
+    if not any(row.fit.fits for row in plan.rows):
+        return "Nothing of this study fits here."
     if plan.seconds is None:
         return "Time and price: not known for this hardware, whose rates the catalogue does not have."
     assert plan.target.card is not None
@@ -120,9 +126,7 @@ def _refused(row: PlanRow, plan: StudyPlan) -> str:
     name = f"{one.config.precision}, rank {one.config.rank}, {one.config.target_set}"
     if one.refusal:
         return f"{name} is refused."
-    needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
-    where = "the machine" if one.setting.device == "cpu" else "a card"
-    return f"{name} does not fit: it needs {needed}, and {where} can hold {there}."
+    return f"{name} {does_not_fit(one.largest.needed_bytes, one.capacity_bytes, plan.target.holder)}."
 
 
 def _would_help(row: PlanRow) -> str:

@@ -1,29 +1,23 @@
-"""The plan of a study: what each configuration needs, what runs beside what, how long it takes, what it costs.
-(pure)"""
+"""Plans a study before it runs: what fits, what runs beside what, how long it takes, what it costs."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
+from study.config.study_config import StudyConfig
 from study.hardware.targets import Target
-from study.plan.fitting import Fit, fit
+from study.plan.fitting import Fit
+from study.plan.forecast import Forecast, likely_configurations
+from study.plan.phases import StudyPhase, phases_of, refused_precisions
 from study.plan.remedies import remedies
-from study.plan.shares import (
-    Demand,
-    Node,
-    Phase,
-    device_count,
-    places_in_room,
-    plan_demands,
-)
-from study.plan.time_model import adapters_that_pay, seconds_on_device, seconds_per_epoch, step_load
+from study.plan.shares import Node, Phase, device_count
+from study.plan.time_model import seconds_on_device, seconds_per_epoch
 from study.plan.workload import Workload
-from trainables.limits import DEFAULT_PACK, MOST_PASS_TOKENS
 from trainables.settings import HardwareSettings
 
 
@@ -39,7 +33,10 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """Trials that run together, one phase after another: `waves` of them, `seconds` in all, on `cards` cards."""
+    """A phase in time: `waves` of trials, `seconds` in all, on `cards` cards (on a CPU: hosts).
+
+    No waves where nothing that was drawn for a search fits: its trials are looked at when they are proposed.
+    """
 
     phase: Phase
     waves: int
@@ -81,33 +78,40 @@ class StudyPlan:
         return self.target.calibration.constants.calibrated
 
 
+def plan_study(
+    config: StudyConfig, counts: Mapping[str, int], forecast: Forecast, nodes: tuple[Node, ...]
+) -> StudyPlan:
+    """The plan of a study with so many trials of each precision; for a search, of some configurations drawn by chance.
+
+    Its phases are those that a run makes on such nodes; none where a precision is refused, since then nothing starts.
+    Raises PlanError for what the hardware can never run.
+    """
+    hardware = config.trial.hardware
+    configs = likely_configurations(config, counts)
+    refused = refused_precisions([forecast.fit(one) for one in configs])
+    phases = () if refused else phases_of(config, counts, (), forecast, nodes, forecast.target.card is not None)
+    return make_plan(configs, phases, forecast, nodes, hardware)
+
+
 def make_plan(
     configs: Sequence[TrialConfig],
-    workload: Workload,
-    target: Target,
+    phases: Sequence[StudyPhase],
+    forecast: Forecast,
+    nodes: tuple[Node, ...],
     hardware: HardwareSettings,
-    cores_per_node: float = 1.0,
-    price_per_hour: float | None = None,
 ) -> StudyPlan:
-    """Plans the trials of these configurations (a grid, or a sample of a space).
-
-    `price_per_hour` overrides the catalogue's. Raises PlanError for what the hardware can never run.
-    """
-    fits: dict[Footprint, Fit] = {}
-    for config in configs:
-        if Footprint.of(config) not in fits:
-            fits[Footprint.of(config)] = fit(config, workload, target)
+    """The plan of these trials in these phases. `hardware.price_per_hour` comes before the catalogue's."""
+    caps = {one.phase.precision: one.cards_at_most for one in phases}
+    fits = [forecast.fit(one, caps.get(one.precision)) for one in configs]
     counts = Counter(map(Footprint.of, configs))
-    feasible = [fits[Footprint.of(config)] for config in configs if fits[Footprint.of(config)].fits]
-    nodes = nodes_of(target, cores_per_node)
-    phases = plan_demands(demands_of(feasible, workload, target), nodes, hardware, target.card is not None)
-    listed = target.card.price_per_hour if target.card else None
+    distinct = {Footprint.of(one.config): one for one in reversed(fits)}
+    listed = forecast.target.card.price_per_hour if forecast.target.card else None
     return StudyPlan(
-        target=target,
-        workload=workload,
-        rows=tuple(_row(one, counts[key], workload, target) for key, one in fits.items()),
-        phases=tuple(_planned(phase, feasible, workload, target, nodes, hardware) for phase in phases),
-        price_per_hour=listed if price_per_hour is None else price_per_hour,
+        target=forecast.target,
+        workload=forecast.workload,
+        rows=tuple(_row(distinct[key], trials, forecast, caps) for key, trials in counts.items()),
+        phases=tuple(_planned(one, fits, forecast, nodes, hardware) for one in phases),
+        price_per_hour=listed if hardware.price_per_hour is None else hardware.price_per_hour,
     )
 
 
@@ -120,70 +124,26 @@ def nodes_of(target: Target, cores_per_node: float) -> tuple[Node, ...]:
     return tuple(Node(cores_per_node, count) for count in cards)
 
 
-def demands_of(fits: Sequence[Fit], workload: Workload, target: Target) -> list[Demand]:
-    """One demand for each precision and number of cards; trials that take a whole card by themselves come before,
-    apart."""
-    return [demand_of(len(own), own, workload, target) for own in groups_of(fits)]
-
-
-def groups_of(fits: Sequence[Fit]) -> list[list[Fit]]:
-    """What fits, by the phase that it belongs to, the phases in the order in which they run."""
-    groups: dict[tuple[str, int, bool], list[Fit]] = {}
-    for one in fits:
-        assert one.cards is not None
-        groups.setdefault((one.config.precision, one.cards, _alone(one)), []).append(one)
-    order: list[str] = list(dict.fromkeys(one.config.precision for one in fits))
-    return [groups[key] for key in sorted(groups, key=lambda key: (order.index(key[0]), -key[1], not key[2]))]
-
-
-def demand_of(trials: int, fits: Sequence[Fit], workload: Workload, target: Target) -> Demand:
-    """So many trials, of which these are some, all of one precision and number of cards."""
-    smallest = min(fits, key=lambda one: one.adapter_bytes)
-    assert smallest.cards is not None
-    alone = smallest.cards == 1
-    return Demand(
-        smallest.config.precision,
-        trials,
-        smallest.adapter_bytes if alone else None,
-        smallest.room_bytes if alone else None,
-        smallest.cards,
-        _most(smallest, workload, target),
-    )
-
-
-def _alone(one: Fit) -> bool:
-    return one.cards == 1 and places_in_room(one.adapter_bytes, one.room_bytes) == 1
-
-
-def _most(one: Fit, workload: Workload, target: Target) -> int | None:
-    """Packs beyond the default where they pay."""
-    if target.card is None or target.card.tensor_flops is None:
-        return None
-    most = MOST_PASS_TOKENS["cuda"]
-    pays = adapters_that_pay(workload.shape, one.setting, step_load(one, workload), target.card, most)
-    return max(DEFAULT_PACK["cuda"], pays)
-
-
-def _row(one: Fit, trials: int, workload: Workload, target: Target) -> PlanRow:
+def _row(one: Fit, trials: int, forecast: Forecast, caps: Mapping[str, int | None]) -> PlanRow:
     if not one.fits:
-        return PlanRow(one, trials, None, remedies(one.config, workload, target))
-    return PlanRow(one, trials, seconds_per_epoch(one, workload, target), ())
+        target = forecast.target_of(caps.get(one.config.precision))
+        return PlanRow(one, trials, None, remedies(one.config, forecast.workload, target))
+    return PlanRow(one, trials, seconds_per_epoch(one, forecast.workload, forecast.target), ())
 
 
 def _planned(
-    phase: Phase,
-    fits: Sequence[Fit],
-    workload: Workload,
-    target: Target,
-    nodes: tuple[Node, ...],
-    hardware: HardwareSettings,
+    own: StudyPhase, fits: Sequence[Fit], forecast: Forecast, nodes: tuple[Node, ...], hardware: HardwareSettings
 ) -> PlannedPhase:
+    phase, target = own.phase, forecast.target
+    mine = [one for one in fits if one.fits and own.holds(one.config)]
+    if not mine:
+        return PlannedPhase(phase, 0, 0, 0.0)
     devices = device_count(nodes, hardware, target.card is not None, phase.cards)
     used = min(devices, math.ceil(phase.trials / phase.per_device))
-    own = [one for one in fits if one.config.precision == phase.precision and one.cards == phase.cards]
-    slowest = max(own, key=lambda one: (len(one.load.target_modules), one.load.rank))
-    seconds = seconds_on_device(slowest, math.ceil(phase.trials / used), phase.per_device, workload, target)
-    asked = sum(_asked(phase, one) for one in own) / phase.device_amount / phase.cards
+    slowest = max(mine, key=lambda one: (len(one.load.target_modules), one.load.rank))
+    each = math.ceil(phase.trials / used)
+    seconds = seconds_on_device(slowest, each, phase.per_device, forecast.workload, target)
+    asked = sum(_asked(phase, one) for one in mine) / phase.device_amount / phase.cards
     waves = max(math.ceil(phase.trials / phase.places), math.ceil(asked / devices - 0.01))  # shares are rounded down
     return PlannedPhase(phase, waves, used * phase.cards, seconds)
 

@@ -10,8 +10,8 @@ from search_spaces.trial_config import TrialConfig
 from study.plan.fitting import Fit, infeasible_facts
 from study.plan.forecast import Forecast
 from study.plan.remedies import remedies
+from study.records.infeasible import does_not_fit
 from study.records.record import TrialRecord
-from study.records.units import format_bytes
 from study.search.study_search import Proposal, StudySearch
 
 
@@ -86,11 +86,8 @@ def refused_record(
     study: str, proposal: Proposal, one: Fit, forecast: Forecast, cards: int | None = None
 ) -> TrialRecord:
     """The record of a trial that was never started, with the components of what it would need."""
-    card = forecast.target.card
-    needed, there = format_bytes(one.largest.needed_bytes), format_bytes(max(0, one.capacity_bytes))
-    where = "the machine" if card is None else f"one {card.name}"
     helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target_of(cards)))
-    reason = f"predicted not to fit: it needs {needed}, and {where} can hold {there}"
+    reason = f"{does_not_fit(one.largest.needed_bytes, one.capacity_bytes, forecast.target.holder)}, as predicted"
     return TrialRecord(
         study=study,
         trial_id=proposal.trial_id,

@@ -20,7 +20,7 @@ from study.cluster.ray_address import LOCAL, ray_address
 from study.cluster.ray_session import ray_session, terminated_as_interrupt
 from study.config.study_config import StudyConfig
 from study.plan.forecast import Forecast, forecast_on
-from study.plan.phases import StudyPhase, study_phases
+from study.plan.phases import StudyPhase, phases_of
 from study.plan.preflight import Preflight
 from study.progress.live_file import LiveFile
 from study.progress.live_table import LiveTable
@@ -81,7 +81,7 @@ def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[
         gpu, local = use_gpu(config), ray_address() == LOCAL
         forecast = forecast_on(config, study.found, cluster_resources(), gpu, local)
         ended = [record.config for record in study.store.records()]
-        phases = study_phases(config, left, ended, forecast, cluster_nodes(), gpu)
+        phases = phases_of(config, left, ended, forecast, cluster_nodes(), gpu)
         keeper = _start_keeper(study, max((one.phase.per_device for one in phases), default=1))
         progress = StudyProgress({precision: count for precision, count in left.items() if count}, config.objectives)
         held = counted(study.directory, forecast.target if forecast else None, config.trial.hardware.price_per_hour)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import Calibration
 from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.targets import Target
+from study.plan.forecast import Forecast
+from study.plan.phases import grid_phases, refused_precisions
+from study.plan.study_plan import StudyPlan, make_plan, nodes_of
 from study.plan.workload import Workload
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import DEFAULT_CONSTANTS
-from trainables.settings import TrainingSettings
+from trainables.settings import HardwareSettings, TrainingSettings
 
 GIB = 2**30
+ANY = HardwareSettings()
 LLAMA_3_8B = ModelShape(4096, 14336, 32, 32, 8, 128, 128256, False, 65 * 4096)
 PUBMEDQA = {
     "train": {"rows": 450, "tokens": 450 * 340, "target_tokens": 450 * 70, "max_length": 512},
@@ -46,3 +51,18 @@ def cards(name: str = "t4", count: int = 4, per_node: int | None = None, **more:
 def cpus(memory_bytes: int, **more: Any) -> Target:
     """A machine without a card."""
     return Target(None, memory_bytes, 1, 1, Calibration(DEFAULT_CONSTANTS["cpu"]), **more)
+
+
+def plan(
+    configs: Sequence[TrialConfig] = PAPER_GRID,
+    target: Target | None = None,
+    hardware: HardwareSettings = ANY,
+    load: Workload | None = None,
+    cores_per_node: float = 1.0,
+) -> StudyPlan:
+    """The plan of a grid of these configurations."""
+    forecast = Forecast(load or workload(), target or cards())
+    nodes, on_cards = nodes_of(forecast.target, cores_per_node), forecast.target.card is not None
+    fits = [forecast.fit(one) for one in configs]
+    phases = () if refused_precisions(fits) else grid_phases(fits, forecast, nodes, hardware, on_cards)
+    return make_plan(configs, phases, forecast, nodes, hardware)

@@ -6,13 +6,9 @@ import json
 import pytest
 
 from study.plan.fitting import Fit, fit, infeasible_facts, memory_setting
-from study.plan.remedies import remedies
-from study.plan.study_plan import demands_of
-from study.plan.workload import Workload
 from tests.support.places import RESULTS
-from tests.support.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, PUBMEDQA, cards, config, cpus, workload
+from tests.support.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, cards, config, cpus, workload
 from trainables.base_model.shape import ModelShape
-from trainables.settings import TrainingSettings
 
 
 def test_nf4_fits_one_t4_and_fp16_takes_two_of_one_node():
@@ -101,29 +97,6 @@ def test_a_setting_follows_the_card_and_the_model():
     assert memory_setting("fp32", workload(), cpus(64 * GIB, cpu_computes_bf16=True)).compute_precision == "fp32"
 
 
-def test_a_remedy_makes_it_fit():
-    """Each is tried out: the smallest change of its kind."""
-    heavy = workload(longest=2048, micro_batch_size=4, gradient_checkpointing=False)
-    target = cards(count=1)
-    found = remedies(config(), heavy, target)
-    assert found == (
-        "training.micro_batch_size: 1",
-        "training.gradient_checkpointing: true",
-        "dataset.max_tokens: 512",
-        "3 such cards in one node",
-    )
-    assert fit(config(), workload(2048, micro_batch_size=1, gradient_checkpointing=False), target).fits
-    assert not fit(config(), workload(2048, micro_batch_size=2, gradient_checkpointing=False), target).fits
-    assert fit(config(), workload(2048, micro_batch_size=4), target).fits
-    assert fit(config(), workload(512, micro_batch_size=4, gradient_checkpointing=False), target).fits
-    assert not fit(config(), workload(1024, micro_batch_size=4, gradient_checkpointing=False), target).fits
-    assert remedies(config(), workload(), target) == ()
-
-
-def test_fp16_on_one_t4_takes_nf4_or_two_cards():
-    assert remedies(config("fp16"), workload(), cards(count=1)) == ("precision: nf4", "2 such cards in one node")
-
-
 def test_a_base_is_spread_over_the_cards_of_one_machine_that_the_study_may_take():
     assert fit(config("fp16"), workload(), cards(count=4, per_node=1)).cards is None
     assert fit(config("fp16"), workload(), cards(count=1, per_node=4)).cards is None
@@ -136,35 +109,6 @@ def test_a_base_is_spread_over_the_cards_of_one_machine_that_the_study_may_take(
 def test_fp16_on_a_cpu_is_refused():
     assert "needs a GPU" in fit(config("fp16"), workload(), cpus(64 * GIB)).refusal
     assert fit(config("nf4"), workload(), cpus(64 * GIB)).refusal is None
-
-
-def test_what_nothing_alone_mends_takes_everything_or_a_larger_card():
-    small = dataclasses.replace(cards(count=1), limit_bytes=round(5.9 * GIB))
-    heavy = workload(longest=2048, micro_batch_size=4, gradient_checkpointing=False)
-    (together,) = remedies(config("fp16"), dataclasses.replace(heavy, shape=with_layers(24)), small)
-    assert together.startswith("nf4, micro_batch_size 1")
-    tiny = dataclasses.replace(cards(count=1), limit_bytes=round(0.6 * GIB))
-    assert remedies(config(), workload(), tiny) == ("a card of 14.56 GiB (t4)",)
-
-
-def with_layers(layers: int) -> ModelShape:
-    return dataclasses.replace(LLAMA_3_8B, layers=layers)
-
-
-def test_a_workload_comes_from_a_datasets_statistics():
-    found = Workload.of(LLAMA_3_8B, TrainingSettings(), PUBMEDQA, double_quantization=False)
-    assert (found.longest, found.train_rows, found.train_tokens, found.eval_tokens) == (512, 450, 153_000, 17_000)
-    assert found.target_share == pytest.approx(70 / 340)
-    assert not found.double_quantization
-
-
-def test_trials_that_take_a_whole_card_by_themselves_are_demanded_apart():
-    configs = [config(), config(rank=160, targets="all_linear"), config("fp16"), config(rank=16)]
-    fits = [fit(one, workload(), cards()) for one in configs]
-    demands = demands_of(fits, workload(), cards())
-    assert [(one.precision, one.trials, one.cards) for one in demands] == [("nf4", 1, 1), ("nf4", 2, 1), ("fp16", 1, 2)]
-    assert demands[0].adapter_bytes > demands[0].room_bytes / 2
-    assert demands[1].adapter_bytes == min(fits[0].adapter_bytes, fits[3].adapter_bytes)
 
 
 def test_a_cpu_holds_what_its_memory_holds():

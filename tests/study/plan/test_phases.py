@@ -12,12 +12,13 @@ from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig, load_study
 from study.errors import PlanError
 from study.plan.forecast import Forecast
-from study.plan.phases import StudyPhase, study_phases
+from study.plan.phases import StudyPhase, grid_phases, phases_of
 from study.plan.shares import Node
 from tests.support.made_up_studies import write_study_file
 from tests.support.plan_cases import GIB, LLAMA_3_8B, cards, cpus, workload
 from tests.support.plan_cases import config as make_config
 from trainables.memory.prediction import base_bytes, predict_pack
+from trainables.settings import HardwareSettings
 
 ONE_CARD = (Node(8, 1),)
 SPACE = {
@@ -36,7 +37,7 @@ def t4s(count: int = 1, **more: Any) -> Forecast:
     return Forecast(workload(**more), cards(count=count, per_node=1))
 
 
-def phases_of(
+def phases(
     config: StudyConfig,
     forecast: Forecast | None,
     nodes: tuple[Node, ...] = ONE_CARD,
@@ -44,12 +45,12 @@ def phases_of(
     gpu: bool = True,
 ) -> tuple[StudyPhase, ...]:
     counts = {name: config.search.trials // len(config.space.precisions()) for name in config.space.precisions()}
-    return study_phases(config, counts, ended, forecast, nodes, gpu)
+    return phases_of(config, counts, ended, forecast, nodes, gpu)
 
 
 def test_what_does_not_fit_has_no_place_in_any_phase(tmp_path: Path) -> None:
     config = study(tmp_path, SPACE)
-    (phase,) = phases_of(config, t4s())
+    (phase,) = phases(config, t4s())
     assert (phase.phase.precision, phase.phase.trials) == ("nf4", 4)
     assert [phase.holds(one) for one in config.space.grid([0])] == [False] * 4 + [True] * 4
 
@@ -57,7 +58,7 @@ def test_what_does_not_fit_has_no_place_in_any_phase(tmp_path: Path) -> None:
 def test_a_pack_is_sized_by_predicted_bytes_and_each_asks_for_its_own(tmp_path: Path) -> None:
     config = study(tmp_path, {**SPACE, "precision": "nf4", "learning_rate": {"choice": [1e-4, 2e-4, 3e-4, 4e-4]}})
     forecast = t4s()
-    (phase,) = phases_of(config, forecast)
+    (phase,) = phases(config, forecast)
     assert phase.phase.room_bytes == forecast.fit(config.space.grid([0])[0]).room_bytes
     shares = {
         (one.rank, one.target_set): phase.phase.resources_for(forecast.fit(one).adapter_bytes)["GPU"]
@@ -69,7 +70,7 @@ def test_a_pack_is_sized_by_predicted_bytes_and_each_asks_for_its_own(tmp_path: 
 
 def test_what_takes_a_card_by_itself_runs_in_a_phase_of_its_own(tmp_path: Path) -> None:
     config = study(tmp_path, {**SPACE, "precision": "nf4", "rank": {"choice": [8, 160]}})
-    alone, packed = phases_of(config, t4s())
+    alone, packed = phases(config, t4s())
     assert (alone.phase.trials, alone.phase.resources["GPU"]) == (1, 1.0)
     assert (packed.phase.trials, packed.phase.resources["GPU"]) == (3, 0.3333)
     for one in config.space.grid([0]):
@@ -78,23 +79,23 @@ def test_what_takes_a_card_by_itself_runs_in_a_phase_of_its_own(tmp_path: Path) 
 
 def test_what_has_ended_does_not_count(tmp_path: Path) -> None:
     config = study(tmp_path, {**SPACE, "precision": "nf4"})
-    (phase,) = phases_of(config, t4s(), ended=config.space.grid([0])[:3])
+    (phase,) = phases(config, t4s(), ended=config.space.grid([0])[:3])
     assert phase.phase.trials == 1
 
 
 def test_a_searchs_phase_is_sized_by_draws(tmp_path: Path) -> None:
     search = {"algorithm": "random", "trials": 40}
     config = study(tmp_path, {**SPACE, "rank": {"log_int": [4, 64]}}, search=search)
-    fp16, nf4 = phases_of(config, t4s())
+    fp16, nf4 = phases(config, t4s())
     assert (fp16.phase.trials, fp16.phase.room_bytes) == (20, None)  # nothing drawn fits: each is looked at when asked
     assert nf4.phase.room_bytes is not None
     assert nf4.holds(config.space.grid([0])[-1])
 
 
 def test_without_a_forecast_there_is_one_phase_a_precision(tmp_path: Path) -> None:
-    phases = phases_of(study(tmp_path, SPACE), None)
-    assert [one.phase.precision for one in phases] == ["fp16", "nf4"]
-    assert all(one.phase.room_bytes is None for one in phases)
+    found = phases(study(tmp_path, SPACE), None)
+    assert [one.phase.precision for one in found] == ["fp16", "nf4"]
+    assert all(one.phase.room_bytes is None for one in found)
 
 
 @pytest.mark.parametrize("algorithm", ["grid", "random"])
@@ -104,12 +105,12 @@ def test_a_precision_that_the_card_should_not_compute_in_is_an_error_that_says_w
     search = {"algorithm": algorithm, "trials": 8}
     config = study(tmp_path, {**SPACE, "precision": "bf16"}, gpu="auto", search=search)
     with pytest.raises(PlanError, match=r"^Precision bf16 needs a card of compute capability 8\.0 or more; NVIDIA T4"):
-        phases_of(config, t4s())
+        phases(config, t4s())
     forced = dataclasses.replace(t4s(), workload=dataclasses.replace(workload(), force_bf16=True))
-    assert len(phases_of(config, forced)) == (algorithm == "random")  # not refused: 8 B parameters just do not fit
+    assert len(phases(config, forced)) == (algorithm == "random")  # not refused: 8 B parameters just do not fit
     on_cpu = Forecast(workload(), cpus(99 * GIB))
     with pytest.raises(PlanError, match=r"^Precision fp16 needs a GPU"):
-        phases_of(study(tmp_path, SPACE, gpu="auto", search=search), on_cpu, gpu=False)
+        phases(study(tmp_path, SPACE, gpu="auto", search=search), on_cpu, gpu=False)
 
 
 def edge(tmp_path: Path) -> tuple[StudyConfig, Forecast]:
@@ -122,16 +123,16 @@ def edge(tmp_path: Path) -> tuple[StudyConfig, Forecast]:
 def test_a_study_at_the_edge_admits_what_fits_and_nothing_else(tmp_path: Path) -> None:
     config, forecast = edge(tmp_path)
     configs = config.space.grid([0])
-    phases = phases_of(config, forecast)
-    placed = [[one for one in configs if phase.holds(one)] for phase in phases]
+    found = phases(config, forecast)
+    placed = [[one for one in configs if phase.holds(one)] for phase in found]
     admitted = sum(placed, list[TrialConfig]())
     assert len(configs) == 24
     assert 0 < len(admitted) < 24
-    assert len(set(admitted)) == len(admitted) == sum(phase.phase.trials for phase in phases)
+    assert len(set(admitted)) == len(admitted) == sum(phase.phase.trials for phase in found)
     for one in configs:
         fit = forecast.fit(one)
         assert (one in admitted) == (fit.largest.reserved_bytes <= round(14.56 * GIB))
-    for phase, own in zip(phases, placed, strict=True):
+    for phase, own in zip(found, placed, strict=True):
         together(phase, own, forecast)
 
 
@@ -156,3 +157,18 @@ def test_the_charts_prediction_is_the_base_and_never_less_than_the_pack() -> Non
     pack = predict_pack(LLAMA_3_8B, fits[0].setting, [one.load for one in fits])
     together = small.base_bytes + small.adapter_bytes + large.adapter_bytes
     assert pack.needed_bytes <= together < 1.2 * pack.needed_bytes
+
+
+def test_a_grid_parts_by_precision_cards_and_who_takes_a_whole_card() -> None:
+    configs = [
+        make_config(), make_config(rank=160, targets="all_linear"), make_config("fp16"), make_config(rank=16)
+    ]  # fmt: skip
+    forecast = Forecast(workload(), cards())
+    fits = [forecast.fit(one) for one in configs]
+    lonely, packed, spread = grid_phases(fits, forecast, (Node(8, 4),), HardwareSettings(), use_gpu=True)
+    assert [(one.phase.precision, one.phase.trials, one.phase.cards) for one in (lonely, packed, spread)] == [
+        ("nf4", 1, 1), ("nf4", 2, 1), ("fp16", 1, 2)
+    ]  # fmt: skip
+    assert [[one.holds(config) for config in configs] for one in (lonely, packed, spread)] == [
+        [False, True, False, False], [True, False, False, True], [False, False, True, False]
+    ]  # fmt: skip
