@@ -1,5 +1,4 @@
-"""What studies measured on a card, and how it corrects the memory and time models' few free constants. (no torch, no
-ray)
+"""Fits the constants of the memory and time models to what was measured on a card.
 
 Kept in the cache folder, `calibration/CARD.json`, beside the quantized weights. A footprint counts once, its newest
 measurement; those of another training engine are left out.

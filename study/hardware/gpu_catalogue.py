@@ -1,4 +1,4 @@
-"""Cards that a study can be planned for: what they hold, how fast they are, what they cost. (no torch, no ray)"""
+"""Reads the catalogue of cards: their memory, speed and price."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine has: processor, memory, and cards as NVML tells of them. (no torch, no ray)"""
+"""Finds this machine's processor, memory and cards (as NVML reports them)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hardware to plan for: named in the catalogue, found in this machine, or its processor. (no torch, no ray)"""
+"""Chooses the hardware to plan for: a card of the catalogue, of this machine, or its processor."""
 
 from __future__ import annotations
 

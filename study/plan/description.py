@@ -1,5 +1,4 @@
-"""What a study would run, and what it would take, in words, after the checks that come before a run. (no torch at
-import, no ray)"""
+"""Describes what a study would run and need, in words: the command `plan`."""
 
 from __future__ import annotations
 

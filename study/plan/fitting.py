@@ -1,4 +1,4 @@
-"""Which configurations fit a card, alone or over several, and what would make the others fit. (pure)"""
+"""Predicts whether a configuration fits a card, alone or spread over several."""
 
 from __future__ import annotations
 

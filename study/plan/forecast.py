@@ -1,5 +1,4 @@
-"""What the models say of a study before it runs: its workload, its hardware, and each configuration's fit. (no torch,
-no ray)"""
+"""Predicts a study's fits before it runs, and remembers what ran out of memory on the way."""
 
 from __future__ import annotations
 

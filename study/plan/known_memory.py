@@ -1,4 +1,4 @@
-"""The peak memory of a study's configurations as it is known before any trial, for the search. (no torch at import)"""
+"""Predicts peak memory for the Bayesian search, before any trial has run."""
 
 from __future__ import annotations
 

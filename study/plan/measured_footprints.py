@@ -1,5 +1,4 @@
-"""What a study teaches the models: footprints measured on a card correct the constants of the next plan for it. (no
-torch, no ray)"""
+"""Keeps measured footprints of a card, so that its next plan is calibrated."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from trainables.protocol import ENGINE_VERSION
 
 
 def keep_lessons(records: Iterable[TrialRecord], forecast: Forecast) -> int:
-    """Keeps the records' footprints beside the quantized weights, for plans for such a card; answers how many.
+    """Keeps the records' footprints beside the quantized weights, for plans for such a card; returns how many.
 
     Records of this engine alone: those of a study that runs now.
     """

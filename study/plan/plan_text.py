@@ -1,4 +1,4 @@
-"""A study's plan in words and tables, for a terminal. (pure)"""
+"""Formats a study's plan as text and tables for a terminal."""
 
 from __future__ import annotations
 

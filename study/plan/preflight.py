@@ -1,4 +1,4 @@
-"""What must hold before Ray starts: the model is one we can train, the data are there, and both go together."""
+"""Checks model, tokenizer, data and target modules before Ray starts."""
 
 from __future__ import annotations
 

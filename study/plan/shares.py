@@ -1,4 +1,4 @@
-"""Which trials run one after another, how many side by side, and the share of the machine that each takes. (pure)
+"""Computes how many trials run side by side, and each trial's share of a device.
 
 A trial's share of a card is max(adapter bytes / room, 1 / ceil(trials / cards)), rounded up to one of a few levels:
 trials spread over the cards first and are packed second, equal requests let idle trial actors be used again, and the

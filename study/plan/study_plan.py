@@ -1,4 +1,4 @@
-"""Plans a study before it runs: what fits, what runs beside what, how long it takes, what it costs."""
+"""Plans a study: what fits, in which phases it runs, how long it takes, what it costs."""
 
 from __future__ import annotations
 

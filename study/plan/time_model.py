@@ -1,4 +1,4 @@
-"""Predicted time of training on a card, from its rates: a roofline, and what the card's host needs for launches. (pure)
+"""Predicts seconds of training on a card: a roofline, or its launches where they are slower.
 
 A pass' products, dequantization and elementwise work add up to the time that the card is busy; the host launches
 kernels meanwhile, and where it is slower, it decides. A few constants are measured or assumed; a card's calibration

@@ -1,4 +1,4 @@
-"""The work of one trial: its rows, steps and lengths."""
+"""Describes the work that all trials of a study share: model, rows and lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan's words and tables."""
+"""A plan as text: what it says of fits, phases, time and price; tables sum to the printed digits."""
 
 from dataclasses import replace
 

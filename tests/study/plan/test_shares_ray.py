@@ -47,7 +47,7 @@ def ray_of_five_nodes() -> Iterator[None]:
 
 
 def run_trials(phase: Phase, nodes: str, folder) -> list[dict]:
-    """Runs the phase's trials; answers of each the card (node and number) and when it was there.
+    """Runs the phase's trials; returns for each the card (node and number) and when it was there.
 
     Nobody leaves before as many have come as the phase has places, so that they are seen side by side.
     """
