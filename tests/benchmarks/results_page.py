@@ -45,9 +45,9 @@ INTRODUCTION = """\
 
 The paper grid (precision, rank 8 or 64, q and v or all linear layers) on every model and card that it was measured on
 so far. `python -m tests.benchmarks.results_page` writes this page from the files in
-[`tests/benchmarks/results`](../tests/benchmarks/results); no number is typed by hand, and a test fails where page and
-files part. A *measurement* was observed on the device, a *prediction* follows from the model's shape; they never share
-a column. What does not fit is listed like everything else. [How each number is measured](how_measured.md).
+[`tests/benchmarks/results`](../../tests/benchmarks/results); no number is typed by hand, and a test fails where page
+and files differ. A *measurement* was observed on the device, a *prediction* follows from the model's shape; they never
+share a column. What does not fit is listed like everything else. [How each number is measured](how_measured.md).
 """
 MEMORY_WORDS = """\
 One adapter alone, random weights (memory does not depend on values), half of the tokens targets, bf16 products over
@@ -56,8 +56,9 @@ about 16 GiB on the card were not the process' own: compare "reserved"."""
 ALONE_WORDS = """\
 Llama-3-8B's shapes with random weights, NF4 with double quantization, fp16 products, activation checkpointing, one row
 a step, no dropout; PEFT with FlashAttention, in which the card is busy for less time. The wall time is mostly launches,
-which a slower card hides; "busy" is what the card computes. Packs of 8: the README, where PEFT's time is that of its
-faster attention kernel; of 2 and 4: tests/benchmarks/results/packed_step_h100.json."""
+which a slower card hides; "busy" is the time in which the card computes. Packs are on
+[the page of speeds](../../tests/benchmarks/README.md#one-packed-step), where PEFT's time is that of its faster
+attention kernel."""
 SEVERAL_WORDS = """\
 Llama-3-8B's shapes with random weights, one row of up to 512 tokens a step, checkpointing. Whole layers are on one card
 or the other, and rows go through them in turn: two cards hold more, and are no faster than one."""
