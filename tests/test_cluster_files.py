@@ -1,4 +1,4 @@
-"""The cluster files: valid to Ray, and as safe as the README says."""
+"""The cluster files: valid to Ray, and as safe as study/guide/security.md says."""
 
 from __future__ import annotations
 
