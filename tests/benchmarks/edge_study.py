@@ -1,4 +1,4 @@
-"""A study at the edge of a T4's memory: what was admitted never runs out, what was refused does not run alone.
+"""Runs a study at the edge of a T4's memory: no admitted trial runs out, no refused one runs alone.
 
     python -m tests.benchmarks.edge_study --work DIR --tokenizer DIR --json OUT     # on a card, Llama-3-8B's shapes
 

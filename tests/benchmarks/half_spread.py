@@ -1,4 +1,4 @@
-"""fp16 training in a pack, beside what two trainings alone differ by.
+"""Measures how far fp16 training in a pack differs from training alone.
 
     python -m tests.benchmarks.half_spread --model MODEL --device cuda --json OUT
 

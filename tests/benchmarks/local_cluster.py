@@ -1,4 +1,4 @@
-"""Studies as jobs of a real Ray cluster on this machine, with token authentication: what each way of use comes to.
+"""Runs studies as jobs of a real Ray cluster on this machine, and checks each way of use.
 
 `python -m tests.benchmarks.local_cluster [--only STEP …] [--namespaces] [--json OUT]` starts a head with its own token,
 submits tiny studies, and ends what it started. With `--namespaces` head and worker are nodes of two networks.

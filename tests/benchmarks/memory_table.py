@@ -1,4 +1,4 @@
-"""Measures the allocator's peak of training one adapter alone, for many configurations, beside what is predicted.
+"""Measures the peak memory of training one adapter alone, for many configurations, beside the prediction.
 
     python -m tests.benchmarks.memory_table --out tests/benchmarks/results/memory_table.json      on a card
     python -m tests.benchmarks.memory_table --compare tests/benchmarks/results/memory_table.json  anywhere

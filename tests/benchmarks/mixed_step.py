@@ -1,4 +1,4 @@
-"""One training step of a pack whose adapters differ in rank and targets: padded to one rank, and not, and each alone.
+"""Times a step of a pack whose adapters differ in rank and targets: padded, not padded, one by one.
 
     python -m tests.benchmarks.mixed_step --json OUT
     python -m tests.benchmarks.mixed_step --device cpu --model tiny --tokens 32 --precisions fp32

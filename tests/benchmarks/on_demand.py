@@ -1,4 +1,4 @@
-"""A study on a cluster whose workers are still to start, as after `ray up cluster.yaml`: the head alone is there.
+"""Runs a study on a cluster whose workers start on demand, as after `ray up cluster.yaml`.
 
 `python -m tests.benchmarks.on_demand [--trial-seconds 20]` starts Ray's autoscaler on this machine with the nodes that
 `cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them: planner,

@@ -1,4 +1,4 @@
-"""One training step of K adapters: packed, against K steps of PEFT one after another, and against the floor.
+"""Times a step of K packed adapters against K steps of PEFT, and against the floor.
 
     python -m tests.benchmarks.packed_step --json tests/benchmarks/results/packed_step_NAME.json
     python -m tests.benchmarks.packed_step --device cpu --model smollm2-135m --tokens 100 --adapters 1 2 4

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.results_page           writes the page
 
 Measured numbers come from `results/`: each study directory there, each memory table, the comparisons with PEFT. What
-no card has measured is predicted from shapes, in tables of its own. (no torch)
+no card has measured is predicted from shapes, in tables of its own.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def page() -> str:
 
 
 def study_section(study: Study) -> str:
-    """A study's answer, every trial with its end, and what the choices do."""
+    """A study's result, every trial with its end, and what the choices do."""
     members = {record.trial_id for record in front(study.records, study.objectives)}
     headings = (
         "trial", "configuration", "end", "front", "perplexity (base model)", "test perplexity", "accuracy (base model)",

@@ -1,4 +1,4 @@
-"""A study on a simulated cluster: how much of the cards' time waits for the driver, and what a result costs it.
+"""Measures on a simulated cluster how long cards wait for the driver, and what a result costs it.
 
 `python -m tests.benchmarks.scale [--gpus 4 16 64] [--trials 2000] [--trial-seconds 20] [--json OUT]` runs, for each
 number of cards, a study of trials that sleep as cards would train (`simulated_hosts.py`): Ray, driver, searcher,
@@ -68,7 +68,7 @@ class Row:
 
 @contextmanager
 def cluster(gpus: int, nodes: int) -> Iterator[str]:
-    """A Ray cluster of this machine that says it has so many cards; answers its address."""
+    """A Ray cluster of this machine that says it has so many cards; returns its address."""
     from ray.cluster_utils import Cluster
 
     share = [gpus // nodes + (number < gpus % nodes) for number in range(nodes)]

@@ -1,4 +1,4 @@
-"""A 16-bit base model over two cards that are each too small for it: a study, and each card's peak as predicted.
+"""Runs a 16-bit base model over two cards that are each too small for it, and compares their peaks with the prediction.
 
     python -m tests.benchmarks.several_cards --work DIR --tokenizer DIR --json OUT   # on two cards, Llama-3-8B's shapes
 

@@ -1,8 +1,8 @@
-"""Studies with faults injected until so many have been: what was lost, what came twice, what came out different.
+"""Injects faults into studies, and counts trials that were lost, recorded twice or ended differently.
 
 `python -m tests.benchmarks.soak [--faults 50] [--seed 0] [--json OUT]` runs a tiny study undisturbed (fp32 on a CPU,
-one adapter at a time), then the same with processes killed, files torn and the disk full at random moments, gone on
-with after each.
+one adapter at a time), then the same with processes killed, files torn and the disk full at random moments, and
+continued after each.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def kill_trial(one: Round) -> bool:
 
 
 def kill_first(one: Round, name: str) -> bool:
-    """Kills a process under the driver by its title; answers whether there still was one."""
+    """Kills a process under the driver by its title; returns whether there still was one."""
     found = processes_of(one.driver, name)[:1]
     for process in found:
         process.kill()
@@ -171,7 +171,7 @@ FAULTS: dict[str, Callable[[Round], bool]] = {
 
 
 def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, until: float) -> int:
-    """Runs a round to its end with faults at random moments before `until`; answers how many were injected."""
+    """Runs a round to its end with faults at random moments before `until`; returns how many were injected."""
     injected, deadline = 0, time.monotonic() + ROUND_SECONDS
     while one.driver.poll() is None:
         if time.monotonic() > deadline:

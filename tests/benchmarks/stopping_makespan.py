@@ -1,4 +1,4 @@
-"""Early stopping and packing together, against full training of the same configurations alone.
+"""Times early stopping and packing together against full training of each configuration alone.
 
     python -m tests.benchmarks.stopping_makespan --model MODEL --source ori_pqal.json --work DIR --json OUT
 

@@ -1,4 +1,4 @@
-"""A whole study against a plain Ray Tune script over the same model, data and configurations.
+"""Times a whole study against a plain Ray Tune script over the same model, data and configurations.
 
     python -m tests.benchmarks.study_makespan --device cuda --work DIR --json OUT     # 16 NF4 trials, Llama-3-8B shapes
     python -m tests.benchmarks.study_makespan --device cpu --work DIR --json OUT      # 8 trials, SmolLM2-135M
@@ -144,7 +144,7 @@ def timed(command: list[str], log: Path) -> float:
 
 
 def run_ours(case: dict[str, Any], device: str, model: Path, work: Path) -> dict[str, Any]:
-    """Runs the study; answers its seconds, and where its hosts' time went."""
+    """Runs the study; returns its seconds, and where its hosts' time went."""
     file, out = work / "study.yaml", work / f"study-{time.time_ns()}"
     file.write_text(yaml.safe_dump(study_file(case, device, model, work / "data")), encoding="utf-8")
     seconds = timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], work / "study.log")
@@ -160,7 +160,7 @@ def run_ours(case: dict[str, Any], device: str, model: Path, work: Path) -> dict
 
 
 def run_plain(case: dict[str, Any], device: str, model: Path, work: Path, trials: int) -> dict[str, Any]:
-    """Runs (some of) the plain script's trials; answers what all of them take."""
+    """Runs (some of) the plain script's trials; returns what all of them take."""
     every = configurations(case)
     chosen = every[:: max(1, len(every) // trials)][:trials]
     limit = case["memory_limit"]

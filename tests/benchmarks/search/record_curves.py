@@ -1,4 +1,4 @@
-"""Records whole training curves of many configurations, in one process: the table on which early stopping is replayed.
+"""Records the whole training curves of many configurations, for the replays of search and early stopping.
 
     python -m tests.benchmarks.search.record_curves --model MODEL --source ori_pqal.json --out results/curves_NAME.json
 

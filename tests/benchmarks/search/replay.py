@@ -1,4 +1,4 @@
-"""A study replayed from recorded curves: so many places, a halving that stops trials, and what it cost."""
+"""Replays a study from recorded curves, with so many places and a halving that stops trials."""
 
 from __future__ import annotations
 

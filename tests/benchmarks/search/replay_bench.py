@@ -1,4 +1,4 @@
-"""What early stopping costs and keeps, on recorded curves, over shuffled orders of arrival.
+"""Measures what early stopping costs and keeps on recorded curves, over shuffled orders of arrival.
 
     python -m tests.benchmarks.search.replay_bench tests/benchmarks/results/curves_*.json --out /tmp/replay.json
 

@@ -1,9 +1,9 @@
-"""How much of the front a searcher finds in few trials, on recorded final results.
+"""Measures how much of the front a searcher finds in few trials, on recorded results.
 
     python -m tests.benchmarks.search.search_bench tests/benchmarks/results/curves_*.json --trials 24
 
-A searcher's proposal is answered with the nearest recorded configuration of its precision that it has not had yet, and
-it is told that one's parameters and results. Printed is the hypervolume after `--trials`, as a share of the whole
+A searcher that proposes a configuration gets the nearest recorded one of its precision that it has not had yet, with
+that one's parameters and results. Printed is the hypervolume after `--trials`, as a share of the whole
 table's, over `--seeds` seeds: median and worst.
 """
 

@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine, with token authentication: a head, workers, and a user's commands."""
+"""Starts a real Ray cluster on this machine, with token authentication, and runs a user's commands on it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Cluster:
         self._start(WORKER, head, "--num-cpus=2", "--num-gpus=0", f"--temp-dir={folder}", MEMORY)
 
     def lose_worker(self) -> str:
-        """Cuts the last node off where that can be, else kills it with all that runs on it; answers what was done."""
+        """Cuts the last node off where that can be, else kills it with all that runs on it; returns what was done."""
         if self.network.cut():
             return "the cable cut"
         return f"{_kill(self.nodes[-1])} processes killed"
@@ -90,7 +90,7 @@ class Cluster:
         return [node["node_id"] for node in nodes if node["state"] == "ALIVE" and not node["is_head_node"]]
 
     def drain_worker(self) -> str:
-        """Has Ray drain the nodes but the head, as a cloud's notice does; answers what it says."""
+        """Has Ray drain the nodes but the head, as a cloud's notice does; returns what it says."""
         head, said = f"--address={self.network.addresses[HEAD]}:{self.gcs}", []
         for node_id in self.workers():
             drain = ["ray", "drain-node", head, f"--node-id={node_id}"]
@@ -146,7 +146,7 @@ class Cluster:
 
 
 def _kill(node: subprocess.Popen[bytes]) -> int:
-    """Kills a node with all that runs on it; answers how many processes that were."""
+    """Kills a node with all that runs on it; returns how many processes that were."""
     if node.poll() is not None:
         return 0
     head = psutil.Process(node.pid)

@@ -1,4 +1,4 @@
-"""How long a step takes: by the wall, and how long the card was busy with what."""
+"""Times a step: wall time, and what the card was busy with."""
 
 from __future__ import annotations
 

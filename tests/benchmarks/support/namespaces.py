@@ -1,4 +1,4 @@
-"""Where the nodes of a local cluster stand: all on loopback, or each in a network namespace of its own (needs root)."""
+"""Places the nodes of a local cluster on loopback, or each in a network namespace (which needs root)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Namespaces:
         _ip("-n", self._names[WORKER], "link", "set", self._cables[WORKER], "up")
 
     def cut(self) -> bool:
-        """Cuts the worker's side off; answers that it has."""
+        """Cuts the worker's side off; returns whether it has."""
         _ip("-n", self._names[WORKER], "link", "set", self._cables[WORKER], "down")
         return True
 

@@ -1,4 +1,4 @@
-"""A grid of LoRA configurations as users write it today: Ray Tune, one process and one model copy a trial, HF Trainer.
+"""Trains a grid the plain way: Ray Tune, HF Trainer, one process and one model copy a trial.
 
     python -m tests.benchmarks.support.plain_tune --model DIR --data DIR --configurations FILE --steps 30 ... --json OUT
 

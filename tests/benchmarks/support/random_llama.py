@@ -1,4 +1,4 @@
-"""Llama models of a given shape with random weights, made on the device that they are measured on."""
+"""Makes Llama models of a given shape with random weights, on the device that they are measured on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study on a simulated cluster uses, and when its cards are at work: samples of processes, their arithmetic."""
+"""Samples what a study on a simulated cluster uses, and when its cards are at work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts of a simulated cluster: they sleep as cards would train, and answer trials as a real host does (RAY).
+"""Hosts of a simulated cluster, which sleep for as long as cards would train.
 
 One actor stands for the hosts of all cards, since a process each is more than one machine holds. Everything else is the
 study's own: driver, searcher, keeper, trial processes, records.

@@ -1,4 +1,4 @@
-"""What a packed step is measured against: PEFT's own step, and the floor; all over one set of random weights."""
+"""Makes what a packed step is measured against: PEFT's own step, and the floor, over the same weights."""
 
 from __future__ import annotations
 
