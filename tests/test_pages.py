@@ -67,7 +67,11 @@ def test_every_path_in_code_is_there(page: Path) -> None:
 @EACH_PAGE
 def test_every_command_parses(page: Path) -> None:
     for arguments in commands(page.read_text(encoding="utf-8"), "python -m study"):
-        cli._parser().parse_args(arguments)  # exits where it refuses
+        parser = cli._parser()
+        parser.parse_args(arguments)  # exits where it refuses
+        (chosen,) = (action.choices[arguments[0]] for action in parser._actions if isinstance(action.choices, dict))
+        options = {word for word in arguments if word.startswith("--")}
+        assert options <= set(chosen._option_string_actions)  # argparse takes abbreviations too
 
 
 def test_the_readme_names_every_command() -> None:
