@@ -25,7 +25,7 @@ from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from tests.support.places import RESULTS, ROOT
 
-RECORDING = RESULTS / "curves_smollm2_135m_seed0.json"
+RECORDING = RESULTS / "search" / "curves_smollm2_135m_seed0.json"
 FOLDER = ROOT / "analysis" / "guide"
 WIDTH, HEIGHT = 640, 380  # pixels, without axes and legends: with them, the width of a README
 MARGIN, LABEL_PIXELS = 60, 38  # pixels beside the outermost points, and what a label takes

@@ -1,6 +1,6 @@
 """Measures what early stopping costs and keeps on recorded curves, over shuffled orders of arrival.
 
-    python -m tests.benchmarks.search.replay_bench tests/benchmarks/results/curves_*.json --out /tmp/replay.json
+    python -m tests.benchmarks.search.replay_bench tests/benchmarks/results/search/curves_*.json --out /tmp/replay.json
 
 Against full training: the cost (optimizer steps spent, as a share), the share of the hypervolume (reference: the base
 model's perplexity, and the largest memory; strict: just beyond the front's own worst values), and how many members of

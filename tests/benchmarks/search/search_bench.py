@@ -1,6 +1,6 @@
 """Measures how much of the front a searcher finds in few trials, on recorded results.
 
-    python -m tests.benchmarks.search.search_bench tests/benchmarks/results/curves_*.json --trials 24
+    python -m tests.benchmarks.search.search_bench tests/benchmarks/results/search/curves_*.json --trials 24
 
 A searcher that proposes a configuration gets the nearest recorded one of its precision that it has not had yet, with
 that one's parameters and results. Printed is the hypervolume after `--trials`, as a share of the whole
