@@ -1,33 +1,27 @@
-"""Reading a study directory: its objectives, its records, and where they came from."""
+"""Reads a study directory: its settings, objectives and records, and where they came from."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 
+from study.records.flat_row import flat_row
+from study.records.layout import COST_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE
+from study.records.lines import Line, LineError, read_lines
 from study.records.objectives import METRICS, Direction, Objective
-from study.records.record import MEASUREMENTS, TrialRecord
+from study.records.record import TrialRecord
+from study.records.units import UNITS, parse_bytes
 
-SETTINGS_FILE = "study.yaml"
-PROVENANCE_FILE = "provenance.json"
-COST_FILE = "cost.json"
-RESULTS_FILE = "results.jsonl"
 RESTORE = "Restore the study.yaml that the run wrote."
-INFEASIBLE = ("phase", "requested_bytes", "available_bytes", "source")
 
-UNITS: dict[str, int] = {
-    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
-}  # fmt: skip
-_BY_NAME = {name.lower(): size for name, size in UNITS.items()}
-_QUANTITY = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z]*)", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
 
 class StudyDirectoryError(ValueError):
@@ -56,15 +50,15 @@ def load_study(directory: Path | str) -> Study:
     StudyDirectoryError for everything else that cannot be read.
     """
     directory = Path(directory)
-    settings = _read_settings(directory / SETTINGS_FILE)
+    settings = _read_settings(directory / STUDY_FILE)
     return Study(
         name=str(settings.get("name") or directory.resolve().name),
         directory=directory,
-        objectives=_objectives(settings.get("objectives"), directory / SETTINGS_FILE),
+        objectives=_objectives(settings.get("objectives"), directory / STUDY_FILE),
         records=_read_records(directory / RESULTS_FILE),
         provenance=_read_mapping(directory / PROVENANCE_FILE),
         settings=settings,
-        memory_limit=_memory_limit(settings.get("hardware"), directory / SETTINGS_FILE),
+        memory_limit=_memory_limit(settings.get("hardware"), directory / STUDY_FILE),
         cost=_read_mapping(directory / COST_FILE),
     )
 
@@ -75,7 +69,7 @@ def table(study: Study) -> list[dict[str, Any]]:
     `pandas.DataFrame(table(study))` takes it. Predictions are named `predicted_...`, so they share no column with a
     measurement. Missing values are None.
     """
-    return [_flat_row(record) for record in study.records]
+    return [flat_row(record) for record in study.records]
 
 
 def parse_quantity(value: Any) -> float:
@@ -90,11 +84,12 @@ def parse_quantity(value: Any) -> float:
 
 
 def _parse_text(text: str) -> float:
-    match = _QUANTITY.fullmatch(text.strip())
-    if match is None or (match[2] and match[2].lower() not in _BY_NAME):
-        raise ValueError(f"a quantity is a number, with a unit of {', '.join(UNITS)} if any; it is {text!r}")
-    number = float(match[1]) * (_BY_NAME[match[2].lower()] if match[2] else 1)
-    return float(round(number)) if match[2] and math.isfinite(number) else number
+    if _NUMBER.fullmatch(text.strip()):
+        return float(text)
+    try:
+        return float(parse_bytes(text))
+    except ValueError as error:
+        raise ValueError(f"a quantity is a number, with a unit of {', '.join(UNITS)} if any; it is {text!r}") from error
 
 
 def _read_text(file: Path, remedy: str) -> str:
@@ -160,60 +155,25 @@ def _read_mapping(file: Path) -> dict[str, Any]:
 
 
 def _read_records(file: Path) -> tuple[TrialRecord, ...]:
-    if not file.exists():
-        return ()
-    # Split at line feeds only: texts from models hold other line separators (U+2028), which JSON leaves as they are.
     try:
-        content = file.read_bytes()
+        lines = list(read_lines(file.read_bytes())) if file.exists() else []
     except OSError as error:
         raise StudyDirectoryError(f"{file} must be readable: {error}. Give it back to its owner.") from error
-    lines = [(number, line) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
-    records: dict[str, TrialRecord] = {}
-    for position, (number, line) in enumerate(lines):
-        is_last = position == len(lines) - 1
-        record = _record(line, f"{file}, line {number}", may_be_torn=is_last)
-        if record is not None:
-            records[record.trial_id] = record
-    return tuple(records.values())
+    except LineError as error:
+        raise _not_a_record(file, error.number, error.reason) from error
+    # Only the last line may be torn: it is being written, or was cut by a kill.
+    torn = next((line for line in lines[:-1] if line.record is None), None)
+    if torn is not None:
+        raise _not_a_record(file, torn.number, torn.fault)
+    return _latest(lines)
 
 
-def _record(line: bytes, where: str, may_be_torn: bool) -> TrialRecord | None:
-    rule, remedy = "a line must be one trial record as JSON", "Remove that line; `resume` runs its trial again."
-    try:
-        record = TrialRecord.from_json(line.decode("utf-8"))
-        _check_numbers(record)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        if may_be_torn:
-            return None
-        raise StudyDirectoryError(f"{where}: {rule}; {error}. {remedy}") from error
-    except KeyError as error:
-        raise StudyDirectoryError(f"{where}: {rule}; it has no {error}. {remedy}") from error
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise StudyDirectoryError(f"{where}: {rule}; {error}. {remedy}") from error
-    return record
+def _latest(lines: Sequence[Line]) -> tuple[TrialRecord, ...]:
+    """The records, the later of two of one trial in the place of the earlier."""
+    return tuple({line.record.trial_id: line.record for line in lines if line.record is not None}.values())
 
 
-def _check_numbers(record: TrialRecord) -> None:
-    predicted = {"predicted peak_memory_bytes": record.predictions.get("peak_memory_bytes")}
-    for name, value in {**record.measurements, **predicted}.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise ValueError(f"{name} must be a number or null; it is {value!r}")
-
-
-def _flat_row(record: TrialRecord) -> dict[str, Any]:
-    infeasible = record.infeasible or {}
-    return {
-        "trial_id": record.trial_id,
-        "status": record.status,
-        "reason": record.reason,
-        "error": record.error,
-        **record.config.to_dict(),
-        "target_modules": record.config.target_set,
-        **{name: record.measurements.get(name) for name in MEASUREMENTS},
-        **{f"predicted_{name}": value for name, value in record.predictions.items()},
-        **{f"infeasible_{name}": infeasible.get(name) for name in INFEASIBLE},
-        "device": record.device.get("name"),
-        "compute_dtype": record.device.get("compute_dtype"),
-        "memory_source": record.device.get("memory_source"),
-        "adapter": record.adapter,
-    }
+def _not_a_record(file: Path, number: int, reason: str) -> StudyDirectoryError:
+    rule = "a line must be one trial record as JSON"
+    remedy = "Remove that line; `resume` runs its trial again."
+    return StudyDirectoryError(f"{file}, line {number}: {rule}; {reason}. {remedy}")

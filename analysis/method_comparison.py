@@ -1,4 +1,4 @@
-"""Results that PEFT publishes (its folder `method_comparison`), read as a study to stand beside one's own.
+"""Reads the results that PEFT publishes (its folder `method_comparison`) as a study, to stand beside one's own.
 
 Each file is one run: `run_info` (configurations), `train_info` (status, memory, metrics), `meta_info` (versions, card).
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.load import Study, StudyDirectoryError
+from study.records.layout import STUDY_FILE
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 
@@ -31,7 +32,7 @@ REMEDY = "Give a .json file of PEFT's method_comparison results, or a folder of 
 def is_method_comparison(path: Path) -> bool:
     """Whether the path is a result file, or a folder of such, and no study directory."""
     if path.is_dir():
-        return not (path / "study.yaml").exists() and any(path.glob("*.json"))
+        return not (path / STUDY_FILE).exists() and any(path.glob("*.json"))
     return path.suffix == ".json" and path.is_file()
 
 

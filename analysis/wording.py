@@ -21,7 +21,7 @@ from analysis.pareto import (
 from analysis.statistics.bootstrap import Interval
 from study.records.objectives import METRICS, Objective
 from study.records.record import STATUSES, TrialRecord
-from study.records.units import GIB
+from study.records.units import GIB, format_gib
 
 DASH = "–"
 
@@ -32,7 +32,7 @@ def format_value(metric: str, value: float | None) -> str:
         return DASH
     unit = METRICS[metric].unit if metric in METRICS else ""
     if unit == "bytes" or metric.endswith("_bytes"):
-        return f"{value / GIB:,.2f} GiB" if value >= GIB / 10 else f"{value / 2**20:,.1f} MiB"
+        return format_gib(value)
     if unit == "fraction" or metric.endswith("accuracy"):
         return f"{100 * value:.1f} %"
     if metric.endswith("seconds") or metric.startswith("seconds"):

@@ -6,11 +6,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from study.records.flat_row import COMPARABLE, flat_row
 from study.records.record import MEASUREMENTS, TrialRecord
 
 TEXT, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
@@ -29,7 +29,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "infeasible_available_bytes": NUMBER,
     "infeasible_source": TEXT,
     **dict.fromkeys(("device", "compute_dtype", "memory_source", "adapter"), TEXT),
-    **dict.fromkeys(("comparable_quality", "comparable_cost"), TEXT),
+    **{f"comparable_{name}": TEXT for name in COMPARABLE},
 }
 
 
@@ -56,23 +56,3 @@ def results_table(records: Sequence[TrialRecord]) -> pa.Table:
     rows = [flat_row(record) for record in records]
     further = {name: NUMBER for row in rows for name in row if name not in COLUMNS}
     return pa.Table.from_pylist(rows, schema=pa.schema({**COLUMNS, **further}))
-
-
-def flat_row(record: TrialRecord) -> dict[str, Any]:
-    """A record without curve, samples and evaluation rows, every value under a name of its own."""
-    infeasible = record.infeasible or {}
-    return {
-        **{name: getattr(record, name) for name in ("study", "trial_id", "status", "reason", "error", "adapter")},
-        **record.config.to_dict(),
-        "target_modules": record.config.target_set,
-        **{name: record.measurements[name] for name in MEASUREMENTS},
-        **{f"predicted_{name}": value for name, value in record.predictions.items()},
-        **{f"infeasible_{name}": infeasible.get(name) for name in _names_after("infeasible_")},
-        "device": record.device.get("name"),
-        **{name: record.device.get(name) for name in ("compute_dtype", "memory_source")},
-        **{f"comparable_{name}": record.comparable.get(name) for name in _names_after("comparable_")},
-    }
-
-
-def _names_after(prefix: str) -> list[str]:
-    return [name.removeprefix(prefix) for name in COLUMNS if name.startswith(prefix)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ from filelock import FileLock, Timeout
 from study.errors import StoreError
 from study.records.files import write_whole
 from study.records.layout import LOCK_FILE, OWNER_FILE, RESULTS_FILE, TABLE_FILE, TORN_FILE
+from study.records.lines import Line, LineError, read_lines
 from study.records.record import TrialRecord
 
 _OWNER = re.compile(r"process (?P<process>[0-9]+) on (?P<host>.+)")
-RECORD_START = b'{"study": '  # as `TrialRecord.to_json` writes it
 
 
 class ResultsStore:
@@ -150,17 +148,18 @@ class ResultsStore:
         if torn or (lines and not lines[-1].ended):
             write_whole(self._file, "".join(f"{line.whole.decode()}\n" for line in lines if line.record))
 
-    def _lines(self) -> Iterator[_Line]:
+    def _lines(self) -> Iterator[Line]:
         try:
             data = self._file.read_bytes() if self._file.exists() else b""
         except OSError as error:
             raise StoreError(
                 f"{self._file} must be readable", str(error), "Give yourself the right to read it."
             ) from error
-        parts = data.split(b"\n")  # a file that ends with a line feed has an empty last part
-        for number, part in enumerate(parts, 1):
-            if part.strip():
-                yield _read_line(part, number < len(parts), f"Line {number} of {self._file}")
+        try:
+            yield from read_lines(data)
+        except LineError as error:
+            rule = f"Line {error.number} of {self._file} must be a trial's record"
+            raise StoreError(rule, error.reason, "Remove that line; `resume` then runs its trial again.") from error
 
     def _unwritable(self, error: Exception, file: Path | None = None) -> StoreError:
         return StoreError(
@@ -169,41 +168,6 @@ class ResultsStore:
             f"Free some space, or give yourself the right to write; "
             f"then `python -m study resume {self.directory}` goes on.",
         )
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A line as it was found: what is torn of it, and the whole record that may follow, with and without JSON."""
-
-    torn: bytes
-    whole: bytes
-    record: TrialRecord | None
-    ended: bool
-
-
-def _read_line(line: bytes, ended: bool, where: str) -> _Line:
-    """A record; or one behind the beginning of another, which was never ended; or the beginning alone."""
-    start = 0
-    while start >= 0:
-        try:
-            values = json.loads(line[start:].decode("utf-8"))
-        except ValueError:  # JSON's and UTF-8's errors are of this kind
-            start = line.find(RECORD_START, start + 1)
-            continue
-        if isinstance(values, dict):
-            return _Line(line[:start], line[start:], _record(line[start:], where), ended)
-        break
-    return _Line(line, b"", None, ended)
-
-
-def _record(line: bytes, where: str) -> TrialRecord:
-    remedy = "Remove that line; `resume` then runs its trial again."
-    try:
-        return TrialRecord.from_json(line.decode("utf-8"))
-    except KeyError as error:
-        raise StoreError(f"{where} must be a trial's record", f"it has no {error}", remedy) from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise StoreError(f"{where} must be a trial's record", str(error), remedy) from error
 
 
 def _sync_folder(folder: Path) -> None:

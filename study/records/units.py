@@ -38,6 +38,11 @@ def format_bytes(size: float) -> str:
     return f"{size / UNITS[unit]:.2f}".rstrip("0").rstrip(".") + f" {unit}"
 
 
+def format_gib(size: float) -> str:
+    """Bytes for columns and sentences about memory: GiB with two digits, below a tenth of one MiB with one."""
+    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / UNITS['MiB']:,.1f} MiB"
+
+
 def exact_bytes(size: int) -> str:
     """Bytes for files: `parse_bytes` reads exactly this size back."""
     text = format_bytes(size)

@@ -10,6 +10,7 @@ from pathlib import Path
 from analysis.load import Study
 from analysis.statistics.budgets import BudgetCard, best_within, least_memory, memory_metric, quality_objective
 from analysis.wording import configuration_name, format_share, format_value
+from study.records.layout import STUDY_FILE
 from study.records.record import TrialRecord
 
 COSTS = {
@@ -44,7 +45,7 @@ def retrain_command(directory: Path, record: TrialRecord) -> str:
     values = record.config.to_dict()
     seed = values.pop("seed")
     changes = {"space": values, "search": {"algorithm": "grid"}, "seeds": [seed], "adapters": "complete"}
-    words = ["python", "-m", "study", "run", str(directory / "study.yaml")]
+    words = ["python", "-m", "study", "run", str(directory / STUDY_FILE)]
     for key, value in changes.items():
         words += ["--set", f"{key}={json.dumps(value)}"]
     return shlex.join(words)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.records.units import HIGHEST_BYTES, UNITS, exact_bytes, format_bytes, parse_bytes
+from study.records.units import HIGHEST_BYTES, UNITS, exact_bytes, format_bytes, format_gib, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,11 @@ def test_exact_bytes_come_back(size: int) -> None:
 def test_exact_bytes_are_short_where_they_can_be() -> None:
     assert exact_bytes(15_633_680_957) == "14.56 GiB"
     assert exact_bytes(15_633_680_958) == "15633680958 B"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(2**33, "8.00 GiB"), (1500 * 2**30, "1,500.00 GiB"), (2**30 // 10, "102.4 MiB"), (2**30 // 10 + 1, "0.10 GiB")],
+)
+def test_memory_in_a_column_keeps_its_digits(size: int, text: str) -> None:
+    assert format_gib(size) == text
