@@ -1,4 +1,4 @@
-"""How sure a number is: the bootstrap over evaluation documents, and over whatever else was drawn.
+"""Bootstrap intervals over evaluation documents, and over whatever else was drawn.
 
 The bootstrap (Efron 1979, doi 10.1214/aos/1176344552) takes what was measured for the whole, and draws from it with
 replacement. Intervals are percentile intervals. Everything is a pure function of its arguments, the seed included.
@@ -6,7 +6,6 @@ replacement. Intervals are percentile intervals. Everything is a pure function o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,43 +38,29 @@ def draws(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.i
     return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int64)
 
 
-def perplexities(nats: ArrayLike, tokens: ArrayLike, weights: ArrayLike | None = None) -> Floats:
-    """exp(total nats / total target tokens) of each trial: from documents, drawn as often as `weights` say.
+def perplexities(nats: ArrayLike, tokens: ArrayLike, weights: ArrayLike) -> Floats:
+    """exp(total nats / total target tokens) of each trial in each resample, `b x k`-dim.
 
-    `nats` is `k x n`-dim (k trials, n documents; one trial may be `n`-dim), `tokens` `n`-dim. With `weights`, `b x
-    n`-dim as from `draws`, the answer is `b x k`-dim, and the same documents are drawn for all trials, so that
-    differences between them are paired; without, it is `1 x k`-dim. A trial with a document of NaN or infinite nats has
-    that perplexity wherever the document is drawn. Raises ValueError where the tokens are not positive or do not fit.
+    `nats` is `k x n`-dim (k trials, n documents; one trial may be `n`-dim), `tokens` `n`-dim, and `weights` `b x n`-dim
+    as `draws` returns them: how often each document counts. The same documents are drawn for all trials, so that
+    differences between trials are paired. A trial with a document of NaN or infinite nats has that perplexity wherever
+    the document is drawn. Raises ValueError where the tokens are not positive or do not fit.
     """
     rows, counts = np.atleast_2d(np.asarray(nats, dtype=float)), np.asarray(tokens, dtype=float)
     if counts.ndim != 1 or counts.size == 0 or rows.shape[1] != counts.size or not (counts > 0).all():
         raise ValueError(f"nats must be k x n, and tokens n counts above 0; they are {rows.shape} and {counts.shape}")
-    drawn = np.ones((1, counts.size)) if weights is None else np.atleast_2d(np.asarray(weights, dtype=float))
+    drawn = np.atleast_2d(np.asarray(weights, dtype=float))
     finite = np.where(np.isfinite(rows), rows, 0.0)
     with np.errstate(over="ignore"):
-        answer = np.exp(drawn @ finite.T / (drawn @ counts)[:, None])
-    return _with_not_finite(answer, rows, drawn)
+        found = np.exp(drawn @ finite.T / (drawn @ counts)[:, None])
+    return _with_not_finite(found, rows, drawn)
 
 
-def _with_not_finite(answer: Floats, rows: Floats, drawn: Floats) -> Floats:
+def _with_not_finite(found: Floats, rows: Floats, drawn: Floats) -> Floats:
     """Documents without a finite number: 0 times infinity would spoil resamples that do not draw them."""
     infinite = drawn @ np.isposinf(rows).T > 0
     unknown = drawn @ (np.isnan(rows) | np.isneginf(rows)).T > 0
-    return np.asarray(np.where(unknown, np.nan, np.where(infinite, np.inf, answer)), dtype=np.float64)
-
-
-def perplexity_interval(
-    nats: Sequence[float], tokens: Sequence[int], resamples: int = RESAMPLES, seed: int = 0, level: float = LEVEL
-) -> Interval | None:
-    """One trial's perplexity with what another draw of evaluation documents would make of it; None without documents.
-
-    One document, or documents that are all alike, give an interval of no width. NaN anywhere gives NaN bounds.
-    """
-    if len(tokens) == 0:
-        return None
-    value = float(perplexities(nats, tokens)[0, 0])
-    samples = perplexities(nats, tokens, draws(len(tokens), resamples, seed))[:, 0]
-    return percentile_interval(samples, value, level)
+    return np.asarray(np.where(unknown, np.nan, np.where(infinite, np.inf, found)), dtype=np.float64)
 
 
 def mean_interval(

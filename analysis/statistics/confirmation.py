@@ -1,4 +1,4 @@
-"""What confirming a front came to: each configuration over its seeds, on the test split, and how sure its place is."""
+"""What confirming a front came to: each configuration over its seeds, on the test split."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 
 from analysis.pareto import QUALITY_METRICS, TOLERANCE
-from analysis.statistics.attainment import configuration_key
 from analysis.statistics.bootstrap import Interval
-from analysis.statistics.front_uncertainty import front_uncertainty, tolerant_front
+from analysis.statistics.front_uncertainty import (
+    MemberUncertainty,
+    configuration_key,
+    front_uncertainty,
+    tolerant_front,
+)
 from study.records.objectives import Objective, objective_values
 from study.records.record import TrialRecord
 
@@ -115,7 +119,10 @@ def same_configuration(one: TrialRecord, config: Mapping[str, Any]) -> bool:
 
 
 def _confirmed(
-    member: Any, records: Sequence[TrialRecord], objectives: Sequence[Objective], steps_per_epoch: int | None
+    member: MemberUncertainty,
+    records: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    steps_per_epoch: int | None,
 ) -> Confirmed:
     names = [one.metric for one in objectives]
     values = {name: tuple(float(record.measurements[name]) for record in records) for name in names}

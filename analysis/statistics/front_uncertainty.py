@@ -1,4 +1,4 @@
-"""How sure the front is: which members stay on it when documents and seeds are drawn anew, and how much it covers.
+"""How sure the front is: who stays on it when documents and seeds are drawn anew, and how much it covers.
 
 Functions over arrays minimize; `front_uncertainty` turns the directions once.
 """
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.pareto import hypervolume, non_dominated
-from analysis.statistics.attainment import configuration_key
 from analysis.statistics.bootstrap import LEVEL, Interval, draws, percentile_interval, perplexities
 from study.records.objectives import Objective, objective_values
 from study.records.record import TrialRecord
@@ -113,6 +112,11 @@ def front_uncertainty(
     ]
     members.sort(key=lambda one: (-one.probability, one.trial_ids))
     return FrontUncertainty(tuple(members), hypervolume_interval(samples, points, corner, level))
+
+
+def configuration_key(config: Mapping[str, Any]) -> str:
+    """What the seeds of one configuration share, as text that sorts."""
+    return repr(sorted((name, value) for name, value in config.items() if name != "seed"))
 
 
 def _configurations(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[list[TrialRecord]]:

@@ -16,7 +16,6 @@ from analysis.statistics.bootstrap import (
     mean_interval,
     percentile_interval,
     perplexities,
-    perplexity_interval,
 )
 
 
@@ -32,7 +31,7 @@ def test_draws_are_draws_with_replacement() -> None:
 
 def test_perplexity_sums_nats_and_divides_once() -> None:
     # A mean of the documents' own perplexities would be (e^2 + e^1) / 2.
-    assert perplexities([2.0, 9.0], [1, 9])[0, 0] == pytest.approx(math.exp(1.1), rel=1e-12)
+    assert perplexities([2.0, 9.0], [1, 9], [1, 1])[0, 0] == pytest.approx(math.exp(1.1), rel=1e-12)
 
 
 def test_two_documents_take_every_value_with_its_probability() -> None:
@@ -59,22 +58,16 @@ def test_the_interval_has_the_normal_limit() -> None:
     generator = np.random.default_rng(0)
     tokens = np.full(400, 10)
     nats = tokens * generator.normal(2.0, 0.3, size=400)
-    found = perplexity_interval(list(nats), list(tokens), resamples=4000)
-    assert found is not None
-    error = np.std(nats / tokens) / math.sqrt(400)
-    mean = float(np.mean(nats / tokens))
+    mean, error = float(np.mean(nats / tokens)), np.std(nats / tokens) / math.sqrt(400)
+    found = percentile_interval(perplexities(nats, tokens, draws(400, 4000)), math.exp(mean))
     assert math.log(found.low) == pytest.approx(mean - 1.96 * error, abs=0.15 * error)
     assert math.log(found.high) == pytest.approx(mean + 1.96 * error, abs=0.15 * error)
-    assert found.value == pytest.approx(math.exp(mean), rel=1e-12)
 
 
-def test_none_one_and_equal_documents() -> None:
-    assert perplexity_interval([], []) is None
+def test_one_and_equal_documents_do_not_vary() -> None:
     for nats, tokens in (([6.0], [3]), ([6.0, 6.0, 4.0], [3, 3, 2])):
-        found = perplexity_interval(nats, tokens, resamples=200)
-        assert found is not None
-        assert found.low == pytest.approx(found.high, rel=1e-12)
-        assert found.value == pytest.approx(math.exp(2), rel=1e-12)
+        samples = perplexities(nats, tokens, draws(len(tokens), 200))
+        assert samples == pytest.approx(np.full((200, 1), math.exp(2)), rel=1e-12)
 
 
 def test_what_is_not_a_number_shows_only_where_it_is_drawn() -> None:
@@ -83,23 +76,25 @@ def test_what_is_not_a_number_shows_only_where_it_is_drawn() -> None:
     answer = perplexities([2.0, math.nan], [1, 1], weights)[:, 0]
     assert answer[0] == math.exp(2.0)
     assert math.isnan(answer[1])
-    infinite = perplexity_interval([1.0, math.inf], [1, 1], resamples=200)
-    assert infinite is not None
+
+
+def test_resamples_that_are_not_finite_leave_what_bounds_there_are() -> None:
+    weights = draws(2, 200)
+    infinite = percentile_interval(perplexities([1.0, math.inf], [1, 1], weights), math.inf)
     assert (infinite.low, infinite.value, infinite.high) == (math.e, math.inf, math.inf)
-    unknown = perplexity_interval([1.0, math.nan], [1, 1], resamples=200)
-    assert unknown is not None
+    unknown = percentile_interval(perplexities([1.0, math.nan], [1, 1], weights), math.nan)
     assert math.isnan(unknown.low)
     assert math.isnan(unknown.high)
 
 
 def test_more_nats_than_a_float_holds_are_infinite() -> None:
-    assert perplexities([2000.0], [1])[0, 0] == math.inf
+    assert perplexities([2000.0], [1], [1])[0, 0] == math.inf
 
 
 @pytest.mark.parametrize(("nats", "tokens"), [([1.0], [0]), ([1.0, 2.0], [1]), ([], []), ([1.0], [[1]])])
 def test_tokens_must_be_positive_and_fit(nats: list[float], tokens: list[int]) -> None:
     with pytest.raises(ValueError, match="tokens"):
-        perplexities(nats, tokens)
+        perplexities(nats, tokens, np.ones(2))
 
 
 def test_mean_interval_of_none_one_and_infinite_values() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from analysis.pareto import non_dominated
 from analysis.statistics.front_uncertainty import (
+    configuration_key,
     front_probabilities,
     front_uncertainty,
     hypervolume_interval,
@@ -161,3 +162,10 @@ def test_different_documents_are_refused(record: MakeRecord, objectives: tuple[O
     records = [documents(record(0), [1.0, 2.0], [1, 1]), documents(record(1, rank=16), [1.0, 2.0], [1, 2])]
     with pytest.raises(ValueError, match="same documents"):
         front_uncertainty(records, objectives)
+
+
+def test_the_key_of_a_configuration_leaves_the_seed_out(record: MakeRecord) -> None:
+    one = record(0).config.to_dict()
+    other = {**dict(reversed(list(one.items()))), "seed": 5}
+    assert configuration_key(one) == configuration_key(other)
+    assert configuration_key(one) != configuration_key({**one, "rank": 9})
