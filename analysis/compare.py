@@ -1,4 +1,4 @@
-"""Studies side by side: what of them may be compared, and what the same configurations came to in each."""
+"""Compares studies: what of them may be compared, and what equal configurations came to in each."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ class Change:
     change: Interval
 
 
-def incomparable(first: Study, second: Study, kind: Kind) -> str | None:
-    """Why two studies' quality, or cost, may not be compared; None where it may.
+def incomparable(first: Study, second: Study, kind: Kind) -> tuple[str, ...]:
+    """The reasons why two studies' quality, or cost, may not be compared; none where it may.
 
-    It may where the complete trials of both carry one hash of everything it hangs on. What differs is named as far as
-    the records and the study files tell.
+    It may where the complete trials of both carry one hash of everything that it depends on. What differs is named as
+    far as the records and the study files tell.
     """
     hashes = [{record.comparable.get(kind) for record in complete_trials(study)} for study in (first, second)]
     for study, found in zip((first, second), hashes, strict=True):
         if not found:
-            return f"{study.name} has no complete trial"
+            return (f"{study.name} has no complete trial",)
         if None in found:
-            return f"{study.name} does not say what its {kind} hangs on"
+            return (f"{study.name} does not say what its {kind} depends on",)
         if len(found) > 1:
-            return f"the complete trials of {study.name} do not compare among themselves"
+            return (f"the complete trials of {study.name} do not compare among themselves",)
     if hashes[0] == hashes[1]:
-        return None
-    return "; ".join(_differing(first, second, kind)) or f"the engine or the masking has changed since {first.name}"
+        return ()
+    return _differing(first, second, kind) or (f"the engine or the masking has changed since {first.name}",)
 
 
 def pairs(first: Study, second: Study) -> list[tuple[TrialRecord, TrialRecord]]:
@@ -112,11 +112,11 @@ def complete_trials(study: Study) -> list[TrialRecord]:
     return [record for record in study.records if record.status == "complete"]
 
 
-def _differing(first: Study, second: Study, kind: Kind) -> list[str]:
+def _differing(first: Study, second: Study, kind: Kind) -> tuple[str, ...]:
     facts = _QUALITY_FACTS if kind == "quality" else _COST_FACTS
     one, other = complete_trials(first)[0], complete_trials(second)[0]
     both = [(name, fact(first, one), fact(second, other)) for name, fact in facts]
-    return [f"{name} differs: {_short(a)} and {_short(b)}" for name, a, b in both if a != b]
+    return tuple(f"{name} differs: {_short(a)} and {_short(b)}" for name, a, b in both if a != b)
 
 
 def _short(value: Any) -> str:

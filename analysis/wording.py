@@ -84,15 +84,25 @@ def format_rate(rate: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def status_counts(records: Sequence[TrialRecord]) -> dict[str, int]:
+    """How many trials ended in each way, in the order of STATUSES; ways in which none ended are left out."""
+    counts = Counter(str(record.status) for record in records)
+    return {status: counts[status] for status in STATUSES if counts[status]}
+
+
+def status_words(records: Sequence[TrialRecord]) -> str:
+    """`6 complete, 1 infeasible, 1 failed`."""
+    return ", ".join(f"{count} {status}" for status, count in status_counts(records).items())
+
+
 def count_statuses(records: Sequence[TrialRecord]) -> str:
     """`8 trials: 6 complete, 1 infeasible, 1 failed`."""
-    counts = Counter(str(record.status) for record in records)
-    parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    return f"{len(records)} {'trial' if len(records) == 1 else 'trials'}" + (f": {parts}" if parts else "")
+    trials = f"{len(records)} {'trial' if len(records) == 1 else 'trials'}"
+    return f"{trials}: {status_words(records)}" if records else trials
 
 
 def count_seeds(records: Sequence[TrialRecord]) -> str:
-    """How many seeds the complete trials' configurations were trained with: how sure differences are hangs on it."""
+    """How many seeds the complete trials' configurations were trained with: how sure differences are depends on it."""
     count = len({record.config.seed for record in records if record.status == "complete"})
     return "no seed yet" if not count else f"{count} seed{'s' * (count != 1)}"
 

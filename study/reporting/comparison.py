@@ -1,4 +1,4 @@
-"""Studies side by side in words and tables, and the refusal to compare what does not compare. (no torch, no ray)"""
+"""Sets studies side by side in words and tables, and refuses what does not compare."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def _named_apart(studies: Sequence[Study]) -> list[Study]:
 
 
 def _refusal(first: Study, other: Study) -> ConfigFault | None:
-    """Nothing of the two compares: why."""
-    reasons = [incomparable(first, other, kind) for kind in KINDS]
-    if None in reasons:
+    """Why nothing of the two compares; None where something does."""
+    quality, cost = (incomparable(first, other, kind) for kind in KINDS)
+    if not quality or not cost:
         return None
-    more = [reason for reason in (reasons[1] or "").split("; ") if reason not in (reasons[0] or "").split("; ")]
-    rule = f"must compare with {first.name} in quality or in cost; {reasons[0]}"
+    more = [reason for reason in cost if reason not in quality]
+    rule = f"must compare with {first.name} in quality or in cost; {'; '.join(quality)}"
     if more:
         rule += f"; for cost also: {'; '.join(more)}"
     remedy = (
@@ -95,10 +95,10 @@ def _introduction(study: Study) -> str:
 def _two(first: Study, other: Study) -> list[str]:
     reasons = {kind: incomparable(first, other, kind) for kind in KINDS}
     said = [
-        f"{kind.capitalize()} {'compares' if reason is None else f'does not compare: {reason}'}."
-        for kind, reason in reasons.items()
+        f"{kind.capitalize()} does not compare: {'; '.join(why)}." if why else f"{kind.capitalize()} compares."
+        for kind, why in reasons.items()
     ]
-    metrics = [metric for metric in COMPARED if reasons["quality" if metric in QUALITY else "cost"] is None]
+    metrics = [metric for metric in COMPARED if not reasons["quality" if metric in QUALITY else "cost"]]
     both = pairs(first, other)
     parts = ["\n".join([f"{other.name} against {first.name}", *(f"  {text}" for text in said)])]
     parts += [_pairs_table(first, other, both, metrics), _changes(both, metrics), _settings(first, other)]

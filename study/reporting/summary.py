@@ -1,4 +1,4 @@
-"""What a study says at its end: the front, the best configuration, the trials without a result. (no torch, no ray)"""
+"""What a study says while it runs and at its end: the front, the best, the trials without a result."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from analysis.load import Study, load_study
 from analysis.pareto import best, front
-from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten
+from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten, status_words
 from study.output import aligned
+from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.reporting.naming import configuration_names
 
@@ -47,10 +48,19 @@ def _front(study: Study) -> str:
     headings, rows = front_rows(study)
     if not rows:
         return ""
-    goals = " and ".join(f"{objective.label.lower()} ({objective.direction}d)" for objective in study.objectives)
-    kind = "trial" if len(rows) == 1 else "trials"
-    head = f"The front, {len(rows)} {kind} that no other surpasses in {goals}:"
+    trials = f"{len(rows)} {'trial' if len(rows) == 1 else 'trials'}"
+    head = f"The Pareto front of {trials}, {_goals(study.objectives)}:"
     return f"{head}\n{aligned(headings, rows)}"
+
+
+def _goals(objectives: Sequence[Objective]) -> str:
+    """`minimizing perplexity and peak memory, maximizing training speed`."""
+    parts = []
+    for direction, doing in (("minimize", "minimizing"), ("maximize", "maximizing")):
+        labels = [one.label.lower() for one in objectives if one.direction == direction]
+        if labels:
+            parts.append(f"{doing} {' and '.join([', '.join(labels[:-1]), labels[-1]] if labels[1:] else labels)}")
+    return ", ".join(parts)
 
 
 def _best(study: Study) -> str:
@@ -107,7 +117,7 @@ def standing(study: Study) -> str:
         return head
     headings, rows = front_rows(study)
     front = f"The front so far:\n{aligned(headings, rows)}" if rows else "No trial is complete yet."
-    return f"{head} ({count_statuses(study.records).partition(': ')[2]})\n\n{front}"
+    return f"{head} ({status_words(study.records)})\n\n{front}"
 
 
 def _trials(settings: Any) -> int | None:

@@ -25,7 +25,7 @@ def study_of(*records: TrialRecord, name: str = "one", **settings: Any) -> Study
 def test_equal_hashes_compare(record: MakeRecord) -> None:
     failed = record(2, status="failed", comparable={"quality": "other", "cost": "other"})
     one, other = study_of(record(0), failed), study_of(record(1), name="other")
-    assert [incomparable(one, other, kind) for kind in ("quality", "cost")] == [None, None]
+    assert [incomparable(one, other, kind) for kind in ("quality", "cost")] == [(), ()]
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,25 @@ def test_other_hashes_do_not_and_what_differs_is_named(
     changed: dict[str, Any], settings: dict[str, Any], kind: Any, reason: str, record: MakeRecord
 ) -> None:
     other = study_of(record(0, comparable={"quality": "x", "cost": "y"}, **changed), name="other", **settings)
-    assert incomparable(study_of(record(0)), other, kind) == reason
+    assert incomparable(study_of(record(0)), other, kind) == (reason,)
+
+
+def test_all_that_differs_is_named_apart(record: MakeRecord) -> None:
+    changed = record(
+        0, comparable={"quality": "x", "cost": "y"}, dataset={"fingerprint": "a; b"}, device={"name": "L4"}
+    )
+    reasons = incomparable(study_of(record(0)), study_of(changed, name="other"), "cost")
+    assert [reason.split(" differs")[0] for reason in reasons] == ["data (tokens, split and length)", "device"]
 
 
 def test_studies_that_say_nothing_or_disagree_within_do_not_compare(record: MakeRecord) -> None:
     one = study_of(record(0))
-    assert incomparable(one, study_of(name="other"), "cost") == "other has no complete trial"
+    assert incomparable(one, study_of(name="other"), "cost") == ("other has no complete trial",)
     silent = study_of(record(0, comparable={}), name="other")
-    assert incomparable(silent, one, "quality") == "other does not say what its quality hangs on"
+    assert incomparable(silent, one, "quality") == ("other does not say what its quality depends on",)
     mixed = study_of(record(0), record(1, comparable={"quality": "x", "cost": "2c3d"}), name="other")
-    assert incomparable(one, mixed, "quality") == "the complete trials of other do not compare among themselves"
+    reason = "the complete trials of other do not compare among themselves"
+    assert incomparable(one, mixed, "quality") == (reason,)
 
 
 def test_pairs_are_of_one_configuration_and_seed(record: MakeRecord) -> None:

@@ -92,6 +92,8 @@ def test_a_configuration_in_short(record: MakeRecord) -> None:
 def test_counts(study: Study, record: MakeRecord) -> None:
     counted = "16 trials: 11 complete, 2 stopped, 1 infeasible, 1 diverged, 1 failed"
     assert wording.count_statuses(study.records) == counted
+    assert list(wording.status_counts(study.records).items())[:2] == [("complete", 11), ("stopped", 2)]
+    assert wording.status_words([record(), record(1, status="failed")]) == "1 complete, 1 failed"
     assert wording.count_statuses([record()]) == "1 trial: 1 complete"
     assert wording.count_statuses([]) == "0 trials"
     assert wording.count_seeds(study.records) == "1 seed"

@@ -66,6 +66,16 @@ def test_what_does_not_compare_is_refused_with_the_reason(tmp_path: Path, capsys
     output = capsys.readouterr()
     assert not output.out
     assert "must compare with one in quality or in cost; the engine or the masking has changed" in output.err
+    assert "for cost also:" not in output.err  # its only reason is that of quality
+
+
+def test_a_reason_of_cost_alone_is_said_once(tmp_path: Path) -> None:
+    one = study_in(tmp_path / "one")
+    other = study_in(tmp_path / "other", comparable={"quality": "x", "cost": "y"}, training={"micro_batch_size": 3})
+    with pytest.raises(
+        ConfigError, match="the engine or the masking has changed since one; for cost also: micro_batch"
+    ):
+        compare([one, other])
 
 
 def test_published_results_stand_beside_and_never_compare(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a study says at its end."""
+"""What a study says while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_whole_ending(tmp_path: Path) -> None:
     text = ending_text(study_of(records, directory=tmp_path), tmp_path / "report.html")
     parts = text.split("\n\n")
     assert parts[0] == "made-up: 5 trials: 2 complete, 1 infeasible, 1 diverged, 1 failed"
-    assert parts[1].startswith("The front, 2 trials that no other surpasses in perplexity (minimized) and peak memory")
+    assert parts[1].startswith("The Pareto front of 2 trials, minimizing perplexity and peak memory:\n")
     assert parts[2].startswith("Best perplexity with peak memory at most 1.00 GiB: 11")
     assert f"Best perplexity of all: t1 (nf4, rank 8, q_v, learning rate 1e-3). Its adapter: {tmp_path}" in parts[2]
     assert [line.split()[:2] for line in parts[3].splitlines()[1:]] == [
@@ -92,9 +92,21 @@ def test_the_whole_ending(tmp_path: Path) -> None:
     assert parts[4] == f"Report: {tmp_path / 'report.html'}"
 
 
+def test_the_front_says_what_it_minimizes_and_maximizes() -> None:
+    memory, speed = MEMORY, Objective("train_tokens_per_second", "maximize", 0.0)
+    for objectives, goals in (
+        ((SPEED, MEMORY), "minimizing peak memory, maximizing generation speed"),
+        ((SPEED, speed), "maximizing generation speed and training speed"),
+        ((PERPLEXITY, memory, Objective("seconds_per_epoch", "minimize", 9.0), SPEED),
+         "minimizing perplexity, peak memory and time per epoch, maximizing generation speed"),
+    ):  # fmt: skip
+        one = make_record("t0", seconds_per_epoch=1.0, generated_tokens_per_second=2.0)
+        assert f"The Pareto front of 1 trial, {goals}:\n" in ending_text(study_of([one], *objectives), Path("r.html"))
+
+
 def test_without_a_complete_trial_there_is_no_front_and_a_word_on_it() -> None:
     text = ending_text(study_of([make_record("t0", status="failed")]), Path("report.html"))
-    assert "The front" not in text
+    assert "The Pareto front" not in text
     assert "No complete trial, so there is no front" in text
     assert "made to be failed" in text
 
@@ -115,7 +127,7 @@ def test_a_long_reason_is_cut() -> None:
     assert len(line) < 250
 
 
-def test_the_command_that_goes_on_is_one_for_a_shell() -> None:
+def test_the_command_that_continues_is_one_for_a_shell() -> None:
     assert resume_command(Path("runs/a b")) == "python -m study resume 'runs/a b'"
 
 
