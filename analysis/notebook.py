@@ -1,4 +1,4 @@
-"""What the notebook shows: figures and tables as Jupyter, Colab, VS Code and GitHub each can, and their export."""
+"""Shows figures and tables in Jupyter, Colab, VS Code and GitHub, and exports them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from analysis.figures.every import figures
 from analysis.figures.parts import Figure
 from analysis.figures.style import THEMES
 from analysis.load import Study
-from analysis.report.html import escape, grid
-from analysis.tables import TABLES, Table
+from analysis.report.rendering import render
+from analysis.tables.every import TABLES
+from analysis.tables.table import Table
 
 WIDTH = 720  # pixels
 VEGALITE = f"application/vnd.vegalite.v{alt.SCHEMA_VERSION.lstrip('v').split('.')[0]}+json"
 VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-TO_THE_LEFT = ("<td>", '<th scope="col">', '<th scope="row">')  # words, which Jupyter would push to the right
 NOTHING = "The study has nothing to show here yet."
 
 
@@ -58,10 +58,7 @@ def show_table(table: Table | None) -> Shown:
     """A table with its caption."""
     if table is None:
         return Shown().add("text/plain", NOTHING)
-    rows = grid(table.headings, table.rows, table.words)
-    for tag in TO_THE_LEFT:
-        rows = rows.replace(tag, f'{tag[:-1]} style="text-align: left">')
-    html = f"<h4>{escape(table.title)}</h4>{rows}<p>{escape(table.caption)}</p>"
+    html = str(render("notebook_table.html", table=table))
     return Shown().add("text/html", html).add("text/plain", f"{table.title}\n{table.to_csv()}")
 
 
@@ -72,7 +69,7 @@ def figure_table(study: Study, name: str) -> Shown:
 
 
 def export_everything(study: Study, folder: Path | str) -> list[Path]:
-    """Writes every figure as PNG and SVG, every table and the numbers behind the figures as CSV; answers the files."""
+    """Writes figures as PNG and SVG, tables and the numbers behind the figures as CSV; returns the files."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []

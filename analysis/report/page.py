@@ -1,33 +1,45 @@
-"""The report of a study: one HTML page that needs no network, and the front as JSON."""
+"""Writes the report of a study: one HTML page that needs no network, and the front as JSON."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
-from typing import Any
 
-import altair as alt
-import vl_convert
+from markupsafe import Markup
 
 from analysis.figures.every import figures
-from analysis.figures.parts import Figure
 from analysis.figures.style import THEMES
 from analysis.load import Study, load_study
 from analysis.pareto import front, front_document
-from analysis.report import sections, trial_tables
-from analysis.report.html import escape, note, script_json
-from analysis.report.sections import Part
-from analysis.tables import effects_table, importance_table, nf4_price_table, savings_table, uncertainty_table
+from analysis.report.drawing import drawing, javascript
+from analysis.report.notices import notices
+from analysis.report.provenance import provenance
+from analysis.report.rendering import note, render, script_json
+from analysis.report.samples import samples
+from analysis.report.trial_tables import front_table, trials_table
+from analysis.tables.every import TABLES
 from analysis.wording import count_seeds, count_statuses, headline
+from study.records.files import write_whole
 from study.records.layout import FRONT_FILE, REPORT_FILE
 
-TEMPLATE = Path(__file__).with_name("report_template.html")
-STATIC_WIDTH = 760  # pixels, of a figure without JavaScript
+ANSWERS = {  # parts that are there where the study has numbers for them: table, anchor, heading
+    "uncertainty": ("sure", "How sure"),
+    "effects": ("effects", "What each choice does"),
+    "importance": ("importance", "What matters"),
+    "nf4_price": ("nf4", "NF4’s price"),
+    "savings": ("savings", "Early stopping"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the page: its anchor, its heading, and its HTML."""
+
+    anchor: str
+    heading: str
+    markup: Markup
 
 
 def write_report(directory: Path | str) -> Path:
@@ -38,91 +50,49 @@ def write_report(directory: Path | str) -> Path:
     """
     study = load_study(directory)
     document = front_document(study.records, study.objectives)
-    _write_whole(study.directory / FRONT_FILE, json.dumps(document, indent=2, allow_nan=False) + "\n")
-    report = study.directory / REPORT_FILE
-    _write_whole(report, report_page(study))
-    return report
+    write_whole(study.directory / FRONT_FILE, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    # Half a surrogate pair in a model's text, for which UTF-8 has no form, must not cost the report.
+    page = report_page(study).encode("utf-8", "replace").decode("utf-8")
+    return write_whole(study.directory / REPORT_FILE, page)
 
 
-def report_page(study: Study) -> str:
-    """The whole page; every text of a model, a file or an error is escaped in it."""
+def report_page(study: Study, refresh_seconds: int | None = None) -> str:
+    """The whole page; with `refresh_seconds` it asks its server for the next one by itself, so often."""
     drawn = figures(study)
-    bundle = _javascript() if drawn else None
-    parts = _parts(study, {name: sections.figure(figure, _drawing(figure, bundle)) for name, figure in drawn.items()})
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=escape(study.name),
-        counts=escape(f"{count_statuses(study.records)} · {count_seeds(study.records)}"),
-        headline=escape(headline(study)),
-        navigation=sections.navigation(parts),
-        notices=sections.notices(study),
-        parts=sections.whole(parts),
+    bundle = javascript() if drawn else None
+    drawings = {name: drawing(figure, with_javascript=bundle is not None) for name, figure in drawn.items()}
+    page = render(
+        "page.html",
+        title=study.name,
+        counts=f"{count_statuses(study.records)} · {count_seeds(study.records)}",
+        headline=headline(study),
+        notices=notices(study),
+        parts=_parts(study, drawings),
         bundle=bundle or "",
         themes=script_json(THEMES),
+        refresh_seconds=refresh_seconds,
     )
+    return str(page)  # plain text from here on: `Markup` would escape what is added to it
 
 
-def _parts(study: Study, drawings: Mapping[str, str]) -> list[Part]:
+def _parts(study: Study, drawings: Mapping[str, Markup]) -> list[Part]:
     members = front(study.records, study.objectives)
-    front_figure = drawings.get("front") or note("No complete trial has all objectives yet: nothing to draw.")
+    figure = drawings.get("front") or note("No complete trial has all objectives yet: nothing to draw.")
     curves = drawings.get("curves") or note("No evaluation was recorded while training.")
-    parts = [
-        Part("front", "The front", f"{front_figure}\n{trial_tables.front_table(study, members)}"),
-        Part("budgets", "Which configuration for which memory", trial_tables.budget_table(study)),
-        *_answers(study),
-        Part("trials", "All trials", trial_tables.trials_table(study, members)),
+    no_budget = note("No complete trial with quality and memory measured yet: nothing to choose from.")
+    return [
+        Part("front", "The front", figure + "\n" + front_table(study, members)),
+        Part("budgets", "Which configuration for which memory", _table(study, "budgets") or no_budget),
+        *(Part(*names, markup) for name, names in ANSWERS.items() if (markup := _table(study, name))),
+        Part("trials", "All trials", trials_table(study, members)),
         Part("training", "Training", curves),
-        Part("samples", "Samples", sections.samples(members)),
-        Part("provenance", "Provenance", sections.provenance(study)),
+        *(Part("memory", "Memory", drawings[name]) for name in ("memory",) if name in drawings),
+        Part("samples", "Samples", samples(members)),
+        Part("provenance", "Provenance", provenance(study)),
     ]
-    if "memory" in drawings:
-        parts.insert(-2, Part("memory", "Memory", drawings["memory"]))
-    return parts
 
 
-def _answers(study: Study) -> list[Part]:
-    """How sure the front is, what each choice does, and what early stopping saved: what there are numbers for."""
-    made = {
-        "sure": ("How sure", uncertainty_table(study)),
-        "effects": ("What each choice does", effects_table(study)),
-        "importance": ("What matters", importance_table(study)),
-        "nf4": ("NF4’s price", nf4_price_table(study)),
-        "savings": ("Early stopping", savings_table(study)),
-    }
-    return [Part(name, heading, sections.table(table)) for name, (heading, table) in made.items() if table is not None]
-
-
-@cache
-def _javascript() -> str | None:
-    """Vega, Vega-Lite and its embedder as one script; None where this vl_convert has none to give."""
-    make = getattr(vl_convert, "javascript_bundle", None)
-    # In a script element only its own end tag ends it, and a comment's start confuses it.
-    return make().replace("</script", "<\\/script").replace("<!--", "<\\!--") if make else None
-
-
-def _drawing(figure: Figure, bundle: str | None) -> str:
-    if bundle is None:
-        return f'<div class="chart">{_svg(figure.chart)}</div>'
-    spec = figure.chart.to_dict(validate=False)  # against a schema, which takes long; the tests do it
-    del spec["title"]  # it stands above as text, which wraps
-    label = f'role="img" aria-label="{escape(figure.title)}"'
-    data = f'<script type="application/json" data-figure="{figure.name}">{script_json(spec)}</script>'
-    return f'<div class="chart" id="figure-{figure.name}" {label}></div>\n{data}'
-
-
-def _svg(chart: alt.LayerChart) -> str:
-    spec: dict[str, Any] = {**chart.properties(width=STATIC_WIDTH).to_dict(), "config": THEMES["light"]}
-    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]))
-    return svg
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Replaces the file at once: who reads it meanwhile sees the old one or the new one."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(text.encode("utf-8", "replace"))  # a lone surrogate in a model's text must not cost the report
-        os.chmod(name, 0o644)  # mkstemp's files are for their owner alone
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _table(study: Study, name: str) -> Markup | None:
+    """A table that answers a question, with its caption; None where the study has no numbers for it."""
+    table = TABLES[name](study)
+    return None if table is None else render("table.html", table=table)

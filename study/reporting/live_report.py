@@ -1,4 +1,4 @@
-"""`report DIR --serve`: the report in a browser of this machine, anew while the study runs. (no torch, no ray)"""
+"""Serves the report to a browser of this machine, anew while the study runs: `report DIR --serve`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from analysis.load import StudyDirectoryError, load_study
-from analysis.report.html import escape
 from analysis.report.page import report_page
-from study.records.layout import LIVE_FILE
+from analysis.report.rendering import render
+from study.records.layout import LIVE_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE
 
 LOOPBACK = "127.0.0.1"  # nobody but this machine: a study's data may be private
 REFRESH_SECONDS = 10
 
 
 class LiveReport:
-    """A study's report as it stands, drawn anew only when its records have changed."""
+    """A study's report as it stands, drawn anew only when its files have changed."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -32,21 +32,20 @@ class LiveReport:
     def page(self) -> str:
         """The report's HTML; while the study runs, one that asks for the next by itself."""
         with self._lock:
-            state = self._state()
+            running = self.running
+            state = (running, *self._state())
             if self._drawn is None or self._drawn[0] != state:
-                self._drawn = (state, self._draw())
-            page = self._drawn[1]
-        refresh = f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
-        return page.replace("<head>", f"<head>\n{refresh}", 1) if self.running else page
+                self._drawn = (state, self._draw(REFRESH_SECONDS if running else None))
+            return self._drawn[1]
 
-    def _draw(self) -> str:
+    def _draw(self, refresh_seconds: int | None) -> str:
         try:
-            return report_page(load_study(self._directory))
+            return report_page(load_study(self._directory), refresh_seconds)
         except StudyDirectoryError as error:  # shown, and tried again: the file may be mended meanwhile
-            return f"<!doctype html><html><head><title>Report</title></head><body><p>{escape(error)}</p></body></html>"
+            return str(render("unreadable.html", message=str(error), refresh_seconds=refresh_seconds))
 
-    def _state(self) -> object:
-        files = (self._directory / name for name in ("results.jsonl", "study.yaml", "provenance.json"))
+    def _state(self) -> tuple[object, ...]:
+        files = (self._directory / name for name in (RESULTS_FILE, STUDY_FILE, PROVENANCE_FILE))
         return tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files)
 
 
@@ -62,9 +61,9 @@ def make_server(directory: Path, port: int = 0) -> ThreadingHTTPServer:
             elif self.path.split("?", 1)[0] not in ("/", "/report.html"):
                 self.send_error(404)
             else:
-                self._answer(report.page().encode("utf-8", "replace"))
+                self._send(report.page().encode("utf-8", "replace"))
 
-        def _answer(self, body: bytes) -> None:
+        def _send(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))

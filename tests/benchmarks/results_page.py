@@ -15,7 +15,9 @@ from typing import Any
 
 from analysis.load import Study, load_study
 from analysis.pareto import front
-from analysis.tables import Table, effects_table, nf4_price_table, uncertainty_table
+from analysis.tables.effects import effects_table, nf4_price_table
+from analysis.tables.table import Table
+from analysis.tables.uncertainty import uncertainty_table
 from analysis.wording import DASH, configuration_name, count_statuses, format_value, headline
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import Calibration, MeasuredFootprint

@@ -6,64 +6,24 @@ import json
 import os
 import re
 import stat
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.load import StudyDirectoryError, load_study
+from analysis.load import Study, StudyDirectoryError, load_study
 from analysis.report import page as report
 from analysis.report.page import report_page, write_report
+from tests.support.html_pages import HtmlPage
 from tests.support.study_directory import GIB, MakeRecord, WriteStudy, made_up_records
 
 HOSTILE = "</script><script>alert(1)</script><!--<script>${x}$$title\u2028\ud800\x00'\"&"
 MOST_BYTES = 5 * 2**20
-LOADING = {"src", "srcset", "data", "poster", "action", "formaction", "background", "ping", "manifest", "codebase"}
 
 
-class _Page(HTMLParser):
-    """What a browser would load, run and link to."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.scripts: list[str] = []
-        self.headings: list[str] = []
-        self.handlers: list[str] = []
-        self._inside = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
-        for name, value in attrs:
-            if name in LOADING or (name == "href" and tag != "a"):
-                self.loads.append(f"{tag} {name}={value}")
-            elif name == "href":
-                self.links.append(value or "")
-            elif name == "id":
-                self.ids.append(value or "")
-            elif name.startswith("on"):
-                self.handlers.append(name)
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside in ("h1", "h2", "h3"):
-            self.headings.append(data)
-
-
-def _write(directory: Path) -> tuple[str, _Page, dict[str, Any]]:
+def _write(directory: Path) -> tuple[str, HtmlPage, dict[str, Any]]:
     text = write_report(directory).read_text(encoding="utf-8")
-    return text, _Page(text), json.loads((directory / "pareto.json").read_text(encoding="utf-8"))
+    return text, HtmlPage(text), json.loads((directory / "pareto.json").read_text(encoding="utf-8"))
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -81,6 +41,11 @@ def test_the_report_opens_with_the_answer_and_has_every_part(write_study: WriteS
     ]  # fmt: skip
     assert [heading for heading in page.headings if heading in parts] == parts
     assert text.count("data-figure=") == 3
+
+
+def test_a_page_that_is_served_asks_for_the_next(study: Study) -> None:
+    assert '<head>\n<meta http-equiv="refresh" content="7">\n<meta charset' in report_page(study, refresh_seconds=7)
+    assert "refresh" not in HtmlPage(report_page(study)).values
 
 
 def test_links_stay_inside_and_are_alive(write_study: WriteStudy) -> None:
@@ -147,11 +112,11 @@ def test_hostile_texts_are_only_text(write_study: WriteStudy, record: MakeRecord
             json.loads(rows)
 
 
-def test_dollar_signs_are_no_placeholders(write_study: WriteStudy, record: MakeRecord) -> None:
-    samples = [{"prompt": "$title ${headline} $$", "base": "$", "tuned": "$bundle"}]
+def test_what_looks_like_a_template_is_text(write_study: WriteStudy, record: MakeRecord) -> None:
+    samples = [{"prompt": "$title {{ headline }} $$", "base": "{% raw %}", "tuned": "{# no comment #}"}]
     text, _, _ = _write(write_study([record(0, samples=samples)]))
-    assert "$title ${headline} $$" in text
-    assert "$bundle" in text
+    for words in ("$title {{ headline }} $$", "{% raw %}", "{# no comment #}"):
+        assert words in text
 
 
 # -- little and much ---------------------------------------------------------------------------------------------------
@@ -174,6 +139,7 @@ def test_a_report_without_a_front(write_study: WriteStudy) -> None:
     text, _, document = _write(write_study([each for each in made_up_records() if each.status != "complete"]))
     assert "No complete trial, so there is no front" in text
     assert "nothing to draw" in text
+    assert "nothing to choose from" in text
     assert "The front is empty" in text
     assert document == {**document, "front": [], "hypervolume": None}
     assert 'data-figure="curves"' in text
@@ -194,7 +160,7 @@ def test_four_objectives(write_study: WriteStudy) -> None:
 
 
 def test_figures_without_a_bundle_are_pictures(write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "_javascript", lambda: None)
+    monkeypatch.setattr(report, "javascript", lambda: None)
     text, page, _ = _write(write_study())
     assert text.count("<svg") == 3
     assert len(page.scripts) == 2

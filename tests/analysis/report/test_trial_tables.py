@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
-
-import pytest
 
 from analysis.load import Study
 from analysis.pareto import front
 from analysis.report.trial_tables import (
-    ERROR_SHOWN,
     OTHERS_OPEN,
-    budget_table,
     front_table,
     measurement_columns,
     trials_table,
 )
 from analysis.statistics.bootstrap import Interval
 from analysis.wording import hypervolume_words
-from study.records.objectives import Objective
-from tests.support.study_directory import GIB, MakeRecord
+from tests.support.study_directory import MakeRecord
 
 
 def _cells(markup: str) -> list[list[str]]:
@@ -102,74 +96,3 @@ def test_a_complete_study_has_nothing_to_explain(study: Study, record: MakeRecor
 def test_many_unhappy_ends_are_folded(study: Study, record: MakeRecord) -> None:
     many = tuple(record(i, status="stopped", reason="dominated") for i in range(OTHERS_OPEN + 1))
     assert '<details class="others"><summary>' in trials_table(replace(study, records=many), [])
-
-
-def test_the_end_of_a_long_error_is_kept(study: Study, record: MakeRecord) -> None:
-    error = "start\n" + "x" * 100_000 + "\nValueError: the end"
-    markup = trials_table(replace(study, records=(record(status="failed", error=error),)), [])
-    assert "ValueError: the end" in markup
-    assert "start" not in markup
-    assert len(markup) < 2 * ERROR_SHOWN + 5_000
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({"reason": None, "error": None}, ""),
-        ({"reason": "it broke", "error": None}, "it broke"),
-        ({"reason": "OSError: full", "error": "OSError: full"}, "OSError: full"),
-        ({"reason": None, "error": "  \n"}, ""),
-        ({"infeasible": {}}, ""),
-        ({"infeasible": {"phase": None}}, "found in phase –: needs –, there are –"),
-        (
-            {
-                "infeasible": {
-                    "phase": "loss",
-                    "requested_bytes": 4 * 2**30,
-                    "available_bytes": 2**30,
-                    "source": "predicted",
-                    "components": {"norms": 1024, "libraries": 2**30, "base_linears": 3 * 2**30, "x": None},
-                }
-            },
-            "predicted in phase loss: needs 4.00 GiB, there are 1.00 GiB (base linears 3.00 GiB, libraries 1.00 GiB)",
-        ),
-    ],
-)
-def test_little_known_ends(study: Study, record: MakeRecord, changes: dict[str, Any], text: str) -> None:
-    failed = record(status="infeasible" if "infeasible" in changes else "failed", **changes)
-    markup = trials_table(replace(study, records=(failed,)), []).split('<details class="others"')[1]
-    assert _column(markup, "What happened") == [text]
-
-
-# -- budgets -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_usual_budgets_and_the_studys_own_have_an_answer(study: Study) -> None:
-    markup = budget_table(study)
-    names = ["1.25 GiB (this study’s)", "8 GiB", "12 GiB", "14.56 GiB (a T4)", "24 GiB"]
-    assert _column(markup, "Memory there is") == names
-    assert _column(markup, "Trial") == ["t007", "t003", "t003", "t003", "t003"]
-    assert _column(markup, "Against the best") == ["7.35 % worse", *["the best"] * 4]
-    assert _column(markup, "It leaves")[0] == "0.36 GiB"
-    assert "within 2 % of the best perplexity that fits" in markup
-
-
-def test_a_budget_that_nothing_fits_says_what_the_smallest_needs(study: Study) -> None:
-    markup = budget_table(replace(study, memory_limit=0.5 * GIB))
-    assert _column(markup, "Configuration")[0] == "nothing fits; the smallest needs 0.63 GiB"
-
-
-def test_a_studys_budget_that_is_a_usual_one_stands_once(study: Study) -> None:
-    names = _column(budget_table(replace(study, memory_limit=8.0 * GIB)), "Memory there is")
-    assert names == ["8 GiB", "12 GiB", "14.56 GiB (a T4)", "24 GiB"]
-
-
-def test_budgets_without_a_memory_objective(study: Study) -> None:
-    objectives = (Objective("accuracy", "maximize", 0.3), Objective("seconds_per_epoch", "minimize", 60.0))
-    markup = budget_table(replace(study, objectives=objectives))
-    assert _column(markup, "Memory there is") == ["8 GiB", "12 GiB", "14.56 GiB (a T4)", "24 GiB"]
-    assert _column(markup, "Answer accuracy")[0].endswith(" %")
-
-
-def test_no_budget_without_a_complete_trial(study: Study, record: MakeRecord) -> None:
-    assert "no budget to answer for" in budget_table(replace(study, records=(record(status="stopped"),)))

@@ -22,9 +22,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many records each page was drawn of."""
     counts: list[int] = []
 
-    def draw(study: Any) -> str:
+    def draw(study: Any, refresh_seconds: int | None) -> str:
         counts.append(len(study.records))
-        return f"<!doctype html>\n<html>\n<head>\n<title>{len(study.records)} records</title></head></html>"
+        return f"<title>{len(study.records)} records</title> refresh {refresh_seconds}"
 
     monkeypatch.setattr(live_report, "report_page", draw)
     return counts
@@ -59,10 +59,13 @@ def test_the_page_follows_the_records_and_is_drawn_once_for_each_state(
     assert drawn == [0, 1]
 
 
-def test_the_page_asks_for_the_next_only_while_the_study_runs(address: str, tmp_path: Path) -> None:
-    assert "http-equiv" not in get(address)
+def test_the_page_asks_for_the_next_only_while_the_study_runs(address: str, tmp_path: Path, drawn: list[int]) -> None:
+    assert "refresh None" in get(address)
     (tmp_path / LIVE_FILE).write_text("{}", encoding="utf-8")
-    assert f'<meta http-equiv="refresh" content="{live_report.REFRESH_SECONDS}">' in get(address)
+    assert f"refresh {live_report.REFRESH_SECONDS}" in get(address)
+    (tmp_path / LIVE_FILE).unlink()
+    assert "refresh None" in get(address)
+    assert drawn == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("path", "host", "code"), [("/study.yaml", "localhost", 404), ("/", "evil.example", 403)])
@@ -72,9 +75,13 @@ def test_nothing_else_is_served_and_no_other_name(address: str, path: str, host:
     assert refused.value.code == code
 
 
-def test_a_study_that_cannot_be_read_is_said_on_the_page(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(study: Any) -> str:
+def test_a_study_that_cannot_be_read_is_said_on_the_page(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(study: Any, refresh_seconds: int | None) -> str:
         raise StudyDirectoryError("line 3 <must> be a record")
 
     monkeypatch.setattr(live_report, "report_page", fail)
     assert "line 3 &lt;must&gt; be a record" in get(address)
+    (tmp_path / LIVE_FILE).write_text("{}", encoding="utf-8")
+    assert f'http-equiv="refresh" content="{live_report.REFRESH_SECONDS}"' in get(address)  # it may be mended

@@ -1,0 +1,25 @@
+"""What a reader must know before comparing numbers."""
+
+from __future__ import annotations
+
+from analysis.figures.parts import measures_process
+from analysis.load import Study
+
+PROCESS_MEMORY = (
+    "Measured on a CPU: peak memory is the process’ resident peak, with Python and all libraries in it. "
+    "It orders these configurations, but says nothing of a GPU’s memory."
+)
+CONSEQUENCES = {
+    "quality": "base model, data or masking differ: their perplexity does not compare",
+    "cost": "device, batch or engine differ: their memory and speed do not compare",
+}
+
+
+def notices(study: Study) -> list[str]:
+    """One sentence for each thing that does not compare, or is not what its name says."""
+    complete = [record for record in study.records if record.status == "complete"]
+    return ([PROCESS_MEMORY] if measures_process(study.records) else []) + [
+        f"Not all complete trials compare in {kind}; {consequence}."
+        for kind, consequence in CONSEQUENCES.items()
+        if len({record.comparable[kind] for record in complete if kind in record.comparable}) > 1
+    ]

@@ -1,0 +1,1 @@
+"""Tables that answer a study's questions, each with its caption, for report, notebook and CSV alike."""
