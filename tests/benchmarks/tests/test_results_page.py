@@ -7,16 +7,10 @@ import re
 import pytest
 
 from study.hardware.gpu_catalogue import find_gpu
-from tests.benchmarks.results_page import (
-    GRID,
-    PAGE,
-    SHAPES,
-    ending,
-    markdown_table,
-    page,
-    predicted_fit,
-    prediction_section,
-)
+from tests.benchmarks.results_page.markdown import markdown_table
+from tests.benchmarks.results_page.page import PAGE, page
+from tests.benchmarks.results_page.predictions import GRID, SHAPES, predicted_fit, prediction_section
+from tests.benchmarks.results_page.studies import ending
 from tests.support.plan_cases import LLAMA_3_8B
 from tests.support.study_directory import make_record
 

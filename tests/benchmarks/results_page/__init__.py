@@ -1,0 +1,1 @@
+"""The page of published results, `analysis/guide/results.md`, written from what is committed."""
