@@ -1,1 +1,1 @@
-"""What a study means: its front, its figures, its report. (no torch, no ray)"""
+"""What a study means: its front, its tables, its figures, its report."""

@@ -71,7 +71,7 @@ def pairs(first: Study, second: Study) -> list[tuple[TrialRecord, TrialRecord]]:
 
 
 def changes(both: Sequence[tuple[TrialRecord, TrialRecord]], metrics: Sequence[str]) -> list[Change]:
-    """How each metric changed over the pairs that have it finite and above 0, with an interval over the pairs.
+    """How much each metric differs over the pairs that have it finite and above 0, with an interval over the pairs.
 
     Of one pair the interval's bounds are NaN: it says nothing of another.
     """

@@ -1,4 +1,4 @@
-"""Reads the results that PEFT publishes (its folder `method_comparison`) as a study, to stand beside one's own.
+"""Reads the results that PEFT publishes in its folder `method_comparison` as a study.
 
 Each file is one run: `run_info` (configurations), `train_info` (status, memory, metrics), `meta_info` (versions, card).
 """

@@ -1,4 +1,4 @@
-"""The front: which trials no other trial dominates, how much they cover, and which of them to take.
+"""The Pareto front of a study's trials, its hypervolume, and which of its members to take.
 
 The functions over arrays minimize; `front` and what follows turn the directions once.
 """

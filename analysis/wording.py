@@ -1,4 +1,4 @@
-"""Values, configurations and the study's answer in words for people."""
+"""Words values, configurations and a study's result for people."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ def budget(study: Study, objective: Objective) -> float:
 
 
 def headline(study: Study) -> str:
-    """The study's answer in three sentences: what to take, what is cheaper and nearly as good, what balances both.
+    """The study's result in three sentences: what to take, what is cheaper and nearly as good, what balances both.
 
-    Fewer where there is no front to answer from.
+    One sentence where there is no front.
     """
     if not study.records:
         return "No trial has ended yet."
@@ -143,8 +143,8 @@ def headline(study: Study) -> str:
     cost, quality = study.objectives[cost_index(study.objectives)], study.objectives[quality_index(study.objectives)]
     bound = budget(study, cost)
     within = [record for record in members if _at_most(record, cost, bound)]
-    answer = _affordable(within, cost, quality, bound) if within else _out_of_reach(members, cost, quality, bound)
-    return " ".join(f"{sentence}." for sentence in answer)
+    sentences = _affordable(within, cost, quality, bound) if within else _out_of_reach(members, cost, quality, bound)
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def _affordable(within: list[TrialRecord], cost: Objective, quality: Objective, bound: float) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Predicted against measured memory."""
+"""The memory figure: predicted against measured peaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several figures share: a trial's row, axes in display units, and the base model's level."""
+"""What several figures share: a trial's row, axes in display units, the base model's level."""
 
 from __future__ import annotations
 

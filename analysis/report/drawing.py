@@ -1,4 +1,4 @@
-"""A figure on the page: drawn by its own JavaScript, or a picture where there is none."""
+"""Draws a figure on the page: by JavaScript that the page holds, or as a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happened to a trial that did not complete, in words."""
+"""Words what happened to a trial that did not complete, such as why it does not fit."""
 
 from __future__ import annotations
 

@@ -93,6 +93,6 @@ def _parts(study: Study, drawings: Mapping[str, Markup]) -> list[Part]:
 
 
 def _table(study: Study, name: str) -> Markup | None:
-    """A table that answers a question, with its caption; None where the study has no numbers for it."""
+    """A table with its caption; None where the study has no numbers for it."""
     table = TABLES[name](study)
     return None if table is None else render("table.html", table=table)

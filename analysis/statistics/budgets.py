@@ -1,4 +1,4 @@
-"""Which configuration to take with so much memory, and what the budget costs in quality. (pure)"""
+"""Chooses the configuration for a memory budget, and computes what the budget costs in quality."""
 
 from __future__ import annotations
 

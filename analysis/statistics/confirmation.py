@@ -1,4 +1,4 @@
-"""What confirming a front came to: each configuration over its seeds, on the test split."""
+"""Sums up a confirmed front: each configuration over its seeds, on the test split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RIVAL_PROBABILITY = 0.05  # of being on the front, from which on a configuration
 
 @dataclass(frozen=True)
 class Confirmed:
-    """One configuration: the trials of its seeds, and what they came to."""
+    """One configuration: the trials of its seeds, their values and intervals."""
 
     config: Mapping[str, Any]  # without the seed
     trial_ids: tuple[str, ...]
@@ -89,7 +89,7 @@ def _tolerances(points: Any, objectives: Sequence[Objective]) -> list[float]:
 def confirmation(
     records: Sequence[TrialRecord], objectives: Sequence[Objective], steps_per_epoch: int | None = None
 ) -> Confirmation:
-    """What the complete trials came to, on the test split where they all have been measured there.
+    """The front of the complete trials over their seeds, on the test split where all were measured there.
 
     `steps_per_epoch` is given where the trials trained alone, so that the time of their steps is their own.
     """

@@ -1,4 +1,4 @@
-"""What a choice does: rank, target modules, precision, each at equal everything else, with an interval.
+"""Effects of rank, target modules and precision, each at equal everything else, with an interval.
 
 An effect is the mean over pairs of trials that differ in one choice only. Quality and cost are compared as ratios (the
 mean of log ratios, so that +10 % and back is nothing), accuracy as a difference.
@@ -72,7 +72,7 @@ def effect(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Effect:
-    """What `after` does to a metric against `before`, at equal everything else.
+    """How a metric changes from `before` to `after`, at equal everything else.
 
     Only complete trials with the metric finite (above 0 for ratios) count, each in one pair at most.
     """

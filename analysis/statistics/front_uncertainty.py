@@ -1,4 +1,4 @@
-"""How sure the front is: who stays on it when documents and seeds are drawn anew, and how much it covers.
+"""How sure the front is: how often each trial is on it when documents and seeds are drawn anew.
 
 Functions over arrays minimize; `front_uncertainty` turns the directions once.
 """
@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MemberUncertainty:
-    """One configuration's place: its trials (its seeds), and how often it is on the front."""
+    """One configuration: its trials (its seeds), and how often it is on the front."""
 
     trial_ids: tuple[str, ...]
     config: Mapping[str, Any]  # without the seed
@@ -90,7 +90,7 @@ def front_uncertainty(
     seed: int = 0,
     level: float = LEVEL,
 ) -> FrontUncertainty:
-    """How sure the front of the complete trials is.
+    """How likely each configuration is on the front of the complete trials, and an interval of the hypervolume.
 
     In each resample, evaluation documents are drawn anew, the same for all trials; and where a configuration was
     trained with several seeds, its seeds are drawn anew too. A configuration's values are the means over its seeds;

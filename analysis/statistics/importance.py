@@ -1,4 +1,4 @@
-"""Which of the things sampled matters for which objective, through Optuna (imported only when asked)."""
+"""Which sampled parameter matters for which objective, by Optuna's PED-ANOVA."""
 
 from __future__ import annotations
 

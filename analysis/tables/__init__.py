@@ -1,1 +1,1 @@
-"""Tables that answer a study's questions, each with its caption, for report, notebook and CSV alike."""
+"""Tables of a study, each with its caption, for report, notebook and CSV alike."""

@@ -1,4 +1,4 @@
-"""Which configuration to take with so much memory: the usual budgets and the study's own."""
+"""The table of budgets: the configuration to take under the usual ones and the study's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a choice does, at equal everything else: rank, target modules, NF4."""
+"""The tables of effects: rank and target modules, and NF4's price."""
 
 from __future__ import annotations
 

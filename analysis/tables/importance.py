@@ -1,4 +1,4 @@
-"""Which of the things sampled matter for which objective."""
+"""The table of importances: which sampled parameter matters for which objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the base model and tuned ones said to each prompt."""
+"""The table of samples: what the base model and tuned ones said to each prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What early stopping saved."""
+"""The table of what early stopping saved."""
 
 from __future__ import annotations
 

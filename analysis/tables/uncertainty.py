@@ -1,4 +1,4 @@
-"""How sure the front is: how likely each configuration is on it."""
+"""The table of how likely each configuration is on the front."""
 
 from __future__ import annotations
 

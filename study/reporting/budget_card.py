@@ -1,5 +1,4 @@
-"""The budget card: which configuration to take with so much memory, what it costs, and how to train it again. (no
-torch, no ray)"""
+"""The budget card: which configuration to take with so much memory, its costs, and how to train it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`report DIR --pdf`: the report printed by the Chromium or Chrome of this machine. (no torch, no ray)"""
+"""Prints the report to PDF with the Chromium or Chrome of this machine: `report DIR --pdf`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REMEDY = (
 
 
 def print_report(report: Path) -> Path:
-    """Prints the page to `report.pdf` beside it, whole or not at all, and answers that file.
+    """Prints the page to `report.pdf` beside it, whole or not at all, and returns that file.
 
     Raises ConfigError where this machine has no browser for it, or the browser prints nothing.
     """
@@ -56,7 +56,7 @@ def find_browser() -> str:
 
 
 def _print(browser: str, report: Path, printed: Path, profile: str) -> str:
-    """Runs the browser; answers the last that it said, for where it wrote nothing."""
+    """Runs the browser and returns the last that it said, for an error message where it wrote nothing."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     flags = (*FLAGS, *(("--no-sandbox",) if root else ()))  # as root Chromium refuses to start with its sandbox
     command = [browser, *flags, f"--user-data-dir={profile}", f"--print-to-pdf={printed}", report.as_uri()]

@@ -20,7 +20,7 @@ CODE = ["".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "code"
 
 
 def values_of(cells: list[str], names: dict[str, Any]) -> list[Any]:
-    """Runs code cells as a notebook does; answers the value of each one's last line, where that is an expression."""
+    """Runs code cells as a notebook does; returns the value of each one's last line, where that is an expression."""
     values = []
     for text in cells:
         tree = ast.parse(text)

@@ -1,4 +1,4 @@
-"""Numbers with their units, names, counts, and the study's answer in three sentences."""
+"""Numbers with their units, names, counts, and the study's result in three sentences."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def test_counts(study: Study, record: MakeRecord) -> None:
     assert wording.count_seeds([record(status="failed")]) == "no seed yet"
 
 
-# -- the answer --------------------------------------------------------------------------------------------------------
+# -- the result --------------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_is_three_sentences(study: Study) -> None:
+def test_the_result_is_three_sentences(study: Study) -> None:
     first, second, third = _sentences(wording.headline(study))
     assert first == (
         "Best perplexity with peak memory at most 1.25 GiB: 13.44 (base model 22.94) at 0.89 GiB, "
@@ -152,7 +152,7 @@ def test_no_trial_and_no_front(study: Study, record: MakeRecord) -> None:
         ("seconds_per_epoch", "peak_memory_bytes"),
     ],
 )  # fmt: skip
-def test_other_objectives_have_an_answer_too(study: Study, metrics: tuple[str, ...]) -> None:
+def test_other_objectives_have_a_result_too(study: Study, metrics: tuple[str, ...]) -> None:
     references: dict[str, Any] = {"accuracy": 0.3, "perplexity": 30.0, "peak_memory_bytes": 2.0 * GIB}
     references |= {"train_tokens_per_second": 100.0, "seconds_per_epoch": 60.0}
     objectives = tuple(Objective(name, METRICS[name].direction, references[name]) for name in metrics)

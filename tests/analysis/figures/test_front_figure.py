@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from analysis.figures import front_figure as front_plot
 from analysis.figures.front_figure import (
     LABELLED,
     budget_line,
@@ -19,6 +18,7 @@ from analysis.figures.front_figure import (
     infeasible_points,
     memory_edge,
 )
+from analysis.figures.parts import REACH
 from analysis.load import Study
 from study.records.objectives import METRICS, Objective
 from study.records.record import TrialRecord
@@ -101,8 +101,8 @@ def test_the_budget_line_stands_at_the_reference(study: Study) -> None:
 def test_a_budget_out_of_reach_is_left_out(study: Study) -> None:
     points = front_points(study)
     greatest = max(point["x"] for point in points)
-    assert budget_line(replace(study, memory_limit=front_plot.REACH * greatest * GIB * 0.999), points)
-    assert budget_line(replace(study, memory_limit=front_plot.REACH * greatest * GIB * 1.001), points) is None
+    assert budget_line(replace(study, memory_limit=REACH * greatest * GIB * 0.999), points)
+    assert budget_line(replace(study, memory_limit=REACH * greatest * GIB * 1.001), points) is None
     assert budget_line(study, ()) is None
     far = front_figure(replace(study, memory_limit=24.0 * GIB))
     near = front_figure(study)

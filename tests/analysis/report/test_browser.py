@@ -63,7 +63,7 @@ Visit = Callable[..., Seen]
 
 @pytest.fixture
 def visit(tmp_path: Path) -> Visit:
-    """Opens a study's report in frames so wide; answers what each probe saw, by width, and what the console says."""
+    """Opens a study's report in frames so wide; returns what each probe saw, by width, and what the console says."""
 
     def open_report(
         directory: Path, *widths: int, flags: tuple[str, ...] = ()

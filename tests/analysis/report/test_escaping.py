@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from analysis.figures.every import figures
 from analysis.load import Study
 from analysis.notebook import show_table
-from analysis.report import page as report
+from analysis.report import page as page_module
 from analysis.report.drawing import drawing
 from analysis.report.page import report_page
 from analysis.report.rendering import script_json
@@ -74,7 +74,7 @@ def harmless(text: str) -> str:
 def without_figures() -> Iterator[None]:
     """Drawing takes most of a page's time, and has a test of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "figures", lambda study: {})
+        patch.setattr(page_module, "figures", lambda study: {})
         yield
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from analysis.load import Study, StudyDirectoryError, load_study
-from analysis.report import page as report
+from analysis.report import page as page_module
 from analysis.report.page import report_page, write_report
 from tests.support.html_pages import HtmlPage
 from tests.support.study_directory import GIB, MakeRecord, WriteStudy, made_up_records
@@ -160,7 +160,7 @@ def test_four_objectives(write_study: WriteStudy) -> None:
 
 
 def test_figures_without_a_bundle_are_pictures(write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "javascript", lambda: None)
+    monkeypatch.setattr(page_module, "javascript", lambda: None)
     text, page, _ = _write(write_study())
     assert text.count("<svg") == 3
     assert len(page.scripts) == 2

@@ -73,9 +73,9 @@ def test_one_and_equal_documents_do_not_vary() -> None:
 def test_what_is_not_a_number_shows_only_where_it_is_drawn() -> None:
     weights = np.array([[2, 0], [0, 2]])
     assert perplexities([2.0, math.inf], [1, 1], weights)[:, 0].tolist() == [math.exp(2.0), math.inf]
-    answer = perplexities([2.0, math.nan], [1, 1], weights)[:, 0]
-    assert answer[0] == math.exp(2.0)
-    assert math.isnan(answer[1])
+    found = perplexities([2.0, math.nan], [1, 1], weights)[:, 0]
+    assert found[0] == math.exp(2.0)
+    assert math.isnan(found[1])
 
 
 def test_resamples_that_are_not_finite_leave_what_bounds_there_are() -> None:

@@ -31,13 +31,13 @@ GIB = 2**30
 def brute_tolerant(points: list[tuple[float, float]], tolerances: tuple[float, float]) -> list[bool]:
     """One row at a time, by the definition."""
     finite = [all(map(math.isfinite, point)) for point in points]
-    answer = []
+    mask = []
     for point, usable in zip(points, finite, strict=True):
         goal = [value - slack for value, slack in zip(point, tolerances, strict=True)]
         rivals = [other for other, ok in zip(points, finite, strict=True) if ok]
         out = any(x <= goal[0] and y <= goal[1] and (x < goal[0] or y < goal[1]) for x, y in rivals)
-        answer.append(usable and not out)
-    return answer
+        mask.append(usable and not out)
+    return mask
 
 
 @given(POINTS, st.tuples(st.sampled_from([0.0, 0.5, 1.0, 3.0]), st.sampled_from([0.0, 1.0])))

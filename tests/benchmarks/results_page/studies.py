@@ -1,4 +1,4 @@
-"""The sections of measured studies: answer, every trial with its end, and what the choices do."""
+"""The sections of measured studies: result, every trial with its end, and what the choices do."""
 
 from __future__ import annotations
 

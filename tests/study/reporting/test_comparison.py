@@ -48,7 +48,7 @@ def test_two_studies_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFi
     ):
         assert words in text, words
     front = text.split("The front of both together:", 1)[1]
-    assert "one t" not in front  # everywhere surpassed
+    assert "one t" not in front  # dominated everywhere
 
 
 def test_where_only_quality_compares_cost_is_left_out(tmp_path: Path) -> None:
