@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.records.flat_row import COMPARABLE, flat_row
+from study.records.flat_row import COMPARABLE, INFEASIBLE, flat_row
 from study.records.record import MEASUREMENTS, TrialRecord
 
 TEXT, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
@@ -24,10 +24,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "seed": WHOLE,
     **dict.fromkeys(MEASUREMENTS, NUMBER),
     "predicted_peak_memory_bytes": NUMBER,
-    "infeasible_phase": TEXT,
-    "infeasible_requested_bytes": NUMBER,
-    "infeasible_available_bytes": NUMBER,
-    "infeasible_source": TEXT,
+    **{f"infeasible_{name}": NUMBER if name.endswith("_bytes") else TEXT for name in INFEASIBLE},
     **dict.fromkeys(("device", "compute_dtype", "memory_source", "adapter"), TEXT),
     **{f"comparable_{name}": TEXT for name in COMPARABLE},
 }
