@@ -1,4 +1,4 @@
-"""The single checks of `doctor`: each turns facts into a finding and its remedy. (standard library at import)"""
+"""The single checks of `doctor`: each turns facts into what was found, a verdict and its remedy."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from study.checkout import Shadowing
+from study.records.units import GIB
+
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
     from study.hardware.machine import Cards
 
-State = Literal["ok", "note", "missing"]
-Facts = Mapping[str, Any]
+Verdict = Literal["ok", "note", "missing"]
+Facts = Mapping[str, Any]  # of one thing that `package_probe` tried; `error` says why it failed, None where it did not
 
-GIB = 2**30
+INSTALL = "pip install -e ."
+NOT_TRIED = "it was not tried: what came before it took too long, or ended the process"
 MODULES = {"pyyaml": "yaml", "nvidia-ml-py": "pynvml", "vl-convert-python": "vl_convert"}
 QUICKSTART_MEMORY_BYTES, QUICKSTART_CORES = 6 * GIB, 2
 DISK_BYTES = 8 * GIB  # Llama-3-8B in NF4 takes 5.4 GiB of the cache
@@ -29,36 +33,34 @@ GIVE_ACCESS = (
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: `missing` is required and not here or broken, `note` is worth knowing."""
+    """The result of one check: `missing` is required and not here or broken, `note` is worth knowing."""
 
     name: str
-    state: State
+    verdict: Verdict
     found: str
     remedy: str = ""
 
 
 def module_of(package: str) -> str:
-    """The module that a package is imported as."""
+    """Returns the name of the module that a package is imported as."""
     return MODULES.get(package.lower(), package.replace("-", "_"))
 
 
 def check_python(wanted: str) -> Check:
-    """Python's version against pyproject's range."""
+    """Compares Python's version with pyproject's range."""
     from packaging.specifiers import SpecifierSet
 
     version = platform.python_version()
     if SpecifierSet(wanted).contains(version, prereleases=True):
         return Check("Python", "ok", version)
-    return Check(
-        "Python", "missing", f"{version}, must be {wanted}", "Install such a Python, and make a new environment."
-    )
+    remedy = "Install such a Python, and make a new environment."
+    return Check("Python", "missing", f"{version}, must be {wanted}", remedy)
 
 
-def check_rooms(shadowed: str | None, foreign: Sequence[Path]) -> Check:
-    """Whether `import study` finds ours."""
+def check_rooms(shadowed: Shadowing | None, foreign: Sequence[Path]) -> Check:
+    """Reports whether `import study` and the other rooms' imports find ours."""
     if shadowed:
-        found, _, remedy = shadowed.partition(" Run ")
-        return Check("own packages", "missing", found, f"Run {remedy}")
+        return Check("own packages", "missing", shadowed.found, shadowed.remedy)
     if foreign:
         names = ", ".join(map(str, foreign))
         return Check("own packages", "note", f"ours come first; others of the same name: {names}", "Uninstall those.")
@@ -66,24 +68,34 @@ def check_rooms(shadowed: str | None, foreign: Sequence[Path]) -> Check:
 
 
 def check_package(requirement: Requirement, tried: Facts | None) -> Check:
-    """One required package: there, within its tested range, and importable."""
-    install = f"pip install '{requirement.name}{_extras(requirement)}{requirement.specifier}'"
+    """Reports whether a required package is installed, within its tested range, and importable."""
     version = installed_version(requirement.name)
     if version is None:
-        return Check(requirement.name, "missing", "not installed", install)
+        return Check(requirement.name, "missing", "not installed", _install(requirement))
     if not requirement.specifier.contains(version, prereleases=True):
-        return Check(requirement.name, "missing", f"{version}, tested with {requirement.specifier}", install)
-    if tried is None or tried["error"]:
-        reason = (
-            tried["error"] if tried else "it was not tried, the packages before it took too long or ended the process"
-        )
-        again = install.replace("install", "install --force-reinstall", 1)
-        return Check(requirement.name, "missing", f"{version}, cannot be imported: {reason}", again)
+        found = f"{version}, tested with {requirement.specifier}"
+        return Check(requirement.name, "missing", found, _install(requirement))
+    failure = _failure(tried)
+    if failure:
+        again = _install(requirement, "--force-reinstall ")
+        return Check(requirement.name, "missing", f"{version}, cannot be imported: {failure}", again)
     return Check(requirement.name, "ok", version)
 
 
+def _install(requirement: Requirement, options: str = "") -> str:
+    return f"pip install {options}'{requirement.name}{_extras(requirement)}{requirement.specifier}'"
+
+
+def _failure(tried: Facts | None) -> str | None:
+    """Why what was tried does not work; None where it does."""
+    if tried is None:
+        return NOT_TRIED
+    error: str | None = tried["error"]
+    return error
+
+
 def check_extra(name: str, requirements: Sequence[Requirement]) -> Check:
-    """The packages of an extra, which only some commands need."""
+    """Reports which packages of an extra are missing; only some commands need them."""
     missing = [one.name + _extras(one) for one in requirements if not _there(one)]
     if not missing:
         return Check(f"extra {name}", "ok", ", ".join(one.name for one in requirements))
@@ -120,7 +132,7 @@ def _extra_is_there(package: str, extra: str) -> bool:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of an installed package."""
+    """Returns the version of an installed package; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -132,19 +144,17 @@ def _extras(requirement: Requirement) -> str:
 
 
 def check_cards(cards: Cards, cuda: Facts | None) -> Check:
-    """NVIDIA's driver and cards against what torch can use."""
+    """Compares NVIDIA's driver and cards with what torch can use."""
     if not cards.cards:
-        return Check(
-            "GPU", "note", f"none ({cards.reason})", "Studies run on the CPU: set hardware.gpu to cpu or auto."
-        )
+        remedy = "Studies run on the CPU: set hardware.gpu to cpu or auto."
+        return Check("GPU", "note", f"none ({cards.reason})", remedy)
     names = ", ".join(f"{card.name} {_gib(card.memory_bytes)}" for card in cards.cards)
     found = f"{names}; driver {cards.driver}"
-    if cuda is None or cuda["error"]:
+    if cuda is None or _failure(cuda):
         return Check("GPU", "missing", f"{found}; torch could not be asked", "See torch above.")
     if cuda["built_for"] is None:
-        return Check(
-            "GPU", "missing", f"{found}; this torch is built without CUDA", "See https://pytorch.org/get-started"
-        )
+        remedy = "See https://pytorch.org/get-started"
+        return Check("GPU", "missing", f"{found}; this torch is built without CUDA", remedy)
     if not cuda["available"]:
         remedy = f"Update the driver to one for CUDA {cuda['built_for']}, or install a torch for an older CUDA."
         if cuda["visible"] is not None:
@@ -157,61 +167,58 @@ def check_cards(cards: Cards, cuda: Facts | None) -> Check:
 
 
 def check_nf4(tried: Facts | None) -> Check:
-    """Whether bitsandbytes quantizes here."""
-    if tried is None or tried["error"]:
-        reason = tried["error"] if tried else "torch or bitsandbytes could not be tried"
-        return Check(
-            "NF4", "missing", reason, "pip install --force-reinstall bitsandbytes; python -m bitsandbytes says more."
-        )
+    """Reports whether bitsandbytes quantizes here."""
+    if tried is None or _failure(tried):
+        remedy = "pip install --force-reinstall bitsandbytes; python -m bitsandbytes says more."
+        return Check("NF4", "missing", _failure(tried) or "", remedy)
     return Check("NF4", "ok", f"quantizes on {tried['device']}")
 
 
 def check_ray(tried: Facts | None) -> Check:
-    """Whether Ray's cluster answers, or one can be started."""
-    if tried is None or tried["error"]:
-        reason = tried["error"] if tried else "it was not tried"
+    """Reports whether Ray's cluster responds, or one can be started."""
+    if tried is None or _failure(tried):
         remedy = (
             "Unset RAY_ADDRESS to run on this machine alone, or start the cluster; see /tmp/ray/session_latest/logs."
         )
-        return Check("Ray", "missing", reason, remedy)
+        return Check("Ray", "missing", _failure(tried) or "", remedy)
     where = f"the cluster at {tried['address']}" if tried["address"] else "this machine"
     return Check("Ray", "ok", f"{where}: {tried['cpus'] or 0:g} CPUs, {tried['gpus'] or 0:g} GPUs")
 
 
 def check_cores(cores: int) -> Check:
-    """The cores this process may use."""
+    """Compares the cores that this process may use with what the quickstart needs."""
     enough = cores >= QUICKSTART_CORES
     return Check(
         "cores", "ok" if enough else "note", str(cores), "" if enough else "The quickstart's 3 minutes need 2."
     )
 
 
-def check_memory(total: int, available: int) -> Check:
-    """The machine's memory."""
-    found = f"{_gib(total)}, {_gib(available)} of it free"
-    if available >= QUICKSTART_MEMORY_BYTES:
+def check_memory(total_bytes: int, free_bytes: int) -> Check:
+    """Compares the machine's memory with what the quickstart needs."""
+    found = f"{_gib(total_bytes)}, {_gib(free_bytes)} of it free"
+    if free_bytes >= QUICKSTART_MEMORY_BYTES:
         return Check("memory", "ok", found)
     return Check("memory", "note", found, f"The quickstart needs {_gib(QUICKSTART_MEMORY_BYTES)}: end other programs.")
 
 
 def check_disk(name: str, folder: Path, remedy: str) -> Check:
-    """Free space where a folder is, or would be made."""
+    """Compares the free space where a folder is, or would be made, with what a model of 8 billion parameters takes."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    found = f"{folder}: {_gib(free)} free"
-    if free >= DISK_BYTES:
+    free_bytes = shutil.disk_usage(there).free
+    found = f"{folder}: {_gib(free_bytes)} free"
+    if free_bytes >= DISK_BYTES:
         return Check(name, "ok", found)
     return Check(name, "note", found, f"Llama-3-8B in NF4 takes 5.4 GiB. {remedy}")
 
 
 def check_hub_token() -> Check:
-    """Whether there is a token for the Hugging Face hub; its value is never shown."""
+    """Reports whether there is a token for the Hugging Face hub; its value is never shown."""
     try:
         from huggingface_hub import get_token
     except ImportError:
-        return Check("hub token", "note", "not looked for: huggingface_hub is not installed", "pip install -e .")
+        return Check("hub token", "note", "not looked for: huggingface_hub is not installed", INSTALL)
     return Check("hub token", "ok", "there") if get_token() else Check("hub token", "note", "none", GIVE_ACCESS)
 
 
-def _gib(size: float | None) -> str:
-    return "(memory unknown)" if size is None else f"{size / GIB:.1f} GiB"
+def _gib(size_bytes: float | None) -> str:
+    return "(memory unknown)" if size_bytes is None else f"{size_bytes / GIB:.1f} GiB"

@@ -1,6 +1,6 @@
-"""`python -m study doctor`: what is missing on this machine, and how to get it. (standard library at import)
+"""`python -m study doctor`: says what is missing on this machine, and how to get it.
 
-It must run where packages are missing: what needs one is imported where it is used, and its absence is a finding.
+It must run where packages are missing: what needs one is imported where it is used, and its absence is a result.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any
 
 from study.checkout import CHECKOUT, foreign_rooms, shadowing
 from study.environment import checks
-from study.environment.checks import Check
+from study.environment.checks import INSTALL, Check
+from study.errors import DONE, FAILED
 from study.output import say
 
 PROBE_SECONDS = 300.0
-INSTALL = "pip install -e ."
 
-Findings = Mapping[str, Mapping[str, Any]]
+Findings = Mapping[str, checks.Facts]  # by what was tried
 
 
 def print_doctor() -> int:
-    """Prints every check and the remedies; answers 0, or 1 where something that is required is missing."""
+    """Prints every check with its remedy and returns the exit code: 1 where something that is required is missing."""
     say("Trying the packages, NF4, CUDA and Ray; this takes up to a minute …")
     found = examine(probe)
     say(report(found))
-    return 1 if any(check.state == "missing" for check in found) else 0
+    return FAILED if any(check.verdict == "missing" for check in found) else DONE
 
 
 def examine(tried: Callable[[Sequence[str]], Findings]) -> list[Check]:
-    """All checks of this machine; `tried` imports modules and tries what they can do (see `machine_probe`)."""
+    """Makes all checks of this machine; `tried` imports modules and tries what they can do (see `package_probe`)."""
     rooms = checks.check_rooms(shadowing(), foreign_rooms())
     try:
         from study.environment.requirements import project_requirements
@@ -48,7 +48,7 @@ def examine(tried: Callable[[Sequence[str]], Findings]) -> list[Check]:
 
 
 def _machine(findings: Findings) -> list[Check]:
-    """Cards, cores, memory and disks."""
+    """Checks cards, cores, memory and disks."""
     try:
         import psutil
 
@@ -67,7 +67,7 @@ def _machine(findings: Findings) -> list[Check]:
 
 
 def probe(modules: Sequence[str], seconds: float = PROBE_SECONDS) -> Findings:
-    """Tries the modules in another process; what it was at when it died, or was out of time, gets that as its error."""
+    """Tries the modules in another process; what it was at when it died, or ran out of time, gets that as its error."""
     command = [sys.executable, "-m", "study.environment.package_probe", "--ray", *modules]
     try:
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=seconds, check=False)
@@ -79,7 +79,7 @@ def probe(modules: Sequence[str], seconds: float = PROBE_SECONDS) -> Findings:
 
 
 def parse_findings(output: str, end: str) -> Findings:
-    """The probe's lines by what was tried; other lines (packages may print) are left out."""
+    """Reads the probe's lines, by what was tried; other lines (packages may print) are left out."""
     findings: dict[str, dict[str, Any]] = {}
     for line in output.splitlines():
         try:
@@ -92,15 +92,15 @@ def parse_findings(output: str, end: str) -> Findings:
 
 
 def report(found: Sequence[Check]) -> str:
-    """The checks as an aligned table, each remedy under its check, and the sum of it all."""
+    """Returns the checks as an aligned table, each remedy under its check, and the verdict on them all."""
     width = max(len(check.name) for check in found)
     lines = []
     for check in found:
-        lines.append(f"{check.state:<8} {check.name:<{width}}  {check.found}".rstrip())
+        lines.append(f"{check.verdict:<8} {check.name:<{width}}  {check.found}".rstrip())
         if check.remedy:
             lines.append(f"{'':<8} {'':<{width}}  -> {check.remedy}")
-    missing = [check.name for check in found if check.state == "missing"]
-    verdict = "Everything that is required is here."
+    missing = [check.name for check in found if check.verdict == "missing"]
+    summary = "Everything that is required is here."
     if missing:
-        verdict = f"Missing or broken: {', '.join(missing)}. All required packages at once: {INSTALL}"
-    return "\n".join([*lines, "", verdict])
+        summary = f"Missing or broken: {', '.join(missing)}. All required packages at once: {INSTALL}"
+    return "\n".join([*lines, "", summary])

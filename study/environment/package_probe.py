@@ -1,7 +1,7 @@
-"""Tries out the packages of this machine, for `doctor`: `python -m study.environment.package_probe [--ray] MODULE …`.
+"""Tries out the packages of this machine: `python -m study.environment.package_probe [--ray] MODULE …`.
 
-It runs in a process of its own, since a broken package may end it. Each finding is one line of JSON, flushed, so that
-what came before an early end is known. Nothing is imported by name here: what is missing must not stop the rest.
+`doctor` runs it in a process of its own, since a broken package may end it. Each finding is one line of JSON, flushed,
+so that what came before an early end is known. Nothing is imported by name: what is missing must not stop the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _import(module: str) -> dict[str, Any]:
 
 
 def cuda_facts() -> dict[str, Any]:
-    """What torch knows of CUDA: the version it was built for, and the cards it can use."""
+    """Returns what torch knows of CUDA: the version it was built for, and the cards it can use."""
     torch = importlib.import_module("torch")
     there = torch.cuda.is_available()
     count = torch.cuda.device_count() if there else 0
@@ -49,7 +49,7 @@ def cuda_facts() -> dict[str, Any]:
 
 
 def quantize_nf4() -> dict[str, Any]:
-    """Quantizes and dequantizes 64 numbers, on the card where there is one; answers the largest error."""
+    """Quantizes and dequantizes 64 numbers, on the card where there is one, and returns that device."""
     torch, functional = importlib.import_module("torch"), importlib.import_module("bitsandbytes.functional")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     numbers = torch.linspace(-1.0, 1.0, 64, device=device)
@@ -61,7 +61,7 @@ def quantize_nf4() -> dict[str, Any]:
 
 
 def start_ray() -> dict[str, Any]:
-    """Joins the Ray cluster that is there, or starts one and ends it again."""
+    """Joins the Ray cluster that is there, or starts one and ends it again; returns its address and resources."""
     ray = importlib.import_module("ray")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}

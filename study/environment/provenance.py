@@ -1,4 +1,4 @@
-"""Where a study's numbers come from: versions, code, command line, machine. (no torch, no ray)"""
+"""Collects where a study's numbers come from: versions, code, command line, machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from study.hardware.machine import hardware
 from study.records.files import write_whole
 from study.records.layout import PROVENANCE_FILE
 
-PACKED_GIT_FILE = (
-    "job/git.json"  # of a job's package, which leaves .git behind: what `git_state` said where it was made
-)
+PACKED_GIT_FILE = "job/git.json"  # of a job's package, which has no .git: what `git_state` was where it was made
 GIT_SECONDS = 10.0
 HIDDEN = "***"
 SHORTEST_SECRET = 8  # characters; shorter values of variables would hide half a command line
@@ -33,7 +31,7 @@ _NO_SECRET = re.compile(r"max_(new_)?tokens", re.IGNORECASE)  # the study file's
 
 
 def collect(command: str, started: datetime, checkout: Path = CHECKOUT) -> dict[str, Any]:
-    """Everything known of a run's circumstances, JSON-ready; secrets in the command line are hidden."""
+    """Returns everything known of a run's circumstances, JSON-ready; secrets in the command line are hidden."""
     return {
         "started": started.isoformat(timespec="seconds"),
         "command": redacted(command, os.environ),
@@ -45,12 +43,12 @@ def collect(command: str, started: datetime, checkout: Path = CHECKOUT) -> dict[
 
 
 def write(directory: Path, facts: Mapping[str, Any]) -> Path:
-    """Writes what was collected into a study directory, whole or not at all; answers the file's path."""
+    """Writes what was collected into a study's directory, whole or not at all, and returns the file's path."""
     return write_whole(directory / PROVENANCE_FILE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
 def package_versions() -> dict[str, Any]:
-    """`versions` of Python and of what the project asks for by name, and `other_packages` as `name==version`."""
+    """Returns `versions` of Python and of what the project names, and `other_packages` as `name==version`."""
     there: dict[str, str] = {}
     for distribution in metadata.distributions():
         facts = distribution.metadata  # read anew at each access
@@ -63,7 +61,7 @@ def package_versions() -> dict[str, Any]:
 
 
 def git_state(checkout: Path) -> dict[str, Any] | None:
-    """The checkout's commit, and whether files differ from it; None without git, or where there is no commit."""
+    """Returns the checkout's commit, and whether files differ from it; None without git or a commit."""
     try:
         if Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
             return None  # a copy that lies in someone else's repository
@@ -74,7 +72,7 @@ def git_state(checkout: Path) -> dict[str, Any] | None:
 
 
 def packed_git_state(checkout: Path) -> dict[str, Any] | None:
-    """The state that a job's package took along; None where there is none, as with Ray's own `ray job submit`."""
+    """Returns the state that a job's package took along; None without one, as with Ray's own `ray job submit`."""
     try:
         state = json.loads((checkout / PACKED_GIT_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -89,7 +87,7 @@ def _git(checkout: Path, *arguments: str) -> str:
 
 
 def redacted(command: str, environment: Mapping[str, str]) -> str:
-    """The command line with `***` in place of what may be secret.
+    """Returns the command line with `***` in place of what may be secret.
 
     Secret are values of `KEY=VALUE`, `KEY: VALUE` and `--key VALUE` whose key speaks of a token, key or password, hub
     tokens wherever they stand, and the values of environment variables with such names.

@@ -1,4 +1,4 @@
-"""The packages that the project asks for, as pyproject.toml names them. (no torch, no ray)"""
+"""Reads which packages the project asks for, as pyproject.toml names them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ProjectRequirements:
     extras: Mapping[str, tuple[Requirement, ...]]
 
     def everything(self) -> tuple[Requirement, ...]:
-        """The required packages, then those of the extras."""
+        """Returns the required packages, then those of the extras."""
         return (*self.required, *(one for extra in self.extras.values() for one in extra))
 
 
@@ -39,5 +39,5 @@ def _parsed(texts: list[str]) -> tuple[Requirement, ...]:
 
 
 def normalized(name: str) -> str:
-    """A package's name as registries compare it: `PyYAML` is `pyyaml`, `a_b.c` is `a-b-c`."""
+    """Returns a package's name as registries compare it: `PyYAML` is `pyyaml`, `a_b.c` is `a-b-c`."""
     return re.sub(r"[-_.]+", "-", name).lower()

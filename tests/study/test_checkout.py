@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.checkout import CHECKOUT, foreign_rooms, shadowing
+from study.checkout import CHECKOUT, ROOMS, foreign_rooms, shadowing
 
 
 def package(folder: Path, name: str) -> Path:
@@ -23,10 +23,12 @@ def test_our_own_rooms_are_found() -> None:
 
 
 def test_other_rooms_than_the_checkouts_are_named(tmp_path: Path) -> None:
-    message = shadowing(tmp_path)
-    assert message is not None
-    assert f"must be those of {tmp_path}; search_spaces is {CHECKOUT / 'search_spaces'}" in message
-    assert "Run python -m study in that folder" in message
+    found = shadowing(tmp_path)
+    assert found is not None
+    assert found.places == {room: CHECKOUT / room for room in ROOMS}
+    assert f"must be those of {tmp_path}; search_spaces is {CHECKOUT / 'search_spaces'}" in found.found
+    assert found.remedy.startswith("Run python -m study in that folder")
+    assert str(found) == f"{found.found} {found.remedy}"
 
 
 def test_a_foreign_analysis_that_comes_first_is_refused_by_every_command(tmp_path: Path) -> None:
