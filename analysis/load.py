@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import yaml
 
+from study.errors import UserError
 from study.records.flat_row import flat_row
 from study.records.layout import COST_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE
 from study.records.lines import Line, LineError, read_lines
@@ -24,7 +25,7 @@ RESTORE = "Restore the study.yaml that the run wrote."
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
 
-class StudyDirectoryError(ValueError):
+class StudyDirectoryError(UserError):
     """A study directory that cannot be read; the message has rule, value, remedy."""
 
 

@@ -1,4 +1,4 @@
-"""`python -m study`."""
+"""Runs `python -m study` as a process, which exits with the command's code."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""What is wrong in a user's files, said in one line each. (no torch, no ray)"""
+"""Errors that the user can mend, their exit codes, and how a fault in the user's files is worded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
-DONE, FAILED, WRONG_INPUT = 0, 1, 2
+DONE, FAILED, WRONG_INPUT = 0, 1, 2  # what `python -m study` exits with
+SHOWN_CHARACTERS = 80  # of a value in a message
 
 
-SHOWN_CHARACTERS = 80
+class UserError(Exception):
+    """What the user can mend: the message says the rule, the value and the remedy, and is shown without a traceback."""
+
+    exit_code: ClassVar[int] = WRONG_INPUT
 
 
 class Absent(Enum):
@@ -45,32 +49,21 @@ class ConfigFault:
         )
 
 
-class ConfigError(Exception):
-    """The user's files are wrong; `faults` has everything that is."""
+class ConfigError(UserError):
+    """The user's files or options are wrong; `faults` has everything that is, and the message a line for each."""
 
     def __init__(self, faults: Iterable[ConfigFault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(map(str, self.faults)))
 
-
-def shown(value: Any) -> str:
-    """A value as YAML's flow style writes it, on one line, shortened."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return printable(text, SHOWN_CHARACTERS)
+    @classmethod
+    def of(cls, file: str, key: str, value: Any, rule: str, remedy: str) -> ConfigError:
+        """Returns the error of a single fault."""
+        return cls([ConfigFault(file, key, value, rule, remedy)])
 
 
-def printable(text: str, length: int) -> str:
-    """The text on one line, without what a terminal would obey, shortened in its middle."""
-    if len(text) > length:
-        text = f"{text[: length - length // 4]} … {text[-length // 4 :]}"
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
-class StoreError(Exception):
-    """The study directory cannot be used as it is; the message has rule, value and remedy."""
+class StoreError(UserError):
+    """A study's directory, or its place in an object store, cannot be used as it is."""
 
     def __init__(self, rule: str, value: str, remedy: str) -> None:
         super().__init__(rule, value, remedy)
@@ -80,9 +73,27 @@ class StoreError(Exception):
         return f"{self.rule}; {self.value}. {self.remedy}"
 
 
-class PlanError(ValueError):
-    """The machines cannot run the study; the message has rule, value, remedy."""
+class PlanError(UserError):
+    """The machines cannot run the study."""
 
 
-class StudyError(Exception):
-    """A study broke off; the message says why, what is kept, and how to go on."""
+class StudyError(UserError):
+    """A study broke off; the message says why, what is kept, and how to continue."""
+
+    exit_code = FAILED
+
+
+def shown(value: Any) -> str:
+    """Returns a value as YAML's flow style writes it, on one line, shortened."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return printable(text, SHOWN_CHARACTERS)
+
+
+def printable(text: str, length: int) -> str:
+    """Returns the text on one line, without what a terminal would obey, shortened in its middle."""
+    if len(text) > length:
+        text = f"{text[: length - length // 4]} … {text[-length // 4 :]}"
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

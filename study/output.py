@@ -1,4 +1,4 @@
-"""Words to the user, where nobody may be listening any more. (standard library)"""
+"""Prints words and tables to a terminal, where nobody may be reading any more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def say(text: str) -> None:
-    """Prints a text at once; where the reader of a pipe has gone, this and what follows is dropped; work goes on."""
+    """Prints a text at once; where a pipe has no reader any more, drops this and all later output without error."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -40,13 +40,18 @@ def tolerate_encodings() -> None:
             reconfigure(errors="replace")
 
 
-def resume_command(directory: Path) -> str:
-    """What goes on with a study: `python -m study resume DIR`."""
+def resume_command(directory: Path | str) -> str:
+    """Returns the command that continues a study: `python -m study resume DIR`."""
     return shlex.join(["python", "-m", "study", "resume", str(directory)])
 
 
+def plural(number: int, noun: str) -> str:
+    """Returns a number with its noun: `1 trial`, `1,024 trials`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]], left: int = 2) -> str:
-    """A table in plain text, indented by two; the first `left` columns stand at the left, the others at the right."""
+    """Returns a table in plain text, indented by two; the first `left` columns are aligned left, the others right."""
     every = [list(headings), *map(list, rows)]
     widths = [max(map(len, column)) for column in zip(*every, strict=True)]
     return "\n".join("  " + _aligned_row(row, widths, left) for row in every)

@@ -1,4 +1,4 @@
-"""The commands for studies on a cluster: submit, status, logs, stop, fetch. (standard library at import)"""
+"""The commands for studies on a cluster: `submit`, `status`, `logs`, `fetch` and `stop`."""
 
 from __future__ import annotations
 
@@ -7,62 +7,57 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from study.cli.arguments import add_command, add_study
 from study.config.paths import is_url
+from study.errors import DONE, FAILED, Absent, ConfigError
 from study.output import say
+from study.records.layout import STUDY_FILE
 
-DONE, FAILED = 0, 1
 ASK_SECONDS = 120.0  # for what only the nodes can see: a job of its own says it
-STUDY_FILE = "study.yaml"
+END_SECONDS = 30.0  # that a job may take beyond what it has for its trials' checkpoints
 
 
-def add_cluster_commands(commands: Any, add_study: Callable[[Any, bool], None]) -> None:
-    """Adds the commands to a parser's; `add_study` adds a study file and its overrides to one of them."""
-    command = _add(commands, "submit", _submit, "run a study as a job of a Ray cluster")
-    add_study(command, True)
-    command.add_argument(
-        "--resume", metavar="DIR", help="go on with the study of this directory of the cluster instead"
-    )
-    _add_address(command)
-    command.add_argument("--wait", action="store_true", help="show the job's log until it ends; exit with its code")
-    command.add_argument(
-        "--kubernetes",
-        action="store_true",
-        help="print a RayJob for `kubectl apply -f -` instead (see --workers, --image)",
-    )
-    command.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="with --kubernetes: nodes with a card each"
-    )
-    command.add_argument("--image", metavar="NAME", help="with --kubernetes: an image that holds this checkout")
-    command = _add(commands, "status", _status, "how far a job or a study directory is, with its front so far")
-    command.add_argument("job", nargs="?", metavar="JOB|DIR", help="left out: all jobs of the cluster")
-    _add_address(command)
-    command = _add(commands, "logs", _logs, "what a job has printed")
-    command.add_argument("job", metavar="JOB")
-    command.add_argument("--follow", action="store_true", help="go on until the job ends; exit with its code")
-    _add_address(command)
-    command = _add(commands, "fetch", _fetch, "copy a study's results from where the cluster keeps them")
-    command.add_argument("place", metavar="JOB|URL|DIR")
-    command.add_argument("--out", type=Path, metavar="DIR", help="where to (default: runs/NAME)")
-    _add_address(command)
-    command = _add(commands, "stop", _stop, "end a job; its trials write checkpoints first, and `resume` goes on")
-    command.add_argument("job", metavar="JOB")
-    _add_address(command)
+def add_cluster_commands(commands: Any) -> None:
+    """Adds the commands to the parser's."""
+    _add_submit(commands)
+    text = "how far a job or a study directory is, with its front so far"
+    parser = add_command(commands, "status", _status, text)
+    parser.add_argument("job", nargs="?", metavar="JOB|DIR", help="left out: all jobs of the cluster")
+    _add_address(parser)
+    parser = add_command(commands, "logs", _logs, "what a job has printed")
+    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("--follow", action="store_true", help="continue until the job ends; exit with its code")
+    _add_address(parser)
+    parser = add_command(commands, "fetch", _fetch, "copy a study's results from where the cluster keeps them")
+    parser.add_argument("place", metavar="JOB|URL|DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: runs/NAME)")
+    _add_address(parser)
+    parser = add_command(commands, "stop", _stop, "end a job; its trials write checkpoints first, for a later `resume`")
+    parser.add_argument("job", metavar="JOB")
+    _add_address(parser)
 
 
-def _add(commands: Any, name: str, function: Callable[[argparse.Namespace], int], text: str) -> Any:
-    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.set_defaults(command=function)
-    return command
+def _add_submit(commands: Any) -> None:
+    parser = add_command(commands, "submit", _submit, "run a study as a job of a Ray cluster")
+    add_study(parser, may_lack=True)
+    text = "continue the study of this directory of the cluster instead"
+    parser.add_argument("--resume", metavar="DIR", help=text)
+    _add_address(parser)
+    parser.add_argument("--wait", action="store_true", help="show the job's log until it ends; exit with its code")
+    text = "print a RayJob for `kubectl apply -f -` instead (see --workers, --image)"
+    parser.add_argument("--kubernetes", action="store_true", help=text)
+    text = "with --kubernetes: nodes with a card each"
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help=text)
+    parser.add_argument("--image", metavar="NAME", help="with --kubernetes: an image that holds this checkout")
 
 
-def _add_address(command: Any) -> None:
+def _add_address(parser: Any) -> None:
     text = "the cluster's job address (default: $RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265)"
-    command.add_argument("--address", metavar="URL", help=text)
+    parser.add_argument("--address", metavar="URL", help=text)
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -91,12 +86,9 @@ def _asked(options: argparse.Namespace) -> tuple[Any, Any]:
     """The study, and the job that is to run it."""
     from study.cluster.job_request import job_request, job_storage
     from study.config.study_config import load_study
-    from study.errors import Absent, ConfigError, ConfigFault
 
     if options.study is None:
-        raise ConfigError(
-            [ConfigFault("STUDY.yaml", "", Absent.MISSING, "must be named, or --resume DIR", "Give one.")]
-        )
+        raise ConfigError.of("STUDY.yaml", "", Absent.MISSING, "must be named, or --resume DIR", "Give one.")
     config = load_study(options.study, options.overrides)
     return config, job_request(config, job_storage(options.study, options.overrides), datetime.now())
 
@@ -144,7 +136,7 @@ def _standing(client: Any, found: Any) -> str:
     try:
         return jobs.ask(client, question, command, found, ASK_SECONDS)
     except jobs.JobError as error:
-        return f"Of its results nothing can be said yet: {error}"
+        return f"Its results cannot be read yet: {error}"
 
 
 def _stored_standing(url: str) -> str:
@@ -173,7 +165,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def fetchable(folder: str) -> None:
-    """Raises JobError where a folder of the nodes is not to be seen from this machine."""
+    """Raises JobError where this machine does not see a folder of the nodes."""
     from study.cluster.jobs import JobError
 
     if not (Path(folder) / STUDY_FILE).is_file():
@@ -182,7 +174,7 @@ def fetchable(folder: str) -> None:
 
 
 def job_line(found: Any) -> str:
-    """A job in one line, with the exit code of its driver."""
+    """Returns a job in one line, with the exit code of its driver."""
     ended = "" if found.exit_code is None else f" (exit code {found.exit_code})"
     return f"{found.job_id}: {found.status.lower()}{ended}" + (f", {found.directory}" if found.directory else "")
 
@@ -199,7 +191,7 @@ def _logs(options: argparse.Namespace) -> int:
 
 
 def _follow(client: Any, job_id: str) -> int:
-    """Shows a job's log to its end; answers its driver's exit code, 1 where it had none."""
+    """Shows a job's log to its end and returns its driver's exit code, 1 where it had none."""
     from study.cluster import jobs
 
     for piece in jobs.follow(client, job_id):
@@ -215,8 +207,8 @@ def _stop(options: argparse.Namespace) -> int:
     from study.cluster.job_request import STOP_SECONDS
 
     client = jobs.connect(options.address)
-    found = jobs.stop(client, options.job, STOP_SECONDS + 30.0)
+    found = jobs.stop(client, options.job, STOP_SECONDS + END_SECONDS)
     say(job_line(found))
     if found.directory:
-        say(f"To go on: python -m study submit --resume {shlex.quote(found.directory)}")
+        say(f"To continue: python -m study submit --resume {shlex.quote(found.directory)}")
     return DONE

@@ -1,4 +1,4 @@
-"""The commands over results: `export`, `compare` and `watch`. (standard library at import)"""
+"""The commands over a study's results: `report`, `export`, `compare` and `watch`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,96 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from study.cli.arguments import add_command, add_directory
+from study.errors import DONE, ConfigError
 from study.output import say
-
-DONE = 0
 
 
 def add_result_commands(commands: Any) -> None:
-    """Adds the commands over a study's results to the parser's."""
-    text = "take a trial's adapter out of a study, with a model card, also merged or onto a hub"
-    command = commands.add_parser("export", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_argument("directory", type=Path, metavar="DIR", help="the study's directory")
-    command.add_argument("trial", metavar="TRIAL", help="the trial's id, such as t003; the report names them")
-    text = "a new or empty folder (default: NAME-TRIAL here, with -merged where it is)"
-    command.add_argument("--to", type=Path, metavar="FOLDER", help=text)
-    text = "write the base model in 16 bits with the adapter merged in, which needs no PEFT to load"
-    command.add_argument("--merge", action="store_true", help=text)
-    text = "also upload the folder to this hub repository, made private where it is new; the token is HF_TOKEN's"
-    command.add_argument("--push", metavar="OWNER/NAME", help=text)
-    command.set_defaults(command=_export)
+    """Adds the commands to the parser's."""
+    _add_report(commands)
+    _add_export(commands)
     text = "set studies side by side: the same configurations, and the front of all together"
-    command = commands.add_parser("compare", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser = add_command(commands, "compare", _compare, text)
     text = "studies' directories; result files of PEFT's method_comparison may stand beside them"
-    command.add_argument("directories", type=Path, nargs="+", metavar="DIR", help=text)
-    command.set_defaults(command=_compare)
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help=text)
     text = "show the live table of a study that another process runs"
-    command = commands.add_parser("watch", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    command.add_argument("directory", type=Path, metavar="DIR", help="the study's directory")
-    command.set_defaults(command=_watch)
+    add_directory(add_command(commands, "watch", _watch, text), "the study's directory")
+
+
+def _add_report(commands: Any) -> None:
+    text = "write a study's report.html and pareto.json anew, also while it runs"
+    parser = add_command(commands, "report", _report, text)
+    add_directory(parser)
+    text = "say which configuration to take with so much memory, such as 8GiB, and what it costs"
+    parser.add_argument("--budget", metavar="BYTES", help=text)
+    text = "show it in a browser of this machine instead, anew while the study runs; PORT 0 takes a free one"
+    parser.add_argument("--serve", type=int, nargs="?", const=0, metavar="PORT", help=text)
+    text = "also print it to report.pdf, with the Chromium or Chrome of this machine"
+    parser.add_argument("--pdf", action="store_true", help=text)
+    text = "also write every figure as PNG and SVG, and every table as CSV, into this folder"
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help=text)
+
+
+def _add_export(commands: Any) -> None:
+    text = "take a trial's adapter out of a study, with a model card, also merged or onto a hub"
+    parser = add_command(commands, "export", _export, text)
+    add_directory(parser, "the study's directory")
+    parser.add_argument("trial", metavar="TRIAL", help="the trial's id, such as t003; the report names them")
+    text = "a new or empty folder (default: NAME-TRIAL here, with -merged where it is)"
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help=text)
+    text = "write the base model in 16 bits with the adapter merged in, which needs no PEFT to load"
+    parser.add_argument("--merge", action="store_true", help=text)
+    text = "also upload the folder to this hub repository, made private where it is new; the token is HF_TOKEN's"
+    parser.add_argument("--push", metavar="OWNER/NAME", help=text)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from analysis.report.page import write_report
+    from study.records.layout import study_file
+
+    study_file(options.directory)
+    if options.serve is not None:
+        from study.reporting.live_report import serve
+
+        serve(options.directory, options.serve, say)
+        return DONE
+    budget_bytes = None if options.budget is None else _budget_bytes(options.budget)
+    report = write_report(options.directory)
+    if budget_bytes is not None:
+        _say_budget(options.directory, budget_bytes)
+    say(str(report))
+    if options.figures:
+        _write_figures(options.directory, options.figures)
+    if options.pdf:
+        from study.reporting.pdf import print_report
+
+        say(str(print_report(report)))
+    return DONE
+
+
+def _budget_bytes(text: str) -> int:
+    from study.records.units import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise ConfigError.of("--budget", "", text, str(error), "Write for example 8GiB.") from None
+
+
+def _say_budget(directory: Path, budget_bytes: int) -> None:
+    from analysis.load import load_study
+    from analysis.pareto import TOLERANCE
+    from study.reporting.budget_card import budget_text
+
+    say(budget_text(load_study(directory), budget_bytes, TOLERANCE) + "\n")
+
+
+def _write_figures(directory: Path, folder: Path) -> None:
+    from analysis.load import load_study
+    from analysis.notebook import export_everything
+
+    say("\n".join(map(str, export_everything(load_study(directory), folder))))
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -41,8 +104,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.push:
         check_repository(options.push)  # before anything is written
     suffix = "-merged" if options.merge else ""
-    name = f"{options.directory.absolute().name}-{options.trial}{suffix}"
-    target = options.to or Path(name)
+    target = options.to or Path(f"{options.directory.absolute().name}-{options.trial}{suffix}")
     say(str(export_trial(options.directory, options.trial, target, options.merge)))
     if options.push:
         say(push_folder(target, options.push))

@@ -1,4 +1,4 @@
-"""Studies as jobs of a Ray cluster: submitted, watched, stopped (RAY; the client is given, so that tests need none)."""
+"""Submits studies as jobs of a Ray cluster, follows their logs, and stops them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from study.cluster.job_package import JobPackage, write_package
 from study.cluster.job_request import DIRECTORY_KEY, JobRequest
+from study.errors import FAILED, UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` and `kubectl port-forward` leave it
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -24,8 +25,10 @@ _REFUSED = re.compile(r"status code 40[13]\b|\b40[13] (Client Error|Unauthorized
 ENTRYPOINT_WORDS = "Running entrypoint for job"  # Ray's own last line in a job's log before the command's first
 
 
-class JobError(Exception):
-    """The cluster cannot be asked, or does not do what it is asked; the message has rule, value and remedy."""
+class JobError(UserError):
+    """The cluster cannot be asked, or does not do what it is asked."""
+
+    exit_code = FAILED
 
 
 class Client(Protocol):
@@ -58,7 +61,7 @@ class Job:
 
 
 def job_address(asked: str | None, environment: Mapping[str, str]) -> str:
-    """The cluster's job address: as asked, else of the environment where it is a URL, else this machine's port 8265."""
+    """Returns the cluster's job address: as asked, else a URL of the environment, else this machine's port 8265."""
     named = (environment.get(name, "") for name in ADDRESS_VARIABLES)
     return asked or next((one for one in named if one.startswith("http")), DEFAULT_ADDRESS)
 
@@ -71,7 +74,7 @@ def use_token(environment: Any, home: Path) -> None:
 
 
 def connect(asked: str | None) -> Client:
-    """The client of the cluster there. Raises JobError where none answers, or it does not take our token."""
+    """Returns a client of the cluster there. Raises JobError where none responds, or it does not take our token."""
     use_token(os.environ, Path.home())
     from ray.job_submission import JobSubmissionClient
 
@@ -82,7 +85,7 @@ def connect(asked: str | None) -> Client:
 
 
 def submit(client: Client, request: JobRequest, package: JobPackage) -> str:
-    """Sends the package and begins the job; answers its id. Raises JobError."""
+    """Sends the package, begins the job, and returns its id. Raises JobError."""
     with tempfile.TemporaryDirectory(prefix="lora-frontier-job-") as folder, _in_our_words():
         working_dir = write_package(package, Path(folder) / "package.zip")
         return client.submit_job(
@@ -94,27 +97,27 @@ def submit(client: Client, request: JobRequest, package: JobPackage) -> str:
 
 
 def job(client: Client, job_id: str) -> Job:
-    """The job of that id. Raises JobError where there is none."""
+    """Returns the job of that id. Raises JobError where there is none."""
     with _in_our_words():
         return _job(client.get_job_info(job_id))
 
 
 def jobs(client: Client) -> list[Job]:
-    """The cluster's submitted jobs, the latest first."""
+    """Returns the cluster's submitted jobs, the latest first."""
     with _in_our_words():
         found = [_job(info) for info in client.list_jobs() if info.submission_id]
     return sorted(found, key=lambda one: -one.started_ms)
 
 
 def stop(client: Client, job_id: str, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Job:
-    """Asks a job to end, which lets its trials write checkpoints, and waits. Raises JobError where it goes on."""
+    """Asks a job to end, which lets its trials write checkpoints, and waits. Raises JobError where it does not end."""
     with _in_our_words():
         client.stop_job(job_id)
     return wait(client, job_id, seconds, sleep)
 
 
 def wait(client: Client, job_id: str, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Job:
-    """Waits until a job has ended. Raises JobError where it has not within so many seconds."""
+    """Waits until a job has ended, and returns it. Raises JobError where it has not within so many seconds."""
     waited = 0.0
     while True:
         found = job(client, job_id)
@@ -129,7 +132,7 @@ def wait(client: Client, job_id: str, seconds: float, sleep: Callable[[float], N
 
 
 def follow(client: Client, job_id: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """A job's log as it grows, piece by piece, until the job has ended."""
+    """Yields a job's log as it grows, piece by piece, until the job has ended."""
     told = 0
     while True:
         ended = job(client, job_id).ended  # asked before the log, so that nothing said before the end is missed
@@ -144,14 +147,17 @@ def follow(client: Client, job_id: str, sleep: Callable[[float], None] = time.sl
 
 
 def ask(client: Client, job_id: str, command: str, like: Job, seconds: float, **waiting: Any) -> str:
-    """What a short command says on the cluster, in the package of another job: for what only the nodes can see."""
+    """Returns what a short command prints on the cluster, in the package of another job, about what only nodes see.
+
+    Raises JobError where the command fails, or takes longer than so many seconds.
+    """
     with _in_our_words():
         asked = client.submit_job(entrypoint=command, submission_id=job_id, runtime_env=dict(like.runtime_env))
         ended = wait(client, asked, seconds, **waiting)
         text = client.get_job_logs(asked)
         client.delete_job(asked)
     if ended.exit_code != 0:
-        raise JobError(f"`{command}` should have answered on the cluster; it ended as {ended.status}: {text.strip()}")
+        raise JobError(f"`{command}` must succeed on the cluster; it ended as {ended.status}: {text.strip()}")
     return text.rpartition(ENTRYPOINT_WORDS)[2].partition("\n")[2].strip()
 
 
@@ -170,7 +176,7 @@ def _job(info: Any) -> Job:
 
 @contextmanager
 def _in_our_words(address: str | None = None) -> Iterator[None]:
-    """What Ray's client raises, as a JobError."""
+    """Raises what Ray's client raises as a JobError."""
     try:
         yield
     except JobError:
@@ -189,7 +195,7 @@ def _words(error: Exception, address: str | None) -> str:
     if isinstance(error, ConnectionError):
         where = f" at {address}" if address else ""
         return (
-            f"a Ray cluster must answer{where}; none does. Open the way to it (`ray dashboard cluster.yaml`, or "
+            f"a Ray cluster must respond{where}; none does. Open the way to it (`ray dashboard cluster.yaml`, or "
             "`kubectl port-forward svc/NAME-head-svc 8265`), or give --address."
         )
     if "does not exist" in text or "404" in text:

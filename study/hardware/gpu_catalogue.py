@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from study.errors import UserError
 from study.records.units import format_bytes, parse_bytes
 from study.strict_yaml import read_yaml
 from trainables.precision import Processor
@@ -21,7 +22,7 @@ SAME_MEMORY = 0.12  # cards of one name whose memory differs by less, relatively
 _MARKS = re.compile(r"nvidia|tesla|geforce|-?(sxm|pcie|pci-e|hbm)\w*|[^a-z0-9]")
 
 
-class UnknownGpuError(ValueError):
+class UnknownGpuError(UserError):
     """A card that the catalogue does not have; the message names those it has."""
 
 

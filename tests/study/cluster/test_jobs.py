@@ -131,7 +131,7 @@ class AuthenticationError(Exception):
         (AuthenticationError("Unauthenticated"), "know our token.*RAY_AUTH_MODE=token"),
         (RuntimeError("Request failed with status code 401: no"), "know our token.*RAY_AUTH_MODE=token"),
         (RuntimeError("Request failed with status code 404: Job x-20260401-120000 does not exist."), "one of the"),
-        (ConnectionError("Failed to connect to Ray at address: http://x."), "must answer.*ray dashboard cluster.yaml"),
+        (ConnectionError("Failed to connect to Ray at address: http://x."), "must respond.*ray dashboard cluster.yaml"),
         (
             RuntimeError("Request failed with status code 404: Job y does not exist."),
             "one of the cluster's.*lists them",
@@ -256,10 +256,10 @@ def test_stop_and_logs_and_the_list(cluster: FakeCluster, capsys: pytest.Capture
     assert main(["logs", "made-up-1", "--follow"]) == 1
 
 
-def test_a_cluster_that_does_not_answer_is_said_in_one_line(
+def test_a_cluster_that_does_not_respond_is_said_in_one_line(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.error = ConnectionError("Failed to connect")
     assert main(["status", "made-up-1"]) == 1
-    assert capsys.readouterr().err.startswith("a Ray cluster must answer; none does.")
+    assert capsys.readouterr().err.startswith("a Ray cluster must respond; none does.")
     assert cluster_commands.job_line(jobs.Job("x", "FAILED", 2, None, "", {}, 0)) == "x: failed (exit code 2)"
