@@ -1,1 +1,1 @@
-"""Studies on Ray: addresses, sessions, nodes, jobs, Kubernetes, and object stores."""
+"""Connects studies to Ray: addresses, sessions, nodes, jobs, Kubernetes, and object stores."""

@@ -1,4 +1,4 @@
-"""What a job takes along: our rooms, the study as resolved here, the data files that it names. (no torch, no ray)"""
+"""Packs what a job takes along: our rooms, the study as resolved here, the data files that it names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from typing import Any
 from study.checkout import CHECKOUT, ROOMS
 from study.config.study_config import StudyConfig, to_yaml_text
 from study.environment.provenance import PACKED_GIT_FILE, git_state
-from study.errors import ConfigError, ConfigFault
+from study.errors import ConfigError
+from study.records.layout import STUDY_FILE
 from study.records.units import format_bytes
 
 JOB_FOLDER = "job"
-JOB_STUDY_FILE = f"{JOB_FOLDER}/study.yaml"
+JOB_STUDY_FILE = f"{JOB_FOLDER}/{STUDY_FILE}"
 LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints"})
 DATA_FILES = ("source", "train_file", "eval_file", "test_file")
 MOST_DATA_BYTES = 100 * 2**20  # all of the data files; Ray keeps a job's package in the head's memory
@@ -33,7 +34,7 @@ class JobPackage:
 
 
 def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
-    """What a job of this study takes along. Raises ConfigError where its data files are too large to be sent.
+    """Returns what a job of this study takes along. Raises ConfigError where its data files are too large to be sent.
 
     Data files of this machine go with it, under the names they have in the package; what is no file here is taken to
     be a hub id, or a path that all nodes have. The commit goes with it too, for the provenance.
@@ -54,7 +55,7 @@ def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
 
 
 def write_package(package: JobPackage, target: Path) -> Path:
-    """Writes the package as a zip file, the same bytes for the same content; answers its path."""
+    """Writes the package as a zip file, the same bytes for the same content, and returns its path."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
         for place in sorted({*package.files, *package.texts}):
             text = package.texts.get(place)
@@ -64,7 +65,7 @@ def write_package(package: JobPackage, target: Path) -> Path:
 
 
 def code_package(checkout: Path = CHECKOUT) -> JobPackage:
-    """The rooms alone: what the other nodes of a cluster need where a study is started beside them, without a job."""
+    """Returns the rooms alone, which a cluster's other nodes need where a study is started on one without a job."""
     return JobPackage({file.relative_to(checkout).as_posix(): file for file in _code(checkout)}, {})
 
 
@@ -81,4 +82,4 @@ def _check_size(file: str, data: Mapping[str, Path]) -> None:
     if total > MOST_DATA_BYTES:
         rule = f"must be at most {format_bytes(MOST_DATA_BYTES)} together to be sent with a job"
         remedy = "Put them where all nodes can read them, and give that path, or a hub id."
-        raise ConfigError([ConfigFault(file, "dataset", format_bytes(total), rule, remedy)])
+        raise ConfigError.of(file, "dataset", format_bytes(total), rule, remedy)

@@ -1,4 +1,4 @@
-"""What a job is asked to do: its command, its name, and where its study will be. (no torch, no ray)"""
+"""Says what a job is asked to do: its command, its name, and where its study will be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from study.cluster.job_package import JOB_STUDY_FILE
 from study.config.overrides import apply_overrides
 from study.config.paths import is_url
 from study.config.study_config import DEFAULT_STORAGE, StudyConfig
-from study.errors import ConfigError, ConfigFault
+from study.errors import ConfigError
+from study.output import resume_command
 from study.strict_yaml import read_yaml
 
 TIME_FORM = "%Y%m%d-%H%M%S"
@@ -39,7 +40,7 @@ class JobRequest:
 
 
 def job_request(config: StudyConfig, storage: str, now: datetime) -> JobRequest:
-    """The job that runs this study, with its results in `storage`, as `job_storage` answers it."""
+    """Returns the job that runs this study, with its results in `storage`, as `job_storage` returns it."""
     job_id = f"{config.name}-{now.strftime(TIME_FORM)}"
     out = job_id if is_url(storage) else f"{storage.rstrip('/')}/{job_id}"
     words = ["python", "-m", "study", "run", JOB_STUDY_FILE, "--out", out]
@@ -47,14 +48,14 @@ def job_request(config: StudyConfig, storage: str, now: datetime) -> JobRequest:
 
 
 def resume_request(directory: str, now: datetime) -> JobRequest:
-    """The job that goes on with the study of a directory (or URL) that the cluster's nodes see."""
+    """Returns the job that continues the study of a directory (or URL) that the cluster's nodes see."""
     directory = directory.rstrip("/")
-    command = shlex.join(["python", "-m", "study", "resume", directory])
+    command = resume_command(directory)
     return JobRequest(f"{directory.rpartition('/')[2]}-resumed-{now.strftime(TIME_FORM)}", command, directory)
 
 
 def job_storage(file: Path, overrides: Sequence[str]) -> str:
-    """The storage that a study file and its overrides name, fit for a job. Raises ConfigError where it is not.
+    """Returns the storage that a study file and its overrides name. Raises ConfigError where no job can use it.
 
     A job's own folder is a throw-away copy on one node, so that a relative path would lose the results.
     """
@@ -66,4 +67,4 @@ def job_storage(file: Path, overrides: Sequence[str]) -> str:
         return storage
     rule = "must be a folder that all nodes have, as an absolute path, or s3:// or gs://, for a job"
     remedy = "Give it with the command: --set storage=/shared/runs (cluster.yaml makes /shared)."
-    raise ConfigError([ConfigFault(str(file), "storage", storage, rule, remedy)])
+    raise ConfigError.of(str(file), "storage", storage, rule, remedy)

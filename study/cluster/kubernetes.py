@@ -1,4 +1,4 @@
-"""A study as a RayJob of KubeRay: the manifest that `kubectl apply` takes. (pure; no torch, no ray)"""
+"""Writes a study as a RayJob of KubeRay: the manifest that `kubectl apply` takes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from study.cluster.job_request import JobRequest
 from study.config.paths import is_url
 from study.config.study_config import StudyConfig, to_yaml_text
 from study.errors import ConfigError, ConfigFault
+from study.records.layout import STUDY_FILE
 
 CHECKOUT = "/home/ray/lora-frontier"  # of the image; it is found on every node as the image has it
 STUDY_FOLDER = "/study"
@@ -24,7 +25,7 @@ WORKER = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "1"}
 
 
 def ray_job_text(config: StudyConfig, request: JobRequest, workers: int, image: str | None) -> str:
-    """The study file as a ConfigMap, and the RayJob that runs it on `workers` nodes of one card each, as YAML.
+    """Returns the study file as a ConfigMap, and the RayJob that runs it on `workers` nodes of one card each, as YAML.
 
     The cluster is made for the job and removed after it; token authentication is on (KubeRay 1.5.1 or later).
     Raises ConfigError where no image is given, or no worker.
@@ -36,7 +37,7 @@ def ray_job_text(config: StudyConfig, request: JobRequest, workers: int, image: 
 
 
 def object_name(text: str) -> str:
-    """The text as a Kubernetes name, with its end kept: small letters, digits and dashes, a letter first."""
+    """Returns the text as a Kubernetes name, with its end kept: small letters, digits and dashes, a letter first."""
     plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[-LONGEST_NAME:].lstrip("-")
     return plain if plain[:1].isalpha() else f"s-{plain}".rstrip("-")
 
@@ -59,12 +60,12 @@ def _study_map(name: str, config: StudyConfig) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": name},
-        "data": {"study.yaml": to_yaml_text(config)},
+        "data": {STUDY_FILE: to_yaml_text(config)},
     }
 
 
 def _ray_job(name: str, request: JobRequest, workers: int, image: str) -> dict[str, Any]:
-    command = ["python", "-m", "study", "run", f"{STUDY_FOLDER}/study.yaml", "--out", _out(request)]
+    command = ["python", "-m", "study", "run", f"{STUDY_FOLDER}/{STUDY_FILE}", "--out", _out(request)]
     environment = {**request.environment, "PYTHONPATH": CHECKOUT}
     return {
         "apiVersion": "ray.io/v1",
@@ -74,7 +75,7 @@ def _ray_job(name: str, request: JobRequest, workers: int, image: str) -> dict[s
             "entrypoint": shlex.join(command),
             "runtimeEnvYAML": yaml.safe_dump({"env_vars": environment}),
             "metadata": dict(request.metadata),
-            "backoffLimit": 0,  # a study that broke off goes on with `resume`, not from its beginning
+            "backoffLimit": 0,  # a study that broke off continues with `resume`, not from its beginning
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 600,
             "rayClusterSpec": _cluster(name, request, workers, image),

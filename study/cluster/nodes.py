@@ -1,4 +1,4 @@
-"""What a study needs to know of the cluster under it: nodes to come, our code on them, a folder they share (RAY)."""
+"""The cluster's nodes: which there are and may come, our code on them, and the folder that they share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODE_SECONDS = 60.0
 
 
 def runtime_env(address: str, environment: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """What `ray.init` is given so that every node has our code: nothing where it has it already.
+    """Returns what `ray.init` is given so that every node has our code: nothing where it has it already.
 
     The code is packed into `folder`, which `ray.init` has read when it returns.
     """
@@ -34,24 +34,29 @@ def runtime_env(address: str, environment: Mapping[str, str], folder: Path) -> d
 
 
 def cluster_nodes() -> tuple[Node, ...]:
-    """The machines of the cluster that live, and those that its autoscaler may still start."""
+    """Returns the machines of the cluster that live, and those that its autoscaler may still start."""
     return tuple(Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in cluster_resources())
 
 
+def uses_cards(gpu: str, nodes: Sequence[Node]) -> bool:
+    """Whether a study whose file says so of `hardware.gpu` runs on cards: for `auto`, if a node has one."""
+    return any(node.gpus for node in nodes) if gpu == "auto" else gpu != "cpu"
+
+
 def cluster_resources() -> list[Mapping[str, float]]:
-    """What each of `cluster_nodes` offers, in Ray's words; of one still to start its cores and cards alone."""
+    """Returns what each of `cluster_nodes` offers, in Ray's words; of one still to start its cores and cards alone."""
     living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return with_promised(living, autoscaler_config(AUTOSCALER_FILE.expanduser()))
 
 
 def with_promised(living: Sequence[Mapping[str, float]], config: Mapping[str, Any]) -> list[Mapping[str, float]]:
-    """Nodes' resources, and those of the nodes that an autoscaler of this cluster file may add to them."""
+    """Returns nodes' resources, and those of the nodes that an autoscaler of this cluster file may add to them."""
     nodes = [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in living]
     return [*living, *({"CPU": node.cpus, "GPU": node.gpus} for node in promised_nodes(config, nodes))]
 
 
 def autoscaler_config(file: Path) -> Mapping[str, Any]:
-    """The cluster file that `ray up` left on this machine; empty where it left none."""
+    """Returns the cluster file that `ray up` left on this machine; empty where it left none."""
     try:
         found = read_yaml(file) if file.is_file() else {}
     except ConfigError:  # it is Ray's, not the user's: without it, what lives is all that counts
@@ -60,7 +65,7 @@ def autoscaler_config(file: Path) -> Mapping[str, Any]:
 
 
 def promised_nodes(config: Mapping[str, Any], living: Sequence[Node]) -> tuple[Node, ...]:
-    """The nodes that an autoscaler of this cluster file may add to those that live, each with what it will have."""
+    """Returns the nodes that an autoscaler of this cluster file may add to those that live."""
     kinds = config.get("available_node_types") or {}
     there = Counter((node.cpus, node.gpus) for node in living)
     room = max(0, int(config.get("max_workers", 0)) - max(0, len(living) - 1))
@@ -76,7 +81,7 @@ def promised_nodes(config: Mapping[str, Any], living: Sequence[Node]) -> tuple[N
 
 
 def check_shared(directory: Path) -> None:
-    """Raises PlanError where a node of the cluster does not see the study directory: its checkpoints would be lost."""
+    """Raises PlanError where a node does not see the study's directory: its trials' checkpoints would be lost."""
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
     if not others:
@@ -92,7 +97,7 @@ def check_shared(directory: Path) -> None:
 
 
 def unshared_text(directory: Path, blind: Sequence[str]) -> str:
-    """What to say where nodes do not see the study directory."""
+    """Returns the message for nodes that do not see the study's directory."""
     nodes = f"node {blind[0]} does not" if len(blind) == 1 else f"nodes {', '.join(blind)} do not"
     return (
         f"on a cluster, storage must be a folder that every node sees; {nodes} see {directory}. "
@@ -107,7 +112,7 @@ def _sees(node_id: str, file: str) -> bool:
     )
     try:
         return bool(ray.get(looks.remote(file), timeout=NODE_SECONDS))
-    except Exception:  # the node has gone, or never answers: it will hold no trial either
+    except Exception:  # the node has ended, or never responds: it will hold no trial either
         return True
 
 

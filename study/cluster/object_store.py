@@ -1,6 +1,6 @@
-"""Studies in an object store (`s3://`, `gs://`): written here, copied there as they grow. (no torch, no ray)
+"""Copies studies to and from an object store (`s3://`, `gs://`).
 
-A store cannot append, so that a study is written to a folder of the driver's machine first; what has changed is copied
+A store cannot append, so a study is written to a folder of the driver's machine first; what has changed is copied
 every few seconds, and at the end. Checkpoints go there by Ray Tune itself, from the nodes that write them.
 """
 
@@ -18,26 +18,25 @@ from types import TracebackType
 from typing import Any
 
 from study.errors import StoreError
-from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STATE_FILE, TUNE_FOLDER
+from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STATE_FILE, STOPPED_PREFIX, TUNE_FOLDER
 
 log = logging.getLogger(__name__)
 
 COPY_SECONDS = 15.0
 UNKNOWN = (-1, -1)  # size and time of a file that another driver copied
-STOPPED = "stopped-"  # of Tune's folders, those that a stopped study wrote on this machine
 
 
 def open_store(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it. Raises StoreError where there is none."""
+    """Returns the file system of a URL, and the path in it. Raises StoreError where there is none."""
     from pyarrow import fs
 
-    with _said(url):
+    with _as_store_error(url):
         system, path = fs.FileSystem.from_uri(url)
         return system, path.rstrip("/")
 
 
 def fetch(url: str, directory: Path) -> int:
-    """Copies a study from a store into a folder, without Tune's files; answers how many files.
+    """Copies a study from a store into a folder, without Tune's files, and returns how many files.
 
     Raises StoreError, also for a name that leads out of the folder: anyone who may write the store could make one.
     """
@@ -51,7 +50,7 @@ def fetch(url: str, directory: Path) -> int:
         if not place.startswith(f"{TUNE_FOLDER}/"):
             target = directory / place
             target.parent.mkdir(parents=True, exist_ok=True)
-            with _said(url):
+            with _as_store_error(url):
                 content = system.open_input_file(f"{root}/{place}").readall()
             partial = target.with_name(f"{target.name}.partial")
             partial.write_bytes(content)
@@ -63,14 +62,14 @@ def fetch(url: str, directory: Path) -> int:
 def is_ahead(url: str, directory: Path) -> bool:
     """Whether the store knows more of a study than a folder does: records are only ever added."""
     system, root = open_store(url)
-    with _said(url):
+    with _as_store_error(url):
         info = system.get_file_info(f"{root}/{RESULTS_FILE}")
     local = directory / RESULTS_FILE
     return (info.size or 0) > (local.stat().st_size if local.is_file() else 0)
 
 
 def stored_checkpoint(url: str, trial_id: str) -> str | None:
-    """The URL of the folder of a trial's newest checkpoint in the store; None where there is none."""
+    """Returns the URL of the folder of a trial's newest checkpoint in the store; None where there is none."""
     system, root = open_store(url)
     ending = f"/{STATE_FILE}"
     found = [
@@ -85,7 +84,7 @@ def stored_checkpoint(url: str, trial_id: str) -> str | None:
 
 
 class Mirror:
-    """Copies a study's directory to its place in a store while it is entered, and once more at its end."""
+    """Copies a study's directory to its place in a store every few seconds while it is entered, and at its end."""
 
     def __init__(self, directory: Path, url: str, seconds: float = COPY_SECONDS) -> None:
         self._directory, self._url, self._seconds = directory, url, seconds
@@ -108,13 +107,13 @@ class Mirror:
         self.copy()
 
     def copy(self) -> int:
-        """Copies what has changed; answers how many files. Raises StoreError."""
+        """Copies what has changed, and returns how many files. Raises StoreError."""
         changed = [file for file in self._there() if self._copied.get(file) != self._state(file)]
         for file in changed:
             state = self._state(file)  # before it is read: what is written meanwhile is copied next time
             content = _content(self._directory / file)
             target = f"{self._root}/{file}"
-            with _said(self._url):
+            with _as_store_error(self._url):
                 self._system.create_dir(target.rpartition("/")[0], recursive=True)
                 with self._system.open_output_stream(target) as out:
                     out.write(content)
@@ -123,16 +122,16 @@ class Mirror:
         return len(changed)
 
     def _forget(self) -> None:
-        """Takes out of the store what is here no more: adapters that are not kept."""
+        """Deletes from the store what this machine has no more: adapters that are not kept."""
         for file in [file for file in self._copied if not (self._directory / file).exists()]:
-            with _said(self._url), suppress(FileNotFoundError):
+            with _as_store_error(self._url), suppress(FileNotFoundError):
                 self._system.delete_file(f"{self._root}/{file}")
             del self._copied[file]
 
     def _stored_adapters(self) -> list[str]:
-        """The adapters' files that an earlier driver copied: it may have been killed before it took some out again.
+        """The adapters' files that an earlier driver copied: it may have been killed before it deleted some again.
 
-        What is not here was not kept: a study goes on only where all that the store knows of it has been fetched.
+        What is not here was not kept: a study continues only where all that the store knows of it has been fetched.
         """
         found = _infos(self._system, f"{self._root}/{ADAPTERS_FOLDER}", self._url)
         return [info.path[len(self._root) + 1 :] for info in found]
@@ -141,14 +140,14 @@ class Mirror:
         while not self._over.wait(self._seconds):
             try:
                 self.copy()
-            except (StoreError, OSError) as error:  # tried again, and at the end said
+            except (StoreError, OSError) as error:  # tried again; at the end it is raised
                 log.warning("The study could not be copied to %s now: %s", self._url, error)
 
     def _there(self) -> Iterator[str]:
         for folder, names, files in os.walk(self._directory):
             inside = Path(folder).relative_to(self._directory)
             if inside == Path(TUNE_FOLDER):
-                names[:] = [name for name in names if name.startswith(STOPPED)]
+                names[:] = [name for name in names if name.startswith(STOPPED_PREFIX)]  # written on this machine
             for name in files:
                 if not name.startswith(".") and not name.endswith((".partial", "-journal")):
                     yield (inside / name).as_posix()
@@ -179,14 +178,14 @@ def _files(system: Any, root: str, url: str) -> list[str]:
 def _infos(system: Any, root: str, url: str) -> list[Any]:
     from pyarrow import fs
 
-    with _said(url):
+    with _as_store_error(url):
         found = system.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
     return [info for info in found if info.type == fs.FileType.File]
 
 
 @contextmanager
-def _said(url: str) -> Iterator[None]:
-    """What pyarrow raises, as a StoreError."""
+def _as_store_error(url: str) -> Iterator[None]:
+    """Raises what pyarrow raises as a StoreError."""
     try:
         yield
     except (OSError, ValueError, ImportError) as error:

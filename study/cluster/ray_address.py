@@ -1,4 +1,4 @@
-"""Which Ray a study runs on. (no ray)"""
+"""Finds the Ray cluster that a study runs on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ LOCAL = "local"
 
 
 def ray_address() -> str:
-    """`RAY_ADDRESS` where it is set (Ray sets it in a submitted job), else a cluster of this machine that answers, else
-    `local`: a Ray of the study's own.
+    """Returns `RAY_ADDRESS`, else the address of a cluster of this machine that responds, else `local`.
 
-    Left to itself, Ray waits for minutes for a cluster that `ray start` has made once and that is gone.
+    Ray sets `RAY_ADDRESS` in a submitted job; `local` is a Ray of the study's own. Left to itself, Ray waits
+    for minutes for a cluster that `ray start` has made once and that exists no more.
     """
     asked = os.environ.get("RAY_ADDRESS")
     if asked:
         return asked
     noted = noted_cluster(Path(tempfile.gettempdir()) / "ray" / "ray_current_cluster")
-    return noted if noted and answers(noted) else LOCAL
+    return noted if noted and responds(noted) else LOCAL
 
 
 def noted_cluster(file: Path) -> str | None:
-    """The address that `ray start` notes on its machine, HOST:PORT; None where there is none."""
+    """Returns the address that `ray start` notes on its machine, HOST:PORT; None where there is none."""
     try:
         address = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -34,7 +34,7 @@ def noted_cluster(file: Path) -> str | None:
     return address if host and port.isdecimal() else None
 
 
-def answers(address: str) -> bool:
+def responds(address: str) -> bool:
     """Whether something listens there."""
     host, _, port = address.rpartition(":")
     try:

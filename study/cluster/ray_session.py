@@ -1,4 +1,4 @@
-"""A study's connection to Ray, from its beginning to its end, and what ends it early (RAY)."""
+"""Connects a study to Ray, and turns SIGTERM into the end that Ctrl-C makes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TUNE_ENVIRONMENT = {
 
 @contextmanager
 def ray_session(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """A connection to Ray: to the cluster that is there, or to one of its own that ends with the study.
+    """Connects to the Ray cluster that is there, or starts one of the study's own that ends with it.
 
     Ray takes seconds to end; where all went well, `meanwhile` is done in them.
     """
@@ -93,7 +93,7 @@ def _unheard_by_children(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends a study as Ctrl-C does, and both at once (set after `ray.init`, which replaces earlier handlers)."""
+    """Has SIGTERM raise KeyboardInterrupt, as Ctrl-C does; entered after `ray.init`, which replaces handlers."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt

@@ -1,1 +1,1 @@
-"""Takes an adapter along: files to load elsewhere, and their model card."""
+"""Exports a trial's adapter: files to load elsewhere, and their model card."""

@@ -1,4 +1,4 @@
-"""A trial's adapter as a folder to take along: in PEFT's format, or merged into the base; and to a hub. (no ray)"""
+"""Exports a trial's adapter as a folder: in PEFT's format or merged into the base, and to a hub."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from analysis.load import Study, load_study
 from study.config.study_config import load_study as load_settings
-from study.errors import Absent, ConfigError, ConfigFault
+from study.errors import Absent, ConfigError
 from study.export.model_card import model_card
-from study.records.layout import study_file
+from study.records.layout import STUDY_FILE, adapter_place, study_file
 from study.records.record import TrialRecord
 from trainables.settings import BaseModelSettings
 
@@ -26,9 +26,9 @@ Upload = Callable[[str, Path], str]
 
 
 def export_trial(directory: Path, trial_id: str, target: Path, merge: bool = False) -> Path:
-    """Writes a trial's adapter and its model card into `target`, a new or empty folder, and answers it.
+    """Writes a trial's adapter and its model card into `target`, a new or empty folder, and returns it.
 
-    With `merge`, the base model in 16 bits with the adapter in it. The folder is whole or not there. Raises
+    With `merge`, writes the base model in 16 bits with the adapter in it. The folder is whole or not there. Raises
     ConfigError for a trial without an adapter, a target in use, and a base model that cannot be had or has changed.
     """
     from trainables.base_model.location import BaseModelError
@@ -45,7 +45,7 @@ def export_trial(directory: Path, trial_id: str, target: Path, merge: bool = Fal
         try:
             _fill(folder, study, record, adapter, merge)
         except BaseModelError as error:
-            raise _refusal(directory, "base_model", Absent.UNSHOWN, str(error), "") from error
+            raise ConfigError.of(str(directory), "base_model", Absent.UNSHOWN, str(error), "") from error
         if target.is_dir():
             target.rmdir()  # empty, as was checked
         folder.rename(target)
@@ -53,7 +53,7 @@ def export_trial(directory: Path, trial_id: str, target: Path, merge: bool = Fal
 
 
 def push_folder(folder: Path, repository: str, upload: Upload | None = None) -> str:
-    """Uploads an exported folder to a hub repository, made private where it is new; answers its address.
+    """Uploads an exported folder to a hub repository, made private where it is new, and returns its address.
 
     The hub's own client takes the token from the environment (HF_TOKEN) or its login; it passes through nothing here.
     Raises ConfigError for a name that no repository can have, or where the hub refuses.
@@ -65,14 +65,14 @@ def push_folder(folder: Path, repository: str, upload: Upload | None = None) -> 
         reason = (str(error) or type(error).__name__).splitlines()[0]
         rule = f"must be a hub repository that you may write to; the hub refused ({_without_token(reason)})"
         remedy = "Set HF_TOKEN to a token with write access (https://huggingface.co/settings/tokens), and be online."
-        raise ConfigError([ConfigFault("--push", "", repository, rule, remedy)]) from error
+        raise ConfigError.of("--push", "", repository, rule, remedy) from error
 
 
 def check_repository(repository: str) -> None:
     """Raises ConfigError for a name that no repository of the hub can have."""
     if not REPOSITORY.fullmatch(repository):
         rule, remedy = "must be a hub repository as OWNER/NAME", "For example --push my-name/my-adapter."
-        raise ConfigError([ConfigFault("--push", "", repository, rule, remedy)])
+        raise ConfigError.of("--push", "", repository, rule, remedy)
 
 
 def _record(study: Study, trial_id: str) -> TrialRecord:
@@ -80,16 +80,16 @@ def _record(study: Study, trial_id: str) -> TrialRecord:
     if found is not None:
         return found
     rule = "must be a trial of the study that has ended"
-    raise _refusal(study.directory, "TRIAL", trial_id, rule, _with_adapters(study))
+    raise ConfigError.of(str(study.directory), "TRIAL", trial_id, rule, _with_adapters(study))
 
 
 def _adapter_folder(study: Study, record: TrialRecord) -> Path:
-    folder = study.directory / (record.adapter or f"adapters/{record.trial_id}")
+    folder = study.directory / (record.adapter or adapter_place(record.trial_id))
     if record.adapter and all((folder / name).is_file() for name in ADAPTER_FILES):
         return folder
     kept = study.settings.get("adapters", "front")
     rule = f"must have an adapter; this one ended as {record.status} and the study keeps adapters: {kept}"
-    raise _refusal(study.directory, "TRIAL", record.trial_id, rule, _with_adapters(study))
+    raise ConfigError.of(str(study.directory), "TRIAL", record.trial_id, rule, _with_adapters(study))
 
 
 def _with_adapters(study: Study) -> str:
@@ -103,7 +103,9 @@ def _has_adapter(study: Study, record: TrialRecord) -> bool:
 
 def _check_target(target: Path) -> None:
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise _refusal(target, "--to", Absent.UNSHOWN, "must be a new or an empty folder", "Name another one.")
+        raise ConfigError.of(
+            str(target), "--to", Absent.UNSHOWN, "must be a new or an empty folder", "Name another one."
+        )
 
 
 def _fill(folder: Path, study: Study, record: TrialRecord, adapter: Path, merge: bool) -> None:
@@ -126,7 +128,8 @@ def _fill(folder: Path, study: Study, record: TrialRecord, adapter: Path, merge:
 
 
 def _merged(folder: Path, settings: BaseModelSettings, record: TrialRecord, adapter: Path) -> tuple[Any, str]:
-    from trainables.base_model.files import inspect, locate, weights_folder
+    from trainables.base_model.files import inspect, weights_folder
+    from trainables.base_model.location import locate
     from trainables.packed.merged_weights import write_merged  # torch
 
     files = locate(settings)
@@ -134,7 +137,7 @@ def _merged(folder: Path, settings: BaseModelSettings, record: TrialRecord, adap
     if sha256 != record.base_model.get("sha256"):
         rule = f"must be the weights that the trial was trained on (sha256 {record.base_model.get('sha256')})"
         remedy = f"Those at {settings.path} have sha256 {sha256}: bring the earlier ones back."
-        raise ConfigError([ConfigFault("study.yaml", "base_model.path", settings.path, rule, remedy)])
+        raise ConfigError.of(STUDY_FILE, "base_model.path", settings.path, rule, remedy)
     return files, write_merged(weights_folder(files), adapter, folder)
 
 
@@ -157,7 +160,3 @@ def _upload(repository: str, folder: Path) -> str:
 def _without_token(text: str) -> str:
     """No message may carry a token, whatever the client put into it."""
     return re.sub(r"\bhf_\w+", "hf_…", text)
-
-
-def _refusal(place: Path, key: str, value: Any, rule: str, remedy: str) -> ConfigError:
-    return ConfigError([ConfigFault(str(place), key, value, rule, remedy)])

@@ -1,4 +1,4 @@
-"""The model card of an exported adapter: what it is, how it was trained, what was measured, how to use it. (pure)"""
+"""Writes the model card of an exported adapter: what it is, its training, its measures, how to use it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MEASURES = (
 
 
 def model_card(study: Study, record: TrialRecord, licence: str | None, merged: str | None, kind: str) -> str:
-    """The card as Markdown with the hub's front matter.
+    """Returns the card as Markdown with the hub's front matter.
 
     `licence` is the base model's, where it is known; `merged` the type of merged weights, None for an adapter; `kind`
     is the base's: hub, folder or gguf. Paths of the user's machine are cut to their names.
@@ -51,7 +51,7 @@ def model_card(study: Study, record: TrialRecord, licence: str | None, merged: s
 
 
 def base_name(record: TrialRecord) -> str:
-    """The base model's name, without the folders of the machine that it lay on."""
+    """Returns the base model's name, without the folders of the machine that it lay on."""
     path = str(record.base_model.get("path") or "unknown")
     return path if HUB_ID.fullmatch(path) else PurePath(path.split(":", 1)[-1]).name
 

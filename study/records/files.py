@@ -1,4 +1,4 @@
-"""Files that are either whole or not there. (no torch, no ray)"""
+"""Writes files that are either whole or not there, also after a kill."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_whole(file: Path, text: str) -> Path:
-    """Replaces the file at once and answers its path: a reader, also after a kill, finds the old text or the new."""
+    """Replaces the file at once and returns its path: a reader, also after a kill, finds the old text or the new."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as out:

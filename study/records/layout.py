@@ -1,58 +1,54 @@
-"""Names every file of a study directory, and finds them again."""
+"""Names every file of a study's directory, finds its study file, and words what is wrong with a directory."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from study.errors import Absent, ConfigError, ConfigFault
+from study.errors import Absent, ConfigError
 
-COST_FILE = "cost.json"
-
-
-HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
-
-
-DATABASE_FILE = "optuna.db"
-
-
-REPORT_FILE = "report.html"
-
-FRONT_FILE = "pareto.json"
-
-
+STUDY_FILE = "study.yaml"  # resolved: every value that the study ran with
 PROVENANCE_FILE = "provenance.json"
-
-
-PDF_FILE = "report.pdf"
-
-
-STUDY_FILE = "study.yaml"
-RESULTS_FILE = "results.jsonl"
+RESULTS_FILE = "results.jsonl"  # one TrialRecord a line
 TABLE_FILE = "results.parquet"
 TORN_FILE = "results.torn"  # what is left of lines that were not written to their end
-LIVE_FILE = "live.json"
+FRONT_FILE = "pareto.json"
+REPORT_FILE = "report.html"
+PDF_FILE = "report.pdf"
+COST_FILE = "cost.json"
+HOST_SECONDS_FILE = "host_seconds.json"  # where each host's time went
+LIVE_FILE = "live.json"  # what trials are doing, for `watch`
+DATABASE_FILE = "optuna.db"
 LOCK_FILE = ".lock"
-OWNER_FILE = ".owner"
+OWNER_FILE = ".owner"  # the process that holds the lock
 ADAPTERS_FOLDER = "adapters"
-CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"
-TUNE_FOLDER = "tune"
-STATE_FILE = "training.safetensors"  # in a checkpoint's folder, which lies in Tune's
+TUNE_FOLDER = "tune"  # Ray Tune's own, with the trials' checkpoints
+STOPPED_PREFIX = "stopped-"  # of Tune's folders, those with what a stopped study wrote of its trials at work
+STATE_FILE = "training.safetensors"  # in a checkpoint's folder
+CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"  # each a study's directory in the study's
+CONFIRM_FILE = "confirm.json"  # in those
 
 
 def study_file(directory: Path) -> Path:
-    """The study file of a study directory. Raises ConfigError where there is none."""
+    """Returns the study file of a study's directory. Raises ConfigError where there is none."""
     file = directory / STUDY_FILE
     if not file.is_file():
-        rule = "must be a study's directory, which holds a study.yaml"
-        raise _directory_error(directory, rule, "Name one that `python -m study run` made.")
+        rule = f"must be a study's directory, which holds a {STUDY_FILE}"
+        raise directory_error(directory, rule, "Name one that `python -m study run` made.")
     return file
 
 
-def _directory_error(directory: Path, rule: str, remedy: str, where: str = "") -> ConfigError:
-    value = Absent.UNSHOWN if not where else str(directory)
-    return ConfigError([ConfigFault(where or str(directory), "", value, rule, remedy)])
+def adapter_place(trial_id: str) -> str:
+    """Returns where a trial's adapter is, relative to the study's directory."""
+    return f"{ADAPTERS_FOLDER}/{trial_id}"
 
 
 def is_confirmation(directory: Path) -> bool:
     """Whether a study's directory is that of another's confirmation, which lies in it."""
     return directory.name in (CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file()
+
+
+def directory_error(directory: Path, rule: str, remedy: str, option: str = "") -> ConfigError:
+    """Returns the error of a directory that breaks a rule, named as the value of `option` where one is given."""
+    if option:
+        return ConfigError.of(option, "", str(directory), rule, remedy)
+    return ConfigError.of(str(directory), "", Absent.UNSHOWN, rule, remedy)

@@ -1,4 +1,4 @@
-"""What a study optimizes: metrics, their directions, units and reference values. (no torch, no ray)"""
+"""What a study optimizes: metrics, their directions, units and reference values."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class Objective:
         return METRICS[self.metric].label
 
     def to_minimize(self, value: float) -> float:
-        """The value as the core sees it: less is better."""
+        """Returns the value as the core sees it: less is better."""
         return value if self.direction == "minimize" else -value
 
 
 def objective_values(measurements: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[float, ...] | None:
-    """A trial's objective values in their own directions; None where any is missing or not finite."""
+    """Returns a trial's objective values in their own directions; None where any is missing or not finite."""
     values = [measurements.get(objective.metric) for objective in objectives]
     if any(value is None or not math.isfinite(value) for value in values):
         return None

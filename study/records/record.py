@@ -1,4 +1,4 @@
-"""The record of one ended trial. (no torch, no ray)"""
+"""The record of one ended trial, and its form as a line of JSON."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TrialRecord:
         object.__setattr__(self, "measurements", {**self.measurements, **missing})
 
     def to_json(self) -> str:
-        """One line of JSON, without NaN or infinity (raises ValueError for those)."""
+        """Returns one line of JSON. Raises ValueError for NaN and infinity."""
         values = {**asdict(self), "config": self.config.to_dict()}
         return json.dumps(values, ensure_ascii=False, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""All records of a study as one flat table, `results.parquet`. (no torch, no ray)"""
+"""All records of a study as one flat table, `results.parquet`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS: dict[str, pa.DataType] = {
 
 
 def write_results_table(file: Path, records: Sequence[TrialRecord]) -> None:
-    """Writes the table at once: who reads it meanwhile finds the old one or the new. Raises OSError."""
+    """Replaces the table at once: a reader finds the old one or the new. Raises OSError."""
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     os.close(handle)
     try:
@@ -44,7 +44,7 @@ def write_results_table(file: Path, records: Sequence[TrialRecord]) -> None:
 
 
 def results_table(records: Sequence[TrialRecord]) -> pa.Table:
-    """One row a trial, by the names of `COLUMNS`; a missing value is null.
+    """Returns one row a trial, by the names of `COLUMNS`; a missing value is null.
 
     Measurements keep their names and predictions become `predicted_...`, so that the two never share a column; target
     modules are their set's name. Measured numbers are 64-bit floats, exact for whole numbers up to 2**53. A prediction

@@ -1,4 +1,4 @@
-"""The results store: one record a line, appended when a trial ends, and one table of them all. (no torch, no ray)"""
+"""Appends a record when a trial ends, one a line, and mends what a killed driver has left."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from study.errors import StoreError
+from study.output import resume_command
 from study.records.files import write_whole
 from study.records.layout import LOCK_FILE, OWNER_FILE, RESULTS_FILE, TABLE_FILE, TORN_FILE
 from study.records.lines import Line, LineError, read_lines
@@ -22,7 +23,7 @@ _OWNER = re.compile(r"process (?P<process>[0-9]+) on (?P<host>.+)")
 
 
 class ResultsStore:
-    """The records of a study directory. Anyone may read, at any moment; one process at a time owns it and appends."""
+    """The records of a study's directory: anyone may read them at any moment, one process at a time may append."""
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
@@ -70,7 +71,7 @@ class ResultsStore:
         return True
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """All whole records in the order of their trials' ends; raises StoreError where the file cannot be read.
+        """Returns all whole records in the order of their trials' ends; raises StoreError where they cannot be read.
 
         Torn lines are left out: the last one may be just being written. Of two records of a trial the later counts.
         """
@@ -78,7 +79,7 @@ class ResultsStore:
         return tuple(found.values())
 
     def write_table(self) -> Path:
-        """Writes `results.parquet` anew, one flat row a trial, and answers its path; StoreError where that fails."""
+        """Writes `results.parquet` anew, one flat row a trial, and returns its path; StoreError where that fails."""
         from study.records.results_table import write_results_table  # pyarrow takes its time, and only this needs it
 
         file = self.directory / TABLE_FILE
@@ -110,7 +111,7 @@ class ResultsStore:
             raise StoreError(
                 "A study directory has one driver at a time",
                 f"{self.directory} is in use by {self._owner()}",
-                f"Wait until that is done, or end it; then `python -m study resume {self.directory}` goes on.",
+                f"Wait until that is done, or end it; then continue: {resume_command(self.directory)}",
             ) from None
         except (OSError, NotImplementedError) as error:
             raise self._unwritable(error, self.directory / LOCK_FILE) from error
@@ -165,8 +166,7 @@ class ResultsStore:
         return StoreError(
             f"{file or self._file} must be writable",
             str(error),
-            f"Free some space, or give yourself the right to write; "
-            f"then `python -m study resume {self.directory}` goes on.",
+            f"Free some space, or give yourself the right to write; then continue: {resume_command(self.directory)}",
         )
 
 
@@ -179,13 +179,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def concluded(directory: Path) -> bool:
-    """Whether a run has come to its end: it then wrote the table of all records, after the last of them."""
+    """Whether all of a run has ended: it then wrote the table of all records, after the last of them."""
     results, table = directory / RESULTS_FILE, directory / TABLE_FILE
     return results.exists() and table.exists() and table.stat().st_mtime >= results.stat().st_mtime
 
 
 def driver_has_died(directory: Path) -> bool:
-    """Whether the directory's driver was on this machine and is no more, as after a kill; else False."""
+    """Whether the directory's driver was a process of this machine that exists no more, as after a kill."""
     try:
         owner = _OWNER.fullmatch((directory / OWNER_FILE).read_text(encoding="utf-8"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Byte quantities as people write them: `14.56 GiB`. (no torch, no ray)"""
+"""Reads and writes byte quantities as people write them: `14.56 GiB`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from decimal import Decimal
 
 GIB = 2**30
-
-
 UNITS: dict[str, int] = {
     "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
@@ -18,7 +16,7 @@ _BY_NAME = {name.lower(): size for name, size in UNITS.items()}
 
 
 def parse_bytes(text: str) -> int:
-    """A quantity such as `14.56 GiB` in bytes, rounded to a whole byte; upper and lower case do not matter.
+    """Returns a quantity such as `14.56 GiB` in bytes, rounded to a whole byte; upper and lower case do not matter.
 
     Raises ValueError with the rule: a number above 0 with a unit of bytes, at most 2**60 bytes.
     """
@@ -32,7 +30,7 @@ def parse_bytes(text: str) -> int:
 
 
 def format_bytes(size: float) -> str:
-    """Bytes for people, rounded to two digits: `14.56 GiB`."""
+    """Returns bytes as people read them, rounded to two digits: `14.56 GiB`."""
     # What the smaller unit would round to 1024.00 takes the larger one: 1023.999 KiB is 1 MiB.
     unit = next((name for name in ("TiB", "GiB", "MiB", "KiB") if abs(size) >= UNITS[name] * (1 - 0.005 / 1024)), "B")
     return f"{size / UNITS[unit]:.2f}".rstrip("0").rstrip(".") + f" {unit}"
@@ -44,6 +42,6 @@ def format_gib(size: float) -> str:
 
 
 def exact_bytes(size: int) -> str:
-    """Bytes for files: `parse_bytes` reads exactly this size back."""
+    """Returns bytes as files hold them: `parse_bytes` reads exactly this size back."""
     text = format_bytes(size)
     return text if parse_bytes(text) == size else f"{size} B"

@@ -1,5 +1,4 @@
-"""Who may start: what is predicted not to fit ends before it begins, told to the search and kept as data. (no torch, no
-ray)"""
+"""Refuses trials predicted not to fit: they are never started, told to the search, and recorded as infeasible."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from study.search.study_search import Proposal, StudySearch
 
 
 class Admission:
-    """A study's search with what cannot fit taken out: it asks as the search does, and answers what may start.
+    """A study's search without the trials that cannot fit: `ask` returns the next one that may start.
 
     `record` keeps the record of each trial that may not. `wanted` narrows a grid to the configurations of one phase;
     `cards` is how many a search's phase gives to each base model, beyond which its hosts cannot go.
@@ -40,18 +39,18 @@ class Admission:
         self.tell = search.tell  # how trials end is the search's own business
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing to go on with: Tune keeps a copy of its searcher that a resumed study does not use."""
+        """Returns no state: Tune keeps a copy of its searcher that a resumed study does not use."""
         return {}
 
     def ask(self, precision: str) -> Proposal | None:
-        """The next configuration of that precision that fits; None where all have been asked for."""
+        """Returns the next trial of that precision that fits; None where all have been asked for."""
         while (proposal := self._search.ask(precision, self._wanted)) is not None:
             if self._admits(proposal):
                 return proposal
         return None
 
     def admitted(self, proposals: Iterable[Proposal]) -> list[Proposal]:
-        """Of trials that were asked for before, those of this phase that fit."""
+        """Returns those of earlier proposals that are of this phase and fit, and refuses the others of it."""
         return [one for one in proposals if self._wanted(one.config) and self._admits(one)]
 
     def _admits(self, proposal: Proposal) -> bool:
@@ -70,8 +69,7 @@ class Admission:
 def refuse_what_never_fits(
     study: str, search: StudySearch, precisions: Iterable[str], forecast: Forecast, record: Callable[[TrialRecord], Any]
 ) -> None:
-    """Ends, before anything starts, what is predicted not to fit: of a grid's `precisions`, and of what was asked for
-    before."""
+    """Refuses, before anything starts, what never fits of a grid's `precisions` and of the unfinished trials."""
 
     def never_fits(config: TrialConfig) -> bool:
         return not forecast.fit(config).fits
@@ -85,7 +83,7 @@ def refuse_what_never_fits(
 def refused_record(
     study: str, proposal: Proposal, one: Fit, forecast: Forecast, cards: int | None = None
 ) -> TrialRecord:
-    """The record of a trial that was never started, with the components of what it would need."""
+    """Returns the record of a trial that was never started, with the components of what it would need."""
     helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target_of(cards)))
     reason = f"{does_not_fit(one.largest.needed_bytes, one.capacity_bytes, forecast.target.holder)}, as predicted"
     return TrialRecord(
@@ -100,7 +98,7 @@ def refused_record(
 
 
 def kin_record(study: str, proposal: Proposal, kin: TrialRecord) -> TrialRecord:
-    """The record of a trial that was never started, since one of its footprint ran out of memory alone."""
+    """Returns the record of a trial that was never started, since one of its footprint ran out of memory alone."""
     return TrialRecord(
         study=study,
         trial_id=proposal.trial_id,

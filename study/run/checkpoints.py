@@ -1,4 +1,4 @@
-"""A study's checkpoints: each trial's newest whole one, and those written when the study is stopped. (no ray)"""
+"""Finds trials' newest whole checkpoints, and writes those of trials at work when a study is stopped."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
-
-from study.records.layout import STATE_FILE, TUNE_FOLDER
+from study.records.layout import STATE_FILE, STOPPED_PREFIX, TUNE_FOLDER
 
 STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
-
-
 HEADER_BYTES = 8  # the length of a safetensors file's header, before it
 
 
 def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
-    """The folder of a trial's newest whole checkpoint in any of the study's Tune folders; torn ones are passed over."""
+    """Returns the folder of a trial's newest whole checkpoint in any of the study's Tune folders; None for none.
+
+    Torn ones are passed over.
+    """
     found = (directory / TUNE_FOLDER).glob(f"*/{trial_id}/checkpoint_*/{STATE_FILE}")
     newest_first = sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
     return next((str(file.parent) for file in newest_first if is_whole(file)), None)
@@ -42,9 +41,34 @@ def is_whole(file: Path) -> bool:
         return False
 
 
+@contextmanager
+def saved_when_stopped(directory: Path, keeper: Any) -> Iterator[None]:
+    """Writes the state of every trial at work where the study is asked to stop, for `resume` to continue from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        save_states(directory, keeper)
+        raise
+
+
+def save_states(directory: Path, keeper: Any) -> None:
+    """Writes the states of all trials at work, which the keeper's hosts give.
+
+    A trial whose host does not give its state continues from an earlier checkpoint; a warning says why.
+    """
+    import ray  # here and not above: what `resume` finds is looked for before Ray is started
+
+    until = time.monotonic() + STATE_SECONDS
+    with _warned_if_lost():
+        hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
+        for state in [host.states.remote() for host in hosts]:
+            with _warned_if_lost():  # one dead host must not cost the others' states
+                write_states(directory, ray.get(state, timeout=max(1.0, until - time.monotonic())))
+
+
 def write_states(directory: Path, states: Mapping[str, bytes]) -> Path:
-    """Writes the states of trials that are stopped on their way, each whole or not at all; answers their folder."""
-    folder = directory / TUNE_FOLDER / f"stopped-{time.time_ns()}"
+    """Writes each state as a checkpoint of its trial, whole or not at all, and returns the folder of them all."""
+    folder = directory / TUNE_FOLDER / f"{STOPPED_PREFIX}{time.time_ns()}"
     for trial_id, state in states.items():
         place = folder / trial_id / "checkpoint_000000"
         place.mkdir(parents=True, exist_ok=True)
@@ -58,28 +82,10 @@ def write_states(directory: Path, states: Mapping[str, bytes]) -> Path:
 
 
 @contextmanager
-def saved_when_stopped(directory: Path, keeper: Any) -> Iterator[None]:
-    """Where the study is asked to stop, keeps the state of every trial at work, for `resume` to go on from there."""
+def _warned_if_lost() -> Iterator[None]:
+    from ray.exceptions import RayError
+
     try:
         yield
-    except KeyboardInterrupt:
-        save_states(directory, keeper)
-        raise
-
-
-def save_states(directory: Path, keeper: Any) -> None:
-    """Writes the states of all trials at work; one whose host does not give it goes on from an earlier checkpoint."""
-    until = time.monotonic() + STATE_SECONDS
-    with _said_if_lost():
-        hosts = ray.get(keeper.hosts.remote(), timeout=STATE_SECONDS)
-        for answer in [host.states.remote() for host in hosts]:
-            with _said_if_lost():  # one dead host must not cost the others' states
-                write_states(directory, ray.get(answer, timeout=max(1.0, until - time.monotonic())))
-
-
-@contextmanager
-def _said_if_lost() -> Iterator[None]:
-    try:
-        yield
-    except (ray.exceptions.RayError, TimeoutError, OSError) as error:
+    except (RayError, TimeoutError, OSError) as error:
         logging.getLogger(__name__).warning("The states of the trials at work could not be kept: %s", error)

@@ -1,5 +1,4 @@
-"""The front confirmed: its members and near rivals trained again with other seeds, and measured on the test split. (no
-torch; ray only while it runs)"""
+"""Confirms a front: trains it and its near rivals again with other seeds, and measures them on the test split."""
 
 from __future__ import annotations
 
@@ -15,22 +14,28 @@ from analysis.wording import DASH, configuration_name, format_duration, format_v
 from search_spaces.trial_config import TrialConfig
 from study.config.search_sections import EarlyStoppingSettings, SearchSettings
 from study.config.study_config import StudyConfig, load_study
-from study.errors import Absent, ConfigError, ConfigFault
 from study.output import aligned, resume_command, say
 from study.records.files import write_whole
-from study.records.layout import CONFIRM_ALONE_FOLDER, CONFIRM_FOLDER, STUDY_FILE, is_confirmation, study_file
+from study.records.layout import (
+    CONFIRM_ALONE_FOLDER,
+    CONFIRM_FILE,
+    CONFIRM_FOLDER,
+    STUDY_FILE,
+    directory_error,
+    is_confirmation,
+    study_file,
+)
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore, concluded
 from study.run.lifecycle import begin, finish, reopen
 from trainables.settings import GenerationSettings, RungSettings
 
-RESULT_FILE = "confirm.json"
 LONGEST_NAME = 90  # of a study, so that its name with `-confirm` is one
 
 
 def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
-    """Trains, or goes on training, and says what it came to; answers the exit code.
+    """Trains a front again, or continues that, says what it came to, and returns the exit code.
 
     The trials are a study of their own, in the folder `confirm` of the study's directory (`confirm-alone` where each
     trains alone). Nothing is concluded before all of them have ended. Raises ConfigError where nothing can be
@@ -40,9 +45,8 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     _refuse_confirmation(directory)
     chosen = near_front(ResultsStore(directory).records(), config.objectives)
     if not chosen:
-        remedy = f"Let it run on: python -m study resume {directory}"
         rule = "must have a complete trial with all objectives measured, to confirm its front"
-        raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])
+        raise directory_error(directory, rule, f"Let it run on: {resume_command(directory)}")
     if not concluded(directory):
         say(f"Not all trials have ended, so the front may still change. To end them first: {resume_command(directory)}")
     wanted = confirming(config, chosen, alone)
@@ -56,7 +60,7 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     left = wanted.search.trials - len(ResultsStore(folder).records())
     if left:
         again = shlex.join(["python", "-m", "study", "confirm", str(directory), *(["--alone"] if alone else [])])
-        say(f"\nNothing is concluded while {left} of {wanted.search.trials} trials have not ended. Go on: {again}")
+        say(f"\nNothing is concluded while {left} of {wanted.search.trials} trials have not ended. Continue: {again}")
     else:
         say("\n" + conclude(directory, folder, config, alone))
     return code
@@ -66,11 +70,11 @@ def _refuse_confirmation(directory: Path) -> None:
     if is_confirmation(directory):
         rule = "is a confirmation itself, and its seeds are trained already"
         remedy = f"Confirm the study, with other `confirm.seeds` in its file: {directory.parent}"
-        raise ConfigError([ConfigFault(str(directory), "", Absent.UNSHOWN, rule, remedy)])
+        raise directory_error(directory, rule, remedy)
 
 
 def confirming(config: StudyConfig, chosen: Sequence[TrialRecord], alone: bool) -> StudyConfig:
-    """The study that trains these trials' configurations with the study's `confirm.seeds`, to the end and not stopped.
+    """Returns the study that trains these trials' configurations with the study's `confirm.seeds`, none stopped early.
 
     Samples are not generated and adapters not kept: the first study has them.
     """
@@ -93,16 +97,16 @@ def confirming(config: StudyConfig, chosen: Sequence[TrialRecord], alone: bool) 
 
 
 def conclude(directory: Path, folder: Path, config: StudyConfig, alone: bool) -> str:
-    """What the trials came to, in words; writes the same as `confirm.json` into their folder."""
+    """Returns what the trials came to, in words; writes the same as `confirm.json` into their folder."""
     records = ResultsStore(folder).records()
     found = confirmation(records, config.objectives, _steps_per_epoch(config, records) if alone else None)
     text = json.dumps({"alone": alone, **found.to_document()}, indent=1, allow_nan=False)
-    write_whole(folder / RESULT_FILE, text + "\n")
-    return f"{confirmation_text(found, config.objectives, ResultsStore(directory).records())}\n{folder / RESULT_FILE}"
+    write_whole(folder / CONFIRM_FILE, text + "\n")
+    return f"{confirmation_text(found, config.objectives, ResultsStore(directory).records())}\n{folder / CONFIRM_FILE}"
 
 
 def confirmation_text(found: Confirmation, objectives: Sequence[Objective], earlier: Sequence[TrialRecord]) -> str:
-    """The table of configurations, and the hypervolume with its interval."""
+    """Returns the table of configurations, and the hypervolume with its interval."""
     if not found.members:
         return "Nothing was confirmed: no trial is complete."
     headings = ["first trained as", "configuration", "on the front", *(one.label.lower() for one in objectives)]
@@ -144,7 +148,7 @@ def _check_same(folder: Path, wanted: StudyConfig) -> None:
     there = load_study(folder / STUDY_FILE)
     if _seeded(there.search.try_first) != _seeded(wanted.search.try_first):
         rule = "was begun to confirm other configurations or seeds"
-        raise ConfigError([ConfigFault(str(folder), "", Absent.UNSHOWN, rule, "Move it away, to begin anew.")])
+        raise directory_error(folder, rule, "Move it away, to begin anew.")
 
 
 def _seeded(configs: Sequence[TrialConfig]) -> set[TrialConfig]:

@@ -1,5 +1,4 @@
-"""What a study has cost: the hours of the cards that it held, and their price, also over interruptions. (no torch, no
-ray)"""
+"""Counts what a study has cost: the hours of the cards that it held, and their price, also over interruptions."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def counted(
 
 
 def cost_of(target: Target, seconds: float, price_per_hour: float | None) -> dict[str, Any]:
-    """The cost of holding the target's cards so long, JSON-ready; the price is null where nobody knows it.
+    """Returns the cost of holding the target's cards so long, JSON-ready; the price is None where it is not known.
 
     `price_per_hour` (USD, of one card) overrides the catalogue's.
     """
@@ -55,7 +54,7 @@ def cost_of(target: Target, seconds: float, price_per_hour: float | None) -> dic
 
 
 def seconds_before(file: Path) -> float:
-    """The time that the study took before it was interrupted; 0 where nothing is known of it."""
+    """Returns the seconds that the study took before it was interrupted; 0 where nothing is known of it."""
     try:
         return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):

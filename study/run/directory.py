@@ -1,4 +1,4 @@
-"""A study's directory: made, found again or fetched from a store, rid of adapters not kept. (no torch, no ray)"""
+"""Makes a study's directory, fetches it from an object store, and removes the adapters that are not kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.cluster.object_store import fetch, is_ahead
 from study.config.paths import is_url
 from study.config.study_config import StudyConfig
 from study.output import resume_command
-from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STUDY_FILE, _directory_error
+from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STUDY_FILE, directory_error
 from study.records.record import TrialRecord
 from trainables.user_cache import cache_root
 
@@ -21,16 +21,19 @@ TIME_FORM = "%Y%m%d-%H%M%S"
 def check_free(out: Path) -> None:
     """Raises ConfigError where a study may not begin there: a study is there already, or anything else."""
     if (out / STUDY_FILE).exists() or (out / RESULTS_FILE).exists():
-        remedy = f"To go on with the study that is there: {resume_command(out)}"
-        raise _directory_error(out, "must not hold a study already", remedy, "--out")
+        remedy = f"To continue the study that is there: {resume_command(out)}"
+        raise directory_error(out, "must not hold a study already", remedy, "--out")
     if out.exists() and not out.is_dir():
-        raise _directory_error(out, "must be a directory, and is a file", "Name another.", "--out")
+        raise directory_error(out, "must be a directory, and is a file", "Name another.", "--out")
     if out.is_dir() and any(out.iterdir()):
-        raise _directory_error(out, "must be empty, or not there yet", "Name another.", "--out")
+        raise directory_error(out, "must be empty, or not there yet", "Name another.", "--out")
 
 
 def make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path:
-    """Makes a study's directory: `out`, or `storage/NAME-date-time`. Raises ConfigError where that cannot be."""
+    """Makes and returns a study's directory: `out`, or `storage/NAME-date-time`.
+
+    Raises ConfigError where that cannot be made.
+    """
     try:
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
@@ -41,13 +44,13 @@ def make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path
     except OSError as error:
         where = "--out" if out else "storage"
         reason = f"must be a place for a new directory: {error.strerror or error}"
-        raise _directory_error(Path(out or config.storage), reason, "Name another.", where) from error
+        raise directory_error(Path(out or config.storage), reason, "Name another.", where) from error
 
 
 def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord], front_ids: Collection[str]) -> None:
     """Removes the adapters that the policy does not keep: `front`, `complete` or `none`.
 
-    It may be done before all trials have ended: who is dominated stays so.
+    It may be done before all trials have ended: a trial that is dominated stays so.
     """
     complete = {record.trial_id for record in records if record.status == "complete"}
     kept = {"front": set(front_ids), "complete": complete, "none": set[str]()}[policy]
@@ -58,12 +61,15 @@ def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord],
 
 
 def staging_folder() -> Path:
-    """Where this machine keeps the studies whose storage is an object store."""
+    """Returns where this machine keeps the studies whose storage is an object store."""
     return cache_root() / "studies"
 
 
 def here(place: str) -> Path:
-    """A study directory here; one in a store is fetched where this machine knows less of it. Raises StoreError."""
+    """Returns a study's directory on this machine; one in an object store is fetched where this machine knows less.
+
+    Raises StoreError where the store cannot be read.
+    """
     if not is_url(place):
         return Path(place)
     directory = staging_folder() / place.rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Opt-in loggers: what trials report, shown by TensorBoard, MLflow or Weights & Biases as well (ray only when made)."""
+"""Opt-in loggers: pass what trials report to TensorBoard, MLflow or Weights & Biases as well."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ def check_loggers(file: str, names: Sequence[str]) -> None:
 
 
 def tune_loggers(names: Sequence[str], study: str, directory: Path) -> list[Any]:
-    """Ray Tune's callbacks of those names. MLflow writes where `MLFLOW_TRACKING_URI` says, else beside the results;
-    Weights & Biases takes its key from `WANDB_API_KEY` or its own login."""
+    """Returns Ray Tune's callbacks of those names.
+
+    MLflow writes where `MLFLOW_TRACKING_URI` says, else beside the results; Weights & Biases takes its key from
+    `WANDB_API_KEY` or its own login.
+    """
     return [_MAKERS[name](study, directory) for name in names]
 
 

@@ -1,16 +1,20 @@
-"""What becomes of a record: kept with its prediction, shown, and learned from. (no torch, no ray)"""
+"""Keeps each record with its prediction, shows it in table and charts, and learns from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from analysis.pareto import front_document
 from study.errors import StoreError
 from study.plan.forecast import Forecast
 from study.plan.measured_footprints import keep_lessons
 from study.progress.live_table import LiveTable
+from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore
+from trainables.actors.ray_gauges import RayGauges
+from trainables.gauges import study_samples
 
 
 class Keeping:
@@ -31,8 +35,10 @@ class Keeping:
         self.error: StoreError | None = None
 
     def append(self, record: TrialRecord) -> None:
-        """Keeps and shows a record, with what was predicted. Tune swallows what its callbacks raise, so an error is
-        noted here."""
+        """Keeps and shows a record, with what was predicted.
+
+        Tune swallows what its callbacks raise, so an error is noted in `error`, for `raise_any`.
+        """
         if self.forecast:
             record = replace(record, predictions=self.forecast.predictions(record.config))
             self.forecast.note(record)
@@ -45,7 +51,7 @@ class Keeping:
             self.error = error
 
     def keep_lessons(self) -> None:
-        """Lets the models learn from what has been measured."""
+        """Lets the models of time and memory learn from what has been measured."""
         if self.forecast:
             keep_lessons(self._kept, self.forecast)
 
@@ -53,3 +59,18 @@ class Keeping:
         """Raises StoreError where a record could not be kept."""
         if self.error:
             raise self.error
+
+
+class StudyCharts:
+    """A study's own charts in Ray's dashboard: its trials by status, and the hypervolume of its front so far."""
+
+    def __init__(self, study: str, records: Iterable[TrialRecord], objectives: Sequence[Objective]) -> None:
+        self._objectives = objectives
+        self._records = list(records)  # kept, since reading them anew at every end would take ever longer
+        self._gauges = RayGauges(study)
+
+    def note(self, record: TrialRecord) -> None:
+        """Draws the charts anew with the record of a trial that has ended."""
+        self._records.append(record)
+        covered = front_document(self._records, self._objectives)["hypervolume"]
+        self._gauges.set(study_samples([one.status for one in self._records], covered))

@@ -1,4 +1,4 @@
-"""How a trial's end becomes its record: one for each trial, whatever way it ended (RAY)."""
+"""Makes the record of each trial that Ray Tune says has ended, whatever way it ended."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from ray import tune
 
 from search_spaces.trial_config import TrialConfig
+from study.records.layout import adapter_place
 from study.records.record import TrialRecord
 
 Append = Callable[[TrialRecord], Any]
@@ -18,19 +19,19 @@ StopReason = Callable[[str], str | None]  # why a scheduler has stopped a trial;
 
 
 def record_of(study: str, trial_id: str, config: TrialConfig, outcome: dict[str, Any]) -> TrialRecord:
-    """The record of an outcome, as a trial's last result carries it."""
+    """Returns the record of an outcome, as a trial's last result carries it."""
     known = dict(outcome)
     has_adapter = known.pop("has_adapter")
     known["curve"], known["samples"] = tuple(map(_finite, known["curve"])), tuple(known["samples"])
     known["measurements"] = _finite(known["measurements"])
-    adapter = f"adapters/{trial_id}" if has_adapter else None
+    adapter = adapter_place(trial_id) if has_adapter else None
     return TrialRecord(study=study, trial_id=trial_id, config=config, adapter=adapter, **known)
 
 
 def outcome_of(result: Mapping[str, Any], stop_reason: str | None) -> dict[str, Any] | None:
-    """The outcome's values of a trial that is over, from its last result; None where it left none.
+    """Returns an ended trial's outcome, from its last result; None where it left none.
 
-    With the scheduler's reason for having stopped it, that is what it came to so far.
+    Of a trial that a scheduler has stopped, with its reason, that is what it came to so far.
     """
     if "outcome" in result:
         outcome: dict[str, Any] = json.loads(result["outcome"])
@@ -47,7 +48,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed_record(study: str, trial_id: str, config: TrialConfig, error: str) -> TrialRecord:
-    """The record of a trial whose own process failed for good."""
+    """Returns the record of a trial whose own process failed for good."""
     reason = error.strip().splitlines()[-1] if error.strip() else "the trial's process died"
     return TrialRecord(study=study, trial_id=trial_id, status="failed", config=config, reason=reason, error=error)
 
@@ -71,15 +72,15 @@ class Recorder(tune.Callback):  # type: ignore[misc]
         self._stop_reason = stop_reason
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing to go on with: Tune keeps copies of its callbacks, and a resumed study makes its own."""
+        """Returns next to nothing: Tune keeps copies of its callbacks, and a resumed study makes its own."""
         return {"_study": self._study}
 
     def on_trial_start(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
-        """A trial's process begins, or begins again."""
+        """Tells `start` of a trial whose process begins, or begins again."""
         self._start(*_identity(trial))
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
-        """A trial has given its last result, or a scheduler has stopped it."""
+        """Records a trial that has given its last result, or that a scheduler has stopped."""
         trial_id, config = _identity(trial)
         outcome = outcome_of(trial.last_result or {}, self._stop_reason(trial_id))
         if outcome is not None:
@@ -88,7 +89,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]
             self._append(failed_record(self._study, trial_id, config, "the trial ended without an outcome"))
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
-        """A trial's process has failed more often than it may be restarted."""
+        """Records a trial whose process has failed more often than it may be restarted."""
         trial_id, config = _identity(trial)
         self._append(failed_record(self._study, trial_id, config, _error_text(trial)))
 

@@ -1,4 +1,4 @@
-"""Early stopping as Ray Tune sees it: a scheduler that asks a halving after every result (RAY)."""
+"""Early stopping as Ray Tune sees it: a scheduler that asks a halving after every result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
 
     `make` makes the halving for a training of so many optimizer steps, which the first result says in `total_steps`;
     without it no trial is stopped. A result counts where it carries `step` and `perplexity`; memory is its
-    `peak_memory_bytes`, and a trial that has not said it goes on. `so_far` (an Outcome as JSON), where a result
-    carries it, brings the whole curve, so that a trial which went on from a checkpoint stands at every rung that it
+    `peak_memory_bytes`, and a trial that has not said it continues. `so_far` (an Outcome as JSON), where a result
+    carries it, brings the whole curve, so that a trial which continued from a checkpoint stands at every rung that it
     passed before. `records` are the trials of an interrupted study that have ended: they are what the others are judged
     against, so nothing of the scheduler itself must outlive its driver. `judged` says why trials are stopped.
 
@@ -44,11 +44,11 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         self._reasons: dict[str, str] = {}
 
     def reason(self, trial_id: str) -> str | None:
-        """Why the study's trial was stopped, for its record; None where it was not."""
+        """Returns why a trial of the study was stopped, for its record; None where it was not."""
         return self._reasons.get(trial_id)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
-        """Tune's question after each result but the last: STOP or CONTINUE."""
+        """Returns STOP or CONTINUE; Tune asks after each result but the last."""
         if self._make is None or result.get("perplexity") is None or not result.get("total_steps"):
             return str(self.CONTINUE)
         if self._halving is None:
@@ -62,7 +62,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         return str(self.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> None:
-        """A trial that came to its end leaves its whole curve for others to be judged against."""
+        """Keeps the whole curve of a trial that came to its end, for others to be judged against."""
         if "outcome" not in result:
             return
         told = list(self._outcome_results(trial, json.loads(result["outcome"])))
@@ -72,11 +72,11 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
             replay(self._halving, told)
 
     def debug_string(self) -> str:
-        """A line for Tune's own status."""
+        """Returns a line for Tune's own status."""
         return f"Early stopping: {len(self._reasons)} trials stopped."
 
     def _results(self, trial: Any, result: Mapping[str, Any]) -> Iterator[Result]:
-        """What a result tells, the newest last."""
+        """What a result tells the halving, the newest last."""
         if result.get("so_far"):
             yield from self._outcome_results(trial, json.loads(result["so_far"]))
         config, memory = TrialConfig.from_dict(trial.config["config"]), result.get("peak_memory_bytes")
@@ -89,14 +89,14 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
 
 
 def early_stopping(settings: EarlyStoppingSettings, records: Iterable[TrialRecord]) -> EarlyStopping:
-    """The scheduler that a study asks for; with the algorithm `none` it stops nothing."""
+    """Returns the scheduler that a study asks for; with the algorithm `none` it stops nothing."""
     if settings.algorithm == "none":
         return EarlyStopping(None)
     return EarlyStopping(partial(halving_of, settings), records, JUDGED[settings.algorithm])
 
 
 def halving_of(settings: EarlyStoppingSettings, total_steps: int) -> Halving:
-    """The halving that a study asks for, over trainings of so many optimizer steps."""
+    """Returns the halving that a study asks for, over trainings of so many optimizer steps."""
     shared = (total_steps, settings.rungs, settings.keep_fraction, settings.grace_steps)
     if settings.algorithm == "asha":
         return PerplexityHalving(*shared)
@@ -104,13 +104,13 @@ def halving_of(settings: EarlyStoppingSettings, total_steps: int) -> Halving:
 
 
 def recorded_results(records: Iterable[TrialRecord]) -> Iterator[Result]:
-    """The results of trials that have ended, from their records, for `replay`."""
+    """Yields the results of trials that have ended, from their records, for `replay`."""
     for record in records:
         yield from _curve_results(record.trial_id, record.config, record.curve, record.measurements)
 
 
 def configuration_of(config: TrialConfig) -> str:
-    """What the seeds of a configuration share, as text."""
+    """Returns what the seeds of a configuration share, as text."""
     values = config.to_dict()
     del values["seed"]
     return json.dumps(values, sort_keys=True)

@@ -1,10 +1,10 @@
-"""The search as Ray Tune sees it: gives configurations out, and passes on how their trials ended (RAY)."""
+"""The search as Ray Tune sees it: suggests configurations, and tells the search how their trials ended."""
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,18 @@ from study.run.recorder import StopReason, outcome_of
 from study.search.study_search import Proposal, StudySearch
 
 
+def identity(proposal: Proposal) -> dict[str, Any]:
+    """Returns what every trial's config holds: the trial's name, and its configuration's values."""
+    return {"trial_id": proposal.trial_id, "config": proposal.config.to_dict()}
+
+
 class TuneSearcher(Searcher):  # type: ignore[misc]
     """Gives Tune the trials of one precision, with `num_samples=-1`: it says itself when there are no more.
 
     At most `places` suggestions are out at a time, so that each is proposed with all results there are. `first` goes
-    out before anything new is asked for. A suggestion is a LoraTrial's config: the proposal, `extra`, what it asks Ray
-    for by `resources_of`, and what `resume_from` answers for the proposal where that is not None; `stop_reason` says
-    why a scheduler has stopped a trial. All that must outlive the driver is in the search's database.
+    out before anything new is asked for. A suggestion is what `trial_config` makes of a proposal, its `identity` among
+    it; `stop_reason` says why a scheduler has stopped a trial. All that must outlive the driver is in the search's
+    database.
     """
 
     def __init__(
@@ -33,9 +38,7 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         objectives: Sequence[Objective],
         places: int,
         first: Sequence[Proposal] = (),
-        extra: Mapping[str, Any] | None = None,
-        resources_of: Callable[[Proposal], Mapping[str, float]] | None = None,
-        resume_from: Callable[[Proposal], str | None] = lambda proposal: None,
+        trial_config: Callable[[Proposal], dict[str, Any]] = identity,
         stop_reason: StopReason = lambda trial_id: None,
     ) -> None:
         super().__init__()
@@ -44,25 +47,19 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         self._objectives = tuple(objectives)
         self._places = places
         self._first = deque(first)
-        self._extra = dict(extra or {})
-        self._resources_of = resources_of
-        self._resume_from = resume_from
+        self._trial_config = trial_config
         self._stop_reason = stop_reason
         self._live: dict[str, str] = {}  # our trials' names, by Tune's
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config; None while all places are taken, FINISHED when the search has no more."""
+        """Returns the next trial's config; None while all places are taken, FINISHED when the search has no more."""
         if len(self._live) >= self._places:
             return None
         proposal = self._first.popleft() if self._first else self._search.ask(self._precision)
         if proposal is None:
             return str(Searcher.FINISHED)
         self._live[trial_id] = proposal.trial_id
-        config = {"trial_id": proposal.trial_id, "config": proposal.config.to_dict(), **self._extra}
-        if self._resources_of:
-            config["resources"] = dict(self._resources_of(proposal))
-        checkpoint = self._resume_from(proposal)
-        return config if checkpoint is None else {**config, "resume_from": checkpoint}
+        return self._trial_config(proposal)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the search how a trial ended: as its last result says, stopped, or else that it failed."""
@@ -86,6 +83,6 @@ class TuneSearcher(Searcher):  # type: ignore[misc]
         Path(checkpoint_path).write_text(json.dumps({"live": self._live}), encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Reads what `save` has written: those trials are out, and none of them is given out again."""
+        """Reads what `save` has written: those trials are out, and none of them is suggested again."""
         self._live = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))["live"]
         self._first = deque(proposal for proposal in self._first if proposal.trial_id not in self._live.values())

@@ -81,15 +81,14 @@ def begun(config: Mapping[str, Any], folder: Path) -> Any:
     from study.cluster import nodes as cluster
     from study.config.study_config import load_study
     from study.plan.preflight import Preflight
-    from study.run import driver as run
-    from study.run import lifecycle
+    from study.run import hosts, lifecycle
 
     bootstrap = folder / "ray_bootstrap_config.yaml"  # what `ray up` leaves on the head
     bootstrap.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     found = Preflight(8_030_261_248, "llama", PUBMEDQA, LLAMA_3_8B)
     setattr(cluster, "AUTOSCALER_FILE", bootstrap)  # noqa: B010
-    setattr(lifecycle, "check", lambda config: found)  # noqa: B010
-    setattr(run, "HostKeeper", SimulatedKeeper)  # noqa: B010
+    setattr(lifecycle, "check", lambda config, here: found)  # noqa: B010
+    setattr(hosts, "HostKeeper", SimulatedKeeper)  # noqa: B010
     space = yaml.safe_load((ROOT / "search_spaces" / "paper_grid.yaml").read_text(encoding="utf-8"))
     file = write_study_file(
         folder, name="on-demand", space=space, search={"algorithm": "grid"}, hardware={"gpu": "t4", "gpus": 4}

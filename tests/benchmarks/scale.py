@@ -100,7 +100,7 @@ def _begin(options: argparse.Namespace, gpus: int, folder: Path) -> Any:
     from study.config.study_config import load_study
     from study.run import lifecycle
 
-    setattr(lifecycle, "check", lambda config: None)  # noqa: B010  there is no model and no data to look at
+    setattr(lifecycle, "check", lambda config, here: None)  # noqa: B010  there is no model and no data to look at
     stopping = {"algorithm": "pareto_halving"} if options.early_stopping else {"algorithm": "none"}
     file = write_study_file(
         folder,
@@ -116,11 +116,12 @@ def _begin(options: argparse.Namespace, gpus: int, folder: Path) -> Any:
 
 
 def _run(study: Any) -> None:
-    from study.run import driver as run
+    from study.run import hosts
+    from study.run.driver import run_study
 
-    setattr(run, "HostKeeper", SimulatedKeeper)  # noqa: B010
+    setattr(hosts, "HostKeeper", SimulatedKeeper)  # noqa: B010
     try:
-        run.run_study(study, lambda line: None)
+        run_study(study, lambda line: None)
     finally:
         study.store.close()
 

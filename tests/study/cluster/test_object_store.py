@@ -131,7 +131,7 @@ def test_the_newest_checkpoint_in_the_store_counts_and_a_trial_reads_it(tmp_path
     found = stored_checkpoint(url, "t1")
     assert found == f"{url}/tune/fp32-9/t1/checkpoint_000004"
     assert _read_state(found) == b"later state"
-    assert _read_state(f"{url}/tune/gone") is None
+    assert _read_state(f"{url}/tune/nothing") is None
 
 
 def test_what_is_not_there_is_said_with_the_remedy(tmp_path: Path) -> None:
@@ -149,14 +149,14 @@ def test_storage_may_be_a_store_and_survives_the_study_file(tmp_path: Path) -> N
         load_study(write_study_file(tmp_path, storage="http://bucket/runs"))
 
 
-def test_a_study_in_a_store_goes_on_from_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_in_a_store_continues_from_its_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import datetime
 
     from study.environment import provenance
     from study.run import lifecycle
 
     monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(lifecycle, "check", lambda config: None)
+    monkeypatch.setattr(lifecycle, "check", lambda config, here: None)
     monkeypatch.setattr(provenance, "collect", lambda command, started: {})
     storage = (tmp_path / "store").as_uri()
     begun = lifecycle.begin(load_study(write_study_file(tmp_path, storage=storage)), None, "", datetime(2026, 1, 31))

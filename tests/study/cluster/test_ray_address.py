@@ -1,4 +1,4 @@
-"""Which Ray is chosen: what the user says, else one that answers, else one of our own."""
+"""Which Ray is chosen: what the user says, else one that responds, else one of our own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from study.cluster.ray_address import answers, noted_cluster, ray_address
+from study.cluster.ray_address import noted_cluster, ray_address, responds
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def test_without_a_cluster_the_study_makes_its_own(note: Path) -> None:
     assert ray_address() == "local"
 
 
-def test_a_cluster_that_answers_is_taken_and_one_that_is_gone_is_not(note: Path) -> None:
+def test_a_cluster_that_responds_is_taken_and_one_that_has_ended_is_not(note: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         note.write_text(address + "\n", encoding="utf-8")
         assert ray_address() == address
-    assert not answers(address)
+    assert not responds(address)
     assert ray_address() == "local"
 
 

@@ -1,42 +1,21 @@
-"""The results store: nothing is lost and nothing counts twice, whenever the writer is killed, whoever reads."""
+"""The results store: no trial is lost or recorded twice, whenever the writer is killed, whoever reads."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import pickle
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from search_spaces.trial_config import TrialConfig
 from study.errors import StoreError
 from study.records.layout import RESULTS_FILE, TORN_FILE
-from study.records.record import TrialRecord
-from study.records.results_table import COLUMNS
 from study.records.store import ResultsStore
-from tests.support.places import ROOT as CHECKOUT
-
-
-def record(trial_id: str, **values: object) -> TrialRecord:
-    config = TrialConfig("nf4", 8, 16, 0.05, ("q_proj", "v_proj"), 2e-4)
-    return TrialRecord(**{"study": "s", "trial_id": trial_id, "status": "complete", "config": config, **values})
-
-
-def line(trial_id: str, **values: object) -> bytes:
-    return record(trial_id, **values).to_json().encode() + b"\n"
-
-
-def ids(directory: Path) -> list[str]:
-    return [one.trial_id for one in ResultsStore(directory).records()]
+from tests.support.stored_records import ids, line, record
 
 
 @pytest.fixture
@@ -184,143 +163,3 @@ def test_a_line_that_is_whole_and_no_record_is_named_and_kept(tmp_path: Path, wr
         with pytest.raises(StoreError, match=f"Line 2 of .*{RESULTS_FILE} must be a trial's record; .*{message}"):
             use(ResultsStore(tmp_path))
     assert (tmp_path / RESULTS_FILE).read_bytes() == data
-
-
-# -- one driver at a time ---------------------------------------------------------------------------------------------
-
-
-def refused_with(directory: Path) -> StoreError:
-    with pytest.raises(StoreError) as caught:
-        ResultsStore(directory).own()
-    return caught.value
-
-
-def in_another_process(code: str, directory: Path) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-c",
-        f"import sys; from study.records.store import *; store = ResultsStore(sys.argv[1]); {code}",
-    ]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, str(directory)], cwd=CHECKOUT, text=True, **pipes)
-
-
-def test_a_second_driver_is_told_who_the_first_is_and_what_to_do(tmp_path: Path) -> None:
-    with ResultsStore(tmp_path) as store:
-        store.own()  # again, which changes nothing
-        error = refused_with(tmp_path)
-        with pytest.raises(StoreError):
-            ResultsStore(tmp_path).append(record("t000"))
-        assert store.append(record("t000"))
-    assert "one driver at a time" in error.rule
-    assert str(tmp_path) in error.value
-    assert f"process {os.getpid()} on " in error.value
-    assert f"python -m study resume {tmp_path}" in error.remedy
-    assert str(error) == f"{error.rule}; {error.value}. {error.remedy}"
-    ResultsStore(tmp_path).own()  # free again
-
-
-def test_a_killed_driver_leaves_the_directory_free(tmp_path: Path) -> None:
-    other = in_another_process("store.own(); print('owned', flush=True); sys.stdin.read()", tmp_path)
-    try:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "owned\n", other.communicate()[1]
-        assert f"process {other.pid} on " in refused_with(tmp_path).value
-    finally:
-        other.kill()
-        other.communicate()
-    ResultsStore(tmp_path).own()
-
-
-def test_a_copy_of_an_owner_reads_and_does_not_own(tmp_path: Path) -> None:
-    with ResultsStore(tmp_path) as store:
-        store.append(record("t000"))
-        copy = pickle.loads(pickle.dumps(store))
-        assert copy.records() == store.records()
-        with pytest.raises(StoreError):
-            copy.own()
-
-
-def test_no_directory_is_an_error_and_none_is_made(tmp_path: Path) -> None:
-    assert "must exist" in refused_with(tmp_path / "none").rule
-    assert not (tmp_path / "none").exists()
-
-
-# -- a disk that takes no more ----------------------------------------------------------------------------------------
-
-FULL_DISK = """
-import resource
-from tests.study.records.test_store import record
-store.append(record('t000'))
-size = (store.directory / 'results.jsonl').stat().st_size
-resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))  # half a record fits
-try:
-    store.append(record('t001'))
-except StoreError as error:
-    print(error, flush=True)
-assert (store.directory / 'results.jsonl').stat().st_size == size
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert store.append(record('t001'))
-"""
-
-
-def test_a_full_disk_is_said_and_leaves_no_half_record(tmp_path: Path) -> None:
-    other = in_another_process(f"exec({FULL_DISK!r})", tmp_path)
-    said, errors = other.communicate(timeout=60)
-    assert other.returncode == 0, errors
-    assert said.startswith(f"{tmp_path / RESULTS_FILE} must be writable; ")
-    assert "Free some space" in said
-    assert f"python -m study resume {tmp_path}" in said
-    assert ids(tmp_path) == ["t000", "t001"]
-
-
-@pytest.mark.parametrize("use", [ResultsStore.records, ResultsStore.own])
-def test_results_that_cannot_be_read_are_an_error(tmp_path: Path, use: Callable[[ResultsStore], object]) -> None:
-    (tmp_path / RESULTS_FILE).mkdir()
-    with pytest.raises(StoreError, match=f"{RESULTS_FILE} must be readable"):
-        use(ResultsStore(tmp_path))
-
-
-# -- the table --------------------------------------------------------------------------------------------------------
-
-
-def test_the_table_holds_each_record_flat(tmp_path: Path) -> None:
-    with ResultsStore(tmp_path) as store:
-        store.append(
-            record(
-                "t000",
-                measurements={"perplexity": 7.25, "peak_memory_bytes": 5 * 2**30 + 1, "accuracy": 0.0},
-                predictions={"peak_memory_bytes": 5 * 2**30, "adapter_bytes": 7},
-                device={"name": "Tesla T4", "compute_dtype": "float16", "memory_source": "allocator"},
-                comparable={"quality": "q", "cost": "c"},
-                adapter="adapters/t000",
-            )
-        )
-        facts = {"phase": "training", "requested_bytes": 2**34, "available_bytes": 2**33, "source": "predicted"}
-        store.append(record("t001", status="infeasible", reason="too large", infeasible=facts))
-        file = store.write_table()
-    first, second = pq.read_table(file).to_pylist()
-    assert list(first) == [*COLUMNS, "predicted_adapter_bytes"]
-    assert (first["precision"], first["rank"], first["target_modules"], first["seed"]) == ("nf4", 8, "q_v", 0)
-    assert (first["perplexity"], first["peak_memory_bytes"], first["accuracy"]) == (7.25, 5 * 2**30 + 1, 0.0)
-    assert (first["predicted_peak_memory_bytes"], first["predicted_adapter_bytes"]) == (5 * 2**30, 7)
-    assert (first["device"], first["comparable_cost"], first["adapter"]) == ("Tesla T4", "c", "adapters/t000")
-    assert first["test_perplexity"] is None
-    assert (second["status"], second["reason"], second["perplexity"]) == ("infeasible", "too large", None)
-    assert {name: second[f"infeasible_{name}"] for name in facts} == facts
-
-
-def test_the_table_has_the_same_columns_whatever_there_is(tmp_path: Path) -> None:
-    with ResultsStore(tmp_path) as store:
-        empty = pq.read_schema(store.write_table())
-        store.append(record("t000"))
-        assert pq.read_schema(store.write_table()).equals(empty)
-        assert pq.read_table(tmp_path / "results.parquet").num_rows == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "results.jsonl", "results.parquet"]
-
-
-def test_a_table_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "results.parquet").mkdir()
-    with pytest.raises(StoreError, match=r"results\.parquet must be writable"):
-        ResultsStore(tmp_path).write_table()
-    assert [path.name for path in tmp_path.iterdir()] == ["results.parquet"]

@@ -1,17 +1,22 @@
-"""Which checkpoint a study goes on from: the newest whole one, whatever a kill or a full disk has left beside it."""
+"""Which checkpoint a study continues from, the newest whole one, and the states that a stopped study writes."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from study.run.checkpoints import is_whole, latest_checkpoint, write_states
+from study.run.checkpoints import is_whole, latest_checkpoint, save_states, saved_when_stopped, write_states
 
 STATE = save({"weight": np.ones((3, 4), np.float32), "step": np.array(7.0)}, metadata={"training": "{}"})
 
@@ -73,3 +78,57 @@ def test_a_disk_that_is_full_leaves_no_half_checkpoint(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         write_states(tmp_path, {"t1": STATE})
     assert latest_checkpoint(tmp_path, "t1") == str(earlier)
+
+
+# -- the states of trials at work --------------------------------------------------------------------------------------
+
+
+def keeper_of(*states: Mapping[str, bytes] | Exception) -> Any:
+    """A keeper whose hosts give these states, or fail so."""
+    hosts = [SimpleNamespace(states=SimpleNamespace(remote=lambda one=one: one)) for one in states]
+    return SimpleNamespace(hosts=SimpleNamespace(remote=lambda: hosts))
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ray.get` returns what a made-up keeper gives."""
+
+    def get(given: Any, timeout: float) -> Any:
+        assert timeout > 0
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    monkeypatch.setattr(ray, "get", get)
+
+
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize("trouble", [ray.exceptions.RayActorError(), TimeoutError("busy"), OSError("no space")])
+def test_a_dead_host_costs_no_other_s_states(
+    tmp_path: Path, trouble: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        save_states(tmp_path, keeper_of({"t000": b"first"}, trouble, {"t001": b"second"}))
+    kept = {file.read_bytes() for file in tmp_path.rglob("*.safetensors")}
+    assert kept == {b"first", b"second"}
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "The states of the trials at work could not be kept"
+    ]
+
+
+@pytest.mark.usefixtures("given")
+@pytest.mark.parametrize(("end", "kept"), [(KeyboardInterrupt, True), (RuntimeError, False), (None, False)])
+def test_states_are_kept_where_the_study_is_stopped_and_only_there(
+    tmp_path: Path, end: type[BaseException] | None, kept: bool
+) -> None:
+    def run() -> None:
+        with saved_when_stopped(tmp_path, keeper_of({"t1": STATE})):
+            if end is not None:
+                raise end
+
+    if end is None:
+        run()
+    else:
+        with pytest.raises(end):
+            run()
+    assert (latest_checkpoint(tmp_path, "t1") is not None) == kept

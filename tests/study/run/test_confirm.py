@@ -1,4 +1,4 @@
-"""`confirm`: what it trains again, that it goes on where it was, and what it says; the run is made up."""
+"""`confirm`: what it trains again, that it continues where it was, and what it says; the run is made up."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from study.config.study_config import ConfigError, StudyConfig, load_study, to_y
 from study.records.store import ResultsStore
 from study.run import lifecycle
 from study.run.confirm import confirm, confirming
-from study.run.driver import StudyRun
 from study.run.lifecycle import begin, finish
+from study.run.study_run import StudyRun
 from tests.support.made_up_studies import make_record, write_study_file
 
 NOW = datetime(2026, 1, 31, 12, 0, 5, tzinfo=UTC)
@@ -29,7 +29,7 @@ CHOSEN = [("fp32", 8), ("nf4", 2), ("nf4", 8)]  # the front, and one that is as 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what needs a model or takes time."""
-    monkeypatch.setattr(lifecycle, "check", lambda config: None)
+    monkeypatch.setattr(lifecycle, "check", lambda config, here: None)
     monkeypatch.setattr("study.environment.provenance.collect", lambda command, now: {})
     monkeypatch.setattr("analysis.report.page.write_report", lambda directory: directory / "report.html")
 
@@ -122,7 +122,7 @@ def test_alone_it_times_whole_epochs(directory: Path) -> None:
     assert [one["seconds_per_epoch"] for one in document["members"]] == pytest.approx([2.0] * 3)
 
 
-def test_it_goes_on_where_it_was_broken_off(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_continues_where_it_was_broken_off(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("study.run.driver.run_study", partial(play, most=1))
     assert confirm(directory, False, "command", NOW) == 1  # some are left
     before = records(directory / "confirm")
@@ -142,7 +142,8 @@ def test_nothing_is_concluded_before_all_have_ended(
     assert confirm(directory, False, "command", NOW) == 1
     output = capsys.readouterr().out
     assert (
-        f"Nothing is concluded while 1 of 6 trials have not ended. Go on: python -m study confirm {directory}" in output
+        f"Nothing is concluded while 1 of 6 trials have not ended. Continue: python -m study confirm {directory}"
+        in output
     )
     assert "Confirmed on" not in output
     assert not (directory / "confirm" / "confirm.json").exists()

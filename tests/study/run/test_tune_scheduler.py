@@ -37,17 +37,17 @@ def tune_trial(rank: int, seed: int = 0) -> SimpleNamespace:
 
 
 def told(scheduler: EarlyStopping, rank: int, step: int, loss: float | None, **more: Any) -> str:
-    """The scheduler's answer to a result."""
+    """What the scheduler says to a result."""
     result = {"step": step, "total_steps": STEPS, "perplexity": loss, **more}
     return scheduler.on_trial_result(None, tune_trial(rank), result)
 
 
 def tight(total_steps: int) -> ParetoHalving:
-    """One rung after a quarter; only the front goes on."""
+    """One rung after a quarter; only the front continues."""
     return ParetoHalving(total_steps, rungs=(0.25,), keep_fraction=0.01, strata=1, stratum_fraction=0.01)
 
 
-def test_a_result_without_evaluation_or_memory_goes_on() -> None:
+def test_a_result_without_evaluation_or_memory_continues() -> None:
     scheduler = EarlyStopping(tight)
     assert told(scheduler, 2, 2, 5.0, peak_memory_bytes=1) == "CONTINUE"
     assert told(scheduler, 4, 2, None, peak_memory_bytes=9) == "CONTINUE"

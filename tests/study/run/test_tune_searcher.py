@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from search_spaces.parameters import SearchSpace, parse_space
 from study.records.objectives import Objective
-from study.run.tune_searcher import TuneSearcher
+from study.run.tune_searcher import TuneSearcher, identity
 from study.search.study_search import Proposal, StudySearch
 
 OBJECTIVES = (Objective("perplexity", "minimize", 12.0), Objective("peak_memory_bytes", "minimize", 1e9))
@@ -92,22 +92,11 @@ def test_what_was_begun_goes_out_first_and_takes_its_places() -> None:
 
 def test_a_suggestion_is_a_trial_s_config() -> None:
     one, other = proposals(2)
-    checkpoints = {"t001": "tune/t001/checkpoint_000003"}
-    resume = lambda proposal: checkpoints.get(proposal.trial_id)  # noqa: E731
-    tuned = searcher(StandInSearch([one, other]), extra={"keeper": "k"}, resume_from=resume)
-    assert tuned.suggest("a") == {"trial_id": "t000", "config": one.config.to_dict(), "keeper": "k"}
-    assert tuned.suggest("b") == {
-        "trial_id": "t001", "config": other.config.to_dict(), "keeper": "k", "resume_from": checkpoints["t001"],
-    }  # fmt: skip
-
-
-def test_each_trial_asks_for_its_own_share() -> None:
-    one, other = proposals(2)
-    shares = {"t000": {"CPU": 0.0, "GPU": 0.125}, "t001": {"CPU": 0.0, "GPU": 1.0}}
-    search = StandInSearch([one, other])
-    tuned = searcher(search, extra={"resources": {"GPU": 0.5}}, resources_of=lambda each: shares[each.trial_id])
-    assert tuned.suggest("a")["resources"] == shares["t000"]
-    assert tuned.suggest("b")["resources"] == shares["t001"]
+    tuned = searcher(
+        StandInSearch([one, other]), trial_config=lambda each: {**identity(each), "keeper": f"of {each.trial_id}"}
+    )
+    assert tuned.suggest("a") == {"trial_id": "t000", "config": one.config.to_dict(), "keeper": "of t000"}
+    assert tuned.suggest("b") == {"trial_id": "t001", "config": other.config.to_dict(), "keeper": "of t001"}
 
 
 MEASURED = {"perplexity": 7.5, "peak_memory_bytes": 2**30}

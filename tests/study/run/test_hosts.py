@@ -9,8 +9,8 @@ import pytest
 
 from study.plan.phases import StudyPhase
 from study.plan.shares import Phase
-from study.run import hosts_ahead
-from study.run.hosts_ahead import WAITING_BYTES, card_names, prepare_hosts
+from study.run import hosts
+from study.run.hosts import WAITING_BYTES, card_names, prepare_hosts
 
 
 def phase(precision: str, trials: int = 4, cards: int = 1, gpu: bool = True, places: int = 4) -> StudyPhase:
@@ -33,9 +33,9 @@ def asked(
             return SimpleNamespace(remote=lambda *values: calls.append((name, *values)))
 
     alive = [{"NodeID": f"n{place}", "Alive": True, "Resources": one} for place, one in enumerate(nodes)]
-    monkeypatch.setattr(hosts_ahead.ray, "nodes", lambda: alive)
+    monkeypatch.setattr(hosts.ray, "nodes", lambda: alive)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(hosts_ahead, "ray_address", lambda: address)
+    monkeypatch.setattr(hosts, "ray_address", lambda: address)
     forecast: Any = SimpleNamespace(largest_bytes={"nf4": 5, "fp16": 9}.get)
     prepare_hosts(Keeper(), phases, number, forecast)
     return calls

@@ -1,0 +1,43 @@
+"""A study in its directory, with its search, its results so far, and what is left of it to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from study.cluster.object_store import stored_checkpoint
+from study.config.study_config import StudyConfig
+from study.plan.preflight import Preflight
+from study.records.layout import is_confirmation
+from study.records.store import ResultsStore
+from study.run.checkpoints import latest_checkpoint
+from study.search.study_search import StudySearch
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study that this process drives: it owns the directory's results."""
+
+    config: StudyConfig
+    directory: Path
+    search: StudySearch
+    store: ResultsStore
+    found: Preflight | None = None  # of model and data; None where nothing was checked
+
+    @property
+    def url(self) -> str | None:
+        """Its place in an object store, where its storage is one; a confirmation's is in its study's."""
+        storage, name = self.config.storage, self.directory.name
+        if is_confirmation(self.directory):
+            name = f"{self.directory.parent.name}/{name}"
+        return f"{storage}/{name}" if isinstance(storage, str) else None
+
+    def checkpoint(self, trial_id: str) -> str | None:
+        """Returns the folder, or URL, of a trial's newest checkpoint; None where it has none."""
+        return stored_checkpoint(self.url, trial_id) if self.url else latest_checkpoint(self.directory, trial_id)
+
+    def remaining(self) -> dict[str, int]:
+        """Returns how many trials of each precision are still to run, unfinished ones included."""
+        ended: list[str] = [record.config.precision for record in self.store.records()]
+        total = {precision: self.search.count(precision) for precision in self.config.space.precisions()}
+        return {precision: max(0, count - ended.count(precision)) for precision, count in total.items()}
