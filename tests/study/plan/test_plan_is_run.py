@@ -23,7 +23,7 @@ from study.plan.preflight import Preflight
 from study.plan.shares import Node, Phase
 from study.plan.study_plan import nodes_of, plan_study
 from study.records.store import ResultsStore
-from study.run.driver import StudyRun, remaining
+from study.run.study_run import StudyRun
 from study.search.study_search import open_search
 from tests.support.made_up_studies import write_study_file
 from tests.support.places import ROOT
@@ -69,7 +69,7 @@ def test_shipped_studies_run_as_they_are_planned(file: Path, tmp_path: Path) -> 
     facts = found(SMALL if config.trial.hardware.gpu == "cpu" else LLAMA_3_8B)
     search = open_search(config, tmp_path / "optuna.db", lambda one: 0.0)
     study = StudyRun(config, tmp_path, search, ResultsStore(tmp_path), facts)
-    assert planned(config, facts) == run(config, facts, remaining(study)) != ()
+    assert planned(config, facts) == run(config, facts, study.remaining()) != ()
 
 
 def drawn_study(chance: random.Random) -> dict[str, Any]:
