@@ -213,7 +213,7 @@ def test_a_sigterm_to_every_process_still_keeps_the_states(tmp_path: Path, model
     os.killpg(driver.pid, signal.SIGTERM)
     output, _ = driver.communicate(timeout=RUN_SECONDS)
     assert driver.returncode == 1, output
-    assert "Interrupted; 0 trials ended and are kept. Go on: python -m study resume" in output
+    assert "Interrupted; 0 trials ended and are kept. Continue: python -m study resume" in output
     assert list((tmp_path / "out/tune").glob("stopped-*/t*/checkpoint_*/training.safetensors"))
     _, alive = psutil.wait_procs(children, timeout=60)
     assert all(gone(process) for process in alive), "they outlived their driver"
