@@ -9,7 +9,7 @@ from search_spaces.parameters import Range
 from study.config.study_config import StudyConfig
 from study.hardware.machine import usable_cores
 from study.hardware.targets import target_here
-from study.output import aligned
+from study.output import aligned, plural
 from study.plan.forecast import Forecast, workload_of
 from study.plan.plan_text import plan_text
 from study.plan.preflight import TOKENIZER, WEIGHTS, Preflight, check
@@ -63,7 +63,7 @@ def describe(config: StudyConfig) -> str:
 
 def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
     studies = earlier_studies(config)
-    told = [f"{_count(len(one.records), 'trial')} of {one.directory}" for one in studies]
+    told = [f"{plural(len(one.records), 'trial')} of {one.directory}" for one in studies]
     return {"warm start": f"{', '.join(told)}; which of them compare is seen when it runs"} if told else {}
 
 
@@ -93,8 +93,8 @@ def _training(config: StudyConfig, found: Preflight) -> str:
     step_rows = min(rows, training.micro_batch_size * training.gradient_accumulation_steps)
     steps = planned_steps(rows, training)
     return (
-        f"{_count(steps, 'optimizer step')} of {_count(step_rows, 'row')} ({training.micro_batch_size} at a time), "
-        f"{steps * step_rows / rows:.3g} times over {_count(rows, 'row')}"
+        f"{plural(steps, 'optimizer step')} of {plural(step_rows, 'row')} ({training.micro_batch_size} at a time), "
+        f"{steps * step_rows / rows:.3g} times over {plural(rows, 'row')}"
     )
 
 
@@ -107,9 +107,9 @@ def _data(config: StudyConfig) -> str:
 def _measured(config: StudyConfig, found: Preflight) -> str:
     steps = planned_steps(found.statistics["train"]["rows"], config.trial.training)
     rungs = config.trial.rungs.steps(steps)
-    times = _count(len(evaluation_steps(steps, config.trial.training.evaluations, rungs)), "time")
+    times = plural(len(evaluation_steps(steps, config.trial.training.evaluations, rungs)), "time")
     prompts = len(config.trial.generation.prompts)
-    answers = f"; {_count(prompts, 'prompt')} answered by base and tuned model" if prompts else ""
+    answers = f"; {plural(prompts, 'prompt')} answered by base and tuned model" if prompts else ""
     test = ", the test split once" if found.statistics["test"]["rows"] else ", no test split"
     return f"the evaluation split {times}{test}{answers}"
 
@@ -137,7 +137,7 @@ def _hardware(config: StudyConfig) -> str:
         parts.append(f"cards: {'all there are' if hardware.gpus is None else hardware.gpus}")
     if hardware.memory_limit_bytes is not None:
         parts.append(f"memory limit {format_value('peak_memory_bytes', hardware.memory_limit_bytes)}")
-    return "; ".join([*parts, f"at most {_count(hardware.max_adapters_per_gpu or usual, 'adapter')} together"])
+    return "; ".join([*parts, f"at most {plural(hardware.max_adapters_per_gpu or usual, 'adapter')} together"])
 
 
 def _splits(found: Preflight) -> str:
@@ -167,10 +167,6 @@ def _middles(config: StudyConfig) -> Mapping[str, str]:
         return {}
     values = ", ".join(f"{name} {kind.midpoint():.4g}" for name, kind in ranges)
     return {"ranges": f"a grid takes the middle of each: {values}"}
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:

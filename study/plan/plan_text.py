@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from study.output import plural
 from study.plan.study_plan import PlannedPhase, PlanRow, StudyPlan
 from study.records.infeasible import does_not_fit
 from study.records.units import GIB, format_bytes
@@ -35,7 +36,7 @@ def plan_text(plan: StudyPlan) -> str:
 def _hardware(plan: StudyPlan) -> list[str]:
     target, training = plan.target, plan.workload.training
     if target.card is None:
-        machine = f"{target.count} CPU host{_s(target.count)}, {format_bytes(target.memory_bytes)} each"
+        machine = f"{plural(target.count, 'CPU host')}, {format_bytes(target.memory_bytes)} each"
     else:
         machine = f"{target.count} x {target.card.summary}"
     limit = f", limited to {format_bytes(target.limit_bytes)}" if target.limit_bytes else ""
@@ -47,7 +48,7 @@ def _hardware(plan: StudyPlan) -> list[str]:
     checkpointing = "with" if training.gradient_checkpointing else "without"
     return [
         f"{machine}{limit}. Memory model: {basis}.",
-        f"Micro-batches of {training.micro_batch_size} row{_s(training.micro_batch_size)} of up to "
+        f"Micro-batches of {plural(training.micro_batch_size, 'row')} of up to "
         f"{plan.workload.longest} tokens, {checkpointing} activation checkpointing.",
     ]
 
@@ -91,16 +92,16 @@ def _share(row: PlanRow, plan: StudyPlan) -> str:
 def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
     phase = planned.phase
     if not planned.waves:
-        return [f"{phase.precision}: {phase.trials} trial{_s(phase.trials)}; nothing that was drawn of it fits."]
+        return [f"{phase.precision}: {plural(phase.trials, 'trial')}; nothing that was drawn of it fits."]
     if plan.target.card is None:
-        where = f"{planned.cards} host{_s(planned.cards)}"
+        where = plural(planned.cards, "host")
     elif phase.cards > 1:
         where = f"{planned.cards} cards, {phase.cards} to a base model"
     else:
-        where = f"{planned.cards} card{_s(planned.cards)}"
-    waves = f"{planned.waves} wave{_s(planned.waves)}"
+        where = plural(planned.cards, "card")
+    waves = plural(planned.waves, "wave")
     time = f", about {duration(planned.seconds)}" if planned.seconds is not None else ""
-    trials = f"{phase.trials} trial{_s(phase.trials)}"
+    trials = plural(phase.trials, "trial")
     return [f"{phase.precision}: {trials}, {phase.places} at a time on {where}, {waves}{time}."]
 
 
@@ -148,7 +149,3 @@ def duration(seconds: float | None) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"

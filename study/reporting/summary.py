@@ -9,7 +9,7 @@ from typing import Any
 from analysis.load import Study, load_study
 from analysis.pareto import best, front
 from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten, status_words
-from study.output import aligned
+from study.output import aligned, plural
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.reporting.naming import configuration_names
@@ -48,7 +48,7 @@ def _front(study: Study) -> str:
     headings, rows = front_rows(study)
     if not rows:
         return ""
-    trials = f"{len(rows)} {'trial' if len(rows) == 1 else 'trials'}"
+    trials = plural(len(rows), "trial")
     head = f"The Pareto front of {trials}, {_goals(study.objectives)}:"
     return f"{head}\n{aligned(headings, rows)}"
 

@@ -96,7 +96,7 @@ def test_a_run_that_returns_early_says_what_is_left(
     assert finish(study) == 1
     output = capsys.readouterr().out
     assert "1 trial did not run to an end. 3 trials ended and are kept. Continue: python -m study resume" in output
-    assert "The front" in output
+    assert "The Pareto front of" in output
 
 
 @quick

@@ -87,7 +87,7 @@ def test_with_nothing_left_it_says_so_and_starts_nothing(
     assert finish(reopen(directory)) == 0
     output = capsys.readouterr().out
     assert "nothing is left to run, all trials have ended" in output
-    assert "The front" in output
+    assert "The Pareto front of" in output
     assert len(checks) == 1  # the model may be gone by now
 
 
