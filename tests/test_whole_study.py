@@ -122,7 +122,7 @@ def test_the_quickstart_on_a_tiny_model(tmp_path: Path, model: Path) -> None:
     assert all((out / "adapters" / name / "adapter_model.safetensors").exists() for name in front)
     for file in ("report.html", "results.parquet", "optuna.db", "provenance.json", "study.yaml"):
         assert (out / file).stat().st_size > 0
-    assert "The front" in output
+    assert "The Pareto front of" in output
     assert str(out / "report.html") in output
 
 

@@ -23,7 +23,7 @@ def test_a_closed_pipe_ends_the_words_and_not_the_work() -> None:
         "say('first')\n"
         "sys.stdin.read()\n"  # until the reader has ended
         "[say('more ' * 1000) for _ in range(100)]\n"
-        "print('the work went on', file=sys.stderr)"
+        "print('the work continued', file=sys.stderr)"
     )
     process = run_python(script, stdin=subprocess.PIPE)
     assert process.stdin is not None
@@ -33,7 +33,7 @@ def test_a_closed_pipe_ends_the_words_and_not_the_work() -> None:
     process.stdout.close()
     process.stdin.close()
     assert process.wait(60) == 0
-    assert process.stderr.read() == b"the work went on\n"
+    assert process.stderr.read() == b"the work continued\n"
     process.stderr.close()
 
 

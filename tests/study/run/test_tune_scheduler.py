@@ -67,7 +67,7 @@ def test_the_curve_so_far_counts_at_the_rungs_passed_before() -> None:
     scheduler = EarlyStopping(tight)
     told(scheduler, 2, 2, 5.0, peak_memory_bytes=1)
     so_far = {"curve": [{"step": 2, "perplexity": 9.0}], "measurements": {"peak_memory_bytes": 9}}
-    # It went on from a checkpoint at step 4, and has become better; what it had at step 2 is what counts there.
+    # It continued from a checkpoint at step 4, and has become better; what it had at step 2 is what counts there.
     assert told(scheduler, 4, 6, 4.0, peak_memory_bytes=9, so_far=json.dumps(so_far)) == "STOP"
     assert scheduler.reason("t4-0") == "dominated at step 6 of 8"
 
