@@ -63,7 +63,7 @@ def predicted_host_bytes(
 ) -> dict[str, float]:
     """The predicted peak of a host with the trials at work on it, as `host_samples` takes it; empty where nothing is
     known of one of them, or none is there."""
-    at_work = [predicted.get(status.trial_id) for status in statuses if status.phase != "ended"]
+    at_work = [predicted.get(status.trial_id) for status in statuses if status.stage != "ended"]
     known = [one for one in at_work if one is not None]
     if not known or len(known) < len(at_work):
         return {}
@@ -84,8 +84,8 @@ def trial_samples(statuses: Iterable[ResidentStatus]) -> list[Sample]:
 def host_samples(
     host: str, statuses: Sequence[ResidentStatus], seconds: Mapping[str, float], device: Mapping[str, float]
 ) -> list[Sample]:
-    """The values of a host: `seconds` by phase with `waiting` and `all`, `device` as `device_values` answers it."""
-    at_work = [status for status in statuses if status.phase != "ended"]
+    """The values of a host: `seconds` as `HostClock.seconds` and `device` as `device_values` return them."""
+    at_work = [status for status in statuses if status.stage != "ended"]
     values: dict[str, float] = {
         "adapters": len(at_work),
         "tokens_per_second": sum(status.tokens_per_second or 0.0 for status in at_work),

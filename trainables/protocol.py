@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from search_spaces.trial_config import TrialConfig
 
-Phase = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]
+Stage = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]  # what a trial is doing
+STAGES: tuple[Stage, ...] = get_args(Stage)
 ENGINE_VERSION = 2  # counts changes of the training engine after which costs do not compare
 REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every rung is reported
 
@@ -79,7 +80,7 @@ class ResidentStatus:
     """One line of the live table."""
 
     trial_id: str
-    phase: Phase
+    stage: Stage
     step: int
     total_steps: int
     train_loss: float | None = None

@@ -76,7 +76,7 @@ def infeasible_points(study: Study) -> tuple[Row, ...]:
     for record in study.records:
         asked = (record.infeasible or {}).get("requested_bytes")
         if record.status == "infeasible" and asked is not None and math.isfinite(asked):
-            words = {name: str((record.infeasible or {}).get(name) or "–") for name in ("phase", "source")}
+            words = {name: str((record.infeasible or {}).get(name) or "–") for name in ("moment", "source")}
             shown = {"asked": format_value(across.metric, asked), **words}
             rows.append({**configuration_row(record), **shown, "x": to_display(across.metric, asked)})
     return tuple(rows)
@@ -216,7 +216,7 @@ def _edge_layers(edge: Row | None, crosses: Sequence[Row], x: alt.X, hue: alt.Co
     shade = alt.Chart(data([edge])).mark_rect(color=SHADE, opacity=0.15).encode(x=x, x2=alt.value("width"))
     marks = alt.Chart(data(crosses)).mark_text(text="✕", fontSize=14, dy=-12)
     told = tooltips(
-        [("asked", "Memory asked"), ("phase", "Phase"), ("source", "Predicted or observed"), *CONFIGURATION]
+        [("asked", "Memory asked"), ("moment", "Moment"), ("source", "Predicted or observed"), *CONFIGURATION]
     )
     rug = marks.encode(x=x, y=alt.value("height"), color=hue, tooltip=told)
     return [shade, *_line_layers(edge, x, [1, 0]), rug]

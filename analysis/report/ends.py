@@ -49,7 +49,7 @@ def infeasible_words(infeasible: Mapping[str, Any]) -> str:
     """Why a trial did not fit, from the facts in its record: when, what it needed, what there was, and its parts."""
     asked = format_value("peak_memory_bytes", infeasible.get("requested_bytes"))
     there = format_value("peak_memory_bytes", infeasible.get("available_bytes"))
-    where = f"{infeasible.get('source') or 'found'} in phase {infeasible.get('phase') or DASH}"
+    where = f"{infeasible.get('source') or 'found'} at moment {infeasible.get('moment') or DASH}"
     words = f"{where}: needs {asked}, there are {there}"
     parts = infeasible.get("components")
     return f"{words} ({_component_words(parts)})" if isinstance(parts, dict) and parts else words

@@ -105,7 +105,7 @@ def infeasible_facts(fit: Fit) -> dict[str, Any]:
     and its components, which sum to the bytes asked for."""
     moment, components = fit.largest.largest_moment
     return {
-        "phase": moment,
+        "moment": moment,
         "requested_bytes": fit.largest.needed_bytes,
         "available_bytes": fit.capacity_bytes,
         "source": "predicted",

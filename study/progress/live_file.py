@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from search_spaces.trial_config import TrialConfig
 from study.progress.study_progress import StudyProgress
 from study.records.files import write_whole
 from study.records.layout import LIVE_FILE
-from trainables.protocol import ResidentStatus
+from trainables.protocol import STAGES, ResidentStatus
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,20 @@ def read_live(directory: Path) -> Live | None:
         values: dict[str, Any] = json.loads((directory / LIVE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    statuses = [ResidentStatus(**status) for status in values["statuses"]]
+    statuses = [status for status in map(_status, values["statuses"]) if status is not None]
     return Live(
         values["number"],
         values["left"],
         {status.trial_id: status for status in statuses},
         {trial_id: TrialConfig.from_dict(config) for trial_id, config in values["configs"].items()},
     )
+
+
+def _status(values: Mapping[str, Any]) -> ResidentStatus | None:
+    """One trial's status, from the driver of another version too: earlier ones wrote the stage as `phase`.
+
+    None where the stage is missing or not one of ours: the table then leaves the trial out.
+    """
+    stage = values.get("stage", values.get("phase"))
+    known = {one.name: values[one.name] for one in fields(ResidentStatus) if one.name in values}
+    return ResidentStatus(**{**known, "stage": stage}) if stage in STAGES else None

@@ -17,7 +17,7 @@ from trainables.protocol import ResidentStatus
 Work = Literal["loading", "measuring", "training", "finishing"]
 Cost = tuple[str, Work]  # of a precision's units of work
 KINDS: tuple[Work, ...] = ("loading", "measuring", "training", "finishing")
-_WORK_OF_PHASE: dict[str, Work] = {
+_WORK_OF_STAGE: dict[str, Work] = {
     "loading": "loading", "measuring": "measuring", "training": "training", "evaluating": "training",
     "finishing": "finishing", "ended": "finishing",
 }  # fmt: skip
@@ -98,7 +98,7 @@ class Pace:
     def _note_one(self, precision: str, status: ResidentStatus) -> list[Cost]:
         """The work that a trial has done since the last word on it, counted as units where it went forward."""
         self._note_loaded(precision)
-        work, fraction = _WORK_OF_PHASE[status.phase], _fraction(status)
+        work, fraction = _WORK_OF_STAGE[status.stage], _fraction(status)
         before = self._seen.get(status.trial_id)
         self._seen[status.trial_id] = _Seen(precision, work, fraction)
         if work in _AFTER_MEASURING and (before is None or before.work not in _AFTER_MEASURING):
@@ -160,6 +160,6 @@ class Pace:
 
 def _fraction(status: ResidentStatus) -> float:
     """How much of its training a trial has done, from 0 to 1."""
-    if status.phase in ("finishing", "ended"):
+    if status.stage in ("finishing", "ended"):
         return 1.0
     return min(1.0, max(0.0, status.step / status.total_steps)) if status.total_steps else 0.0

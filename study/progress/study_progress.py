@@ -47,7 +47,7 @@ class StudyProgress:
     @property
     def adapters_together(self) -> int:
         """The largest pack that trials at work last stepped in; 0 where none is training."""
-        return max((one.pack_size for one in self.at_work if one.phase in ("training", "evaluating")), default=0)
+        return max((one.pack_size for one in self.at_work if one.stage in ("training", "evaluating")), default=0)
 
     @property
     def seconds(self) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "—"
 SILENCE_SECONDS = 30.0  # without a word on the trials, before it is said
-HEADINGS = ("trial", "configuration", "phase", "step", "loss", "perplexity", "pack", "tokens/s", "memory")
+HEADINGS = ("trial", "configuration", "stage", "step", "loss", "perplexity", "pack", "tokens/s", "memory")
 
 
 def remaining_text(remaining: Remaining | None) -> str:
@@ -61,8 +61,8 @@ def results_text(record: TrialRecord) -> str:
 
 def line(progress: StudyProgress) -> str:
     """Where the study stands, in one line."""
-    phases = Counter(status.phase for status in progress.at_work)
-    doing = ", ".join(f"{count} {phase}{_share(progress, phase)}" for phase, count in phases.items())
+    stages = Counter(status.stage for status in progress.at_work)
+    doing = ", ".join(f"{count} {stage}{_share(progress, stage)}" for stage, count in stages.items())
     parts = [_counts(progress), doing or "waiting for the base model", *_notes(progress)]
     return "; ".join([*parts, f"{format_duration(round(progress.seconds))} gone, {_left(progress)}"])
 
@@ -81,7 +81,7 @@ def _cells(status: ResidentStatus, config: TrialConfig | None) -> Sequence[str]:
     return (
         status.trial_id,
         short_name(config),
-        status.phase,
+        status.stage,
         f"{status.step}/{status.total_steps}",
         DASH if status.train_loss is None else f"{status.train_loss:.3f}",
         format_value("perplexity", status.perplexity),
@@ -118,9 +118,9 @@ def _left(progress: StudyProgress) -> str:
     return f"{remaining_text(progress.remaining())} left"
 
 
-def _share(progress: StudyProgress, phase: str) -> str:
+def _share(progress: StudyProgress, stage: str) -> str:
     """How far the trials in training are on the whole: ` (45 %)`."""
-    steps = [(one.step, one.total_steps) for one in progress.at_work if one.phase == phase == "training"]
+    steps = [(one.step, one.total_steps) for one in progress.at_work if one.stage == stage == "training"]
     total = sum(whole for _, whole in steps)
     return f" ({format_share(round(sum(done for done, _ in steps) / total, 2))})" if total else ""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from study.records.record import MEASUREMENTS, TrialRecord
 
-INFEASIBLE = ("phase", "requested_bytes", "available_bytes", "source")
+INFEASIBLE = ("moment", "requested_bytes", "available_bytes", "source")
 COMPARABLE = ("quality", "cost")
 DEVICE = ("compute_dtype", "memory_source")
 

@@ -37,7 +37,7 @@ class TrialRecord:
     samples: tuple[Mapping[str, Any], ...] = ()  # prompt, base, tuned
     eval_rows: Mapping[str, Any] | None = None  # nats and tokens of each evaluation row, for bootstraps
     test_rows: Mapping[str, Any] | None = None  # of each row of the test split
-    infeasible: Mapping[str, Any] | None = None  # phase, requested_bytes, available_bytes, source
+    infeasible: Mapping[str, Any] | None = None  # moment, requested_bytes, available_bytes, source
     error: str | None = None
     adapter: str | None = None  # folder, relative to the study directory
     base_model: Mapping[str, Any] = field(default_factory=dict)  # path, revision, sha256
@@ -59,7 +59,7 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, line: str) -> TrialRecord:
-        """Reads `to_json`'s form; keys of later versions are left out."""
+        """Reads `to_json`'s form, earlier versions' too; keys of later versions are left out."""
         values = json.loads(line)
         if values.get("schema_version", 0) > SCHEMA_VERSION:
             raise ValueError(
@@ -70,4 +70,12 @@ class TrialRecord:
         known["config"] = TrialConfig.from_dict(values["config"])
         for name in ("curve", "samples"):
             known[name] = tuple(known.get(name) or ())
+        known["infeasible"] = _infeasible(known.get("infeasible"))
         return cls(**known)
+
+
+def _infeasible(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The facts under today's names: earlier versions wrote the `moment` as `phase`."""
+    if not values or "phase" not in values or "moment" in values:
+        return values
+    return {"moment" if name == "phase" else name: value for name, value in values.items()}

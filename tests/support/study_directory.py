@@ -121,7 +121,7 @@ def made_up_records() -> list[TrialRecord]:
         make_record(12, "nf4", 4, rate=1e-5, status="stopped", reason="dominated at rung 3", measurements=stopped)
     )
     asked = {
-        "phase": "training",
+        "moment": "training",
         "requested_bytes": int(2.15 * GIB),
         "available_bytes": int(1.4 * GIB),
         "source": "predicted",

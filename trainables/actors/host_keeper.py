@@ -128,7 +128,7 @@ class HostKeeper:
         self._predicted[trial_id] = predicted
 
     def host_seconds(self) -> dict[str, dict[str, float]]:
-        """Where every host's time has gone, by the host's name: seconds by phase."""
+        """Where every host's time has gone, by the host's name: seconds by kind of work."""
         return self._seconds
 
     def statuses(self) -> dict[str, ResidentStatus]:
@@ -159,8 +159,8 @@ class HostKeeper:
 
     def _make_next(self) -> None:
         """Costs are measured alone, so nothing loads while a trial is measured or still to come."""
-        following, phases = self._next, {status.phase for _, status in self._statuses.values()}
-        if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & phases:
+        following, stages = self._next, {status.stage for _, status in self._statuses.values()}
+        if following is None or len(self._known) < following.after_trials or {"loading", "measuring"} & stages:
             return
         self._next = None
         self._end_prepared()

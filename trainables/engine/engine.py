@@ -118,7 +118,7 @@ class Engine:
         return [resident.status() for resident in list(self.residents.values())]
 
     def seconds(self) -> dict[str, float]:
-        """Where the time has gone since the first pack started: seconds by phase, and `waiting` for the rest."""
+        """Where the time has gone since the first pack started: seconds by kind of work, and `waiting` for the rest."""
         return self._clock.seconds(time.monotonic())
 
     def new_member(self, config: TrialConfig, plan: Plan) -> TrainingMember:
@@ -130,14 +130,14 @@ class Engine:
 
     def work(self) -> bool:
         """Does one unit of work; False where there is nothing to do now."""
-        for stage, unit, most in (
+        for work, unit, most in (
             ("measuring", self._measure, 1),
             ("evaluating", self._evaluate, self._pack_limit),
             ("testing", self._quality.finish, self._pack_limit),
             ("sampling", self._quality.sample, self._pack_limit),
             ("finishing", self._finish, 1),
         ):
-            chosen = [one for one in self.residents.values() if one.stage == stage and self._can_go_on(one)]
+            chosen = [one for one in self.residents.values() if one.next_work == work and self._can_continue(one)]
             if chosen:
                 self._do(unit, _suspect_first(chosen, most))
                 return True
@@ -148,9 +148,9 @@ class Engine:
         if not any(resident.member.away for resident in self.residents.values()):
             self._host_between()
 
-    def _can_go_on(self, resident: Resident) -> bool:
+    def _can_continue(self, resident: Resident) -> bool:
         """Whether it need not wait for an adapter on its way to the study: they go one by one, this one or another."""
-        if resident.stage != "finishing":
+        if resident.next_work != "finishing":
             return True
         return resident.handover.done() if resident.handover else not self._handover.busy
 
@@ -160,14 +160,14 @@ class Engine:
         if suspect:
             self._note_alone(suspect.trial_id, True)
         others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they keep their memory
-        stage, began = chosen[0].stage, time.monotonic()
+        work, began = chosen[0].next_work, time.monotonic()
         attempt(unit, chosen, others, self._bench, self._budget)
-        self._clock.note(stage, began, time.monotonic())
+        self._clock.note(work, began, time.monotonic())
         if suspect:
             self._note_alone(suspect.trial_id, False)
 
     def _train(self) -> bool:
-        ready = [r for r in self.residents.values() if r.phase == "training" and r.awaiting_since is None]
+        ready = [r for r in self.residents.values() if r.stage == "training" and r.awaiting_since is None]
         if not ready and not self._handover.busy:
             return False
         if not ready or self._worth_waiting():
@@ -210,7 +210,7 @@ class Engine:
         if not self._costs.has(resident.config):
             self._handover.drain()  # what is on its way to the study would be measured too
             here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
-            more = [one.config for one in here if one.phase == "measuring" and not one.suspect]
+            more = [one.config for one in here if one.stage == "measuring" and not one.suspect]
             members = [one.member for one in here]
             try:
                 self._costs.measure(resident.config, members, () if resident.suspect else more)
@@ -218,7 +218,7 @@ class Engine:
                 resident.end(ended_outcome(self._bench, resident, "diverged", str(error)))
                 return
         resident.peak_memory_bytes = self._costs.known(resident.config).peak_memory_bytes
-        resident.phase = resident.next_phase()
+        resident.stage = resident.next_stage()
 
     def _evaluate(self, chosen: Sequence[Resident]) -> None:
         for resident, evaluation in zip(chosen, self._quality.evaluate(chosen), strict=True):

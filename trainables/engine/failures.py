@@ -74,18 +74,18 @@ def end_failed(resident: Resident, failure: Failure, bench: Bench) -> None:
         resident.end(ended_outcome(bench, resident, "failed", failure.summary, error=failure.text))
         return
     facts = {
-        "phase": resident.phase,
+        "moment": resident.stage,
         "requested_bytes": failure.requested_bytes,
         "available_bytes": _free_bytes(bench.base.devices),
         "source": "observed",
     }
-    reason = f"out of memory while {resident.phase}, alone on the device"
+    reason = f"out of memory while {resident.stage}, alone on the device"
     resident.end(ended_outcome(bench, resident, "infeasible", reason, error=failure.summary, infeasible=facts))
 
 
 def _measures(chosen: Sequence[Resident]) -> bool:
     """Whether this is the measurement alone, which no smaller pass can make smaller."""
-    return chosen[0].phase == "measuring"
+    return chosen[0].stage == "measuring"
 
 
 def _describe(error: Exception) -> Failure:

@@ -13,7 +13,7 @@ from trainables.measure.evaluation import Evaluation
 from trainables.packed.adapter_files import restore_training, training_state
 from trainables.packed.optimization import evaluation_steps
 from trainables.packed.training import StepResult, TrainingMember
-from trainables.protocol import REPORT_STEPS, News, Outcome, Phase, Report, ResidentStatus
+from trainables.protocol import REPORT_STEPS, News, Outcome, Report, ResidentStatus, Stage
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Resident:
         self.test: Evaluation | None = None
         self.samples: tuple[dict[str, Any], ...] | None = None  # None: not written yet
         self.handover: Future[None] | None = None  # of its adapter's files; None: not begun
-        self.phase: Phase = "measuring"
+        self.stage: Stage = "measuring"
         self.awaiting_since: float | None = None  # reported; its trial has not said yet that it goes on
         self.suspect = False  # it was on a host that died: it works alone until it has taken a step
         self.pack_size = 1
@@ -76,13 +76,13 @@ class Resident:
         return training_state(self.member, asdict(history))
 
     @property
-    def stage(self) -> str:
-        """Its phase, and before the finish what of it comes first: the last evaluation (testing), or samples."""
-        if self.phase != "finishing":
-            return self.phase
-        return "testing" if self.final is None else "sampling" if self.samples is None else self.phase
+    def next_work(self) -> str:
+        """The work that comes next: its stage's, and in the finish first the last evaluation (testing) and samples."""
+        if self.stage != "finishing":
+            return self.stage
+        return "testing" if self.final is None else "sampling" if self.samples is None else self.stage
 
-    def next_phase(self) -> Phase:
+    def next_stage(self) -> Stage:
         """What is due: an evaluation not yet taken, the finish, or the next step."""
         measured = self.history.curve[-1]["step"] if self.history.curve else -1
         if self.member.step in self._evaluation_steps and measured < self.member.step:
@@ -97,7 +97,7 @@ class Resident:
         self.history.pack_size_sum += pack_size
         self.history.loss_sum += result.loss
         self.history.loss_steps += 1
-        self.phase = self.next_phase()
+        self.stage = self.next_stage()
 
     def note_speed(self, step_seconds: float) -> None:
         """Takes in how long its last step took, company included."""
@@ -120,7 +120,7 @@ class Resident:
             history.last_report_step = member.step
             self.reports.append(replace(report, so_far=so_far()))
             self.awaiting_since = time.monotonic()
-        self.phase = self.next_phase()
+        self.stage = self.next_stage()
 
     def _report_is_due(self) -> bool:
         step, apart = self.member.step, self.member.step - self.history.last_report_step
@@ -133,7 +133,7 @@ class Resident:
     def end(self, outcome: Outcome) -> None:
         """The trial is over; only its mail is left to fetch."""
         self.outcome = outcome
-        self.phase = "ended"
+        self.stage = "ended"
 
     @property
     def mean_pack_size(self) -> float | None:
@@ -146,7 +146,7 @@ class Resident:
         loss = history.loss_sum / history.loss_steps if history.loss_steps else None
         return ResidentStatus(
             trial_id=self.trial_id,
-            phase=self.phase,
+            stage=self.stage,
             step=self.member.step,
             total_steps=self.member.total_steps,
             train_loss=loss if loss is not None else (curve[-1]["train_loss"] if curve else None),

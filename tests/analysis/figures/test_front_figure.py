@@ -34,7 +34,7 @@ THREE = (
 
 def _infeasible(record: MakeRecord, index: int, asked: float | None, room: float | None = 1.4 * GIB) -> TrialRecord:
     sizes = {"requested_bytes": asked, "available_bytes": room}
-    return record(index, status="infeasible", infeasible={"phase": "training", "source": "observed", **sizes})
+    return record(index, status="infeasible", infeasible={"moment": "training", "source": "observed", **sizes})
 
 
 def _layers(study: Study) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def test_infeasible_trials_stand_where_they_asked_memory(study: Study) -> None:
     (row,) = infeasible_points(study)
     assert row["trial_id"] == "t013"
     assert row["x"] == pytest.approx(2.15)
-    assert (row["asked"], row["phase"], row["source"]) == ("2.15 GiB", "training", "predicted")
+    assert (row["asked"], row["moment"], row["source"]) == ("2.15 GiB", "training", "predicted")
 
 
 def test_infeasible_trials_need_bytes_and_memory_across(study: Study, record: MakeRecord) -> None:

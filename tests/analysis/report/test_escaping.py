@@ -43,7 +43,7 @@ def written(text: str) -> Study:
         "base_model": {"path": f"m {text}", "revision": f"v {text}", "sha256": f"s {text}"},
         "dataset": {"fingerprint": f"f {text}", "statistics": {f"split {text}": {"rows": 3}}},
     }
-    asked = {"phase": f"i {text}", "source": f"o {text}", "requested_bytes": 2 * GIB, "available_bytes": GIB}
+    asked = {"moment": f"i {text}", "source": f"o {text}", "requested_bytes": 2 * GIB, "available_bytes": GIB}
     asked |= {"components": {f"c {text}": GIB}}
     records: tuple[TrialRecord, ...] = (
         make_record(0, trial_id=f"0 {text}", samples=samples, **facts),

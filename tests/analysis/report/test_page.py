@@ -92,7 +92,7 @@ def test_hostile_texts_are_only_text(write_study: WriteStudy, record: MakeRecord
     lengths = {"statistics": {HOSTILE: {"rows": 3}}, "fingerprint": HOSTILE}
     everywhere = {"device": info, "dataset": lengths, "base_model": {"path": HOSTILE}, "samples": samples}
     end = {"reason": HOSTILE, "error": f"{HOSTILE}\n{HOSTILE}", "status": "infeasible"}
-    asked = {"phase": HOSTILE, "source": HOSTILE, "requested_bytes": GIB, "available_bytes": GIB // 2}
+    asked = {"moment": HOSTILE, "source": HOSTILE, "requested_bytes": GIB, "available_bytes": GIB // 2}
     records = [record(0, trial_id="t<b>0", **everywhere), record(1, trial_id=HOSTILE[:-9], infeasible=asked, **end)]
     directory = write_study([], name="x")
     lines = "".join(each.to_json().replace("\ud800", "\\ud800") + "\n" for each in records)

@@ -61,10 +61,10 @@ class SimulatedResident:
     def status(self) -> ResidentStatus:
         """The trial's line in the live table."""
         last = self.reports[-1] if self.reports else None
-        phase: Any = "ended" if self.outcome else "finishing" if len(self.reports) == EVALUATIONS else "training"
+        stage: Any = "ended" if self.outcome else "finishing" if len(self.reports) == EVALUATIONS else "training"
         quality = last.perplexity if last else None
         step = last.step if last else 0
-        return ResidentStatus(self.request.trial_id, phase, step, TOTAL_STEPS, 2.0, quality, 1, 400.0, 6 * 2**30)
+        return ResidentStatus(self.request.trial_id, stage, step, TOTAL_STEPS, 2.0, quality, 1, 400.0, 6 * 2**30)
 
 
 class SimulatedHosts:

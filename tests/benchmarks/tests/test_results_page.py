@@ -44,7 +44,7 @@ def test_fp16_llama_3_8b_is_out_of_memory_on_a_t4_and_nf4_is_not() -> None:
 
 def test_how_a_trial_ended() -> None:
     assert ending(make_record()) == "complete"
-    asked = {"phase": "training", "requested_bytes": 2, "available_bytes": 1, "source": "predicted"}
+    asked = {"moment": "training", "requested_bytes": 2, "available_bytes": 1, "source": "predicted"}
     assert ending(make_record(status="infeasible", infeasible=asked)) == "out of memory, predicted"
     assert (
         ending(make_record(status="infeasible", infeasible={**asked, "source": "observed"}))

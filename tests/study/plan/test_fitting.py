@@ -73,6 +73,7 @@ def test_the_records_facts_of_what_does_not_fit():
     facts = infeasible_facts(one)
     assert facts["requested_bytes"] > facts["available_bytes"]
     assert facts["source"] == "predicted"
+    assert facts["moment"] == one.largest.largest_moment[0]
     assert sum(facts["components"].values()) == facts["requested_bytes"] == one.largest.needed_bytes
 
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.progress.pace import Pace, Remaining
-from trainables.protocol import Phase, ResidentStatus
+from trainables.protocol import ResidentStatus, Stage
 
 
-def status(trial_id: str, phase: Phase, step: int = 0, total: int = 10) -> ResidentStatus:
-    return ResidentStatus(trial_id, phase, step, total)
+def status(trial_id: str, stage: Stage, step: int = 0, total: int = 10) -> ResidentStatus:
+    return ResidentStatus(trial_id, stage, step, total)
 
 
 def test_nothing_is_promised_before_training_was_seen() -> None:
@@ -194,19 +194,19 @@ words = st.tuples(
 @settings(deadline=None)
 @given(st.lists(words, max_size=40))
 def test_whatever_is_said_the_answer_is_finite_and_not_negative(
-    said: list[tuple[str, Phase, int, int, float, bool | None]],
+    said: list[tuple[str, Stage, int, int, float, bool | None]],
 ) -> None:
     pace = Pace({"bf16": 2, "nf4": 1})
     now = 0.0
     over: set[str] = set()
-    for name, phase, step, total, seconds, ended in said:
+    for name, stage, step, total, seconds, ended in said:
         now += seconds
         pace.advance(now)
         if name in over:
             continue
         precision = "nf4" if name == "t2" else "bf16"
         if ended is None:
-            pace.note([(precision, status(name, phase, step, total))])
+            pace.note([(precision, status(name, stage, step, total))])
         else:
             pace.note_end(precision, name, ended)
             over.add(name)

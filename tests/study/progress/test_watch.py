@@ -1,4 +1,4 @@
-"""Watching a study from another process: its live file, the table, and the end."""
+"""Watching a study from another process: the table, and the end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from study.errors import ConfigError
-from study.progress.live_file import LiveFile, read_live
+from study.progress.live_file import LiveFile
 from study.progress.study_progress import StudyProgress
 from study.progress.watch import NoNewsError, _News, watch
-from study.records.layout import LIVE_FILE, OWNER_FILE
+from study.records.layout import OWNER_FILE
 from study.records.objectives import Objective
 from study.records.store import concluded, driver_has_died
 from tests.support.made_up_studies import make_config, make_record, write_study_file
@@ -43,28 +43,6 @@ def directory(tmp_path: Path) -> Path:
     write_study_file(tmp_path)
     append(tmp_path, "t0")
     return tmp_path
-
-
-def test_what_the_driver_says_is_read_as_it_was_said(directory: Path) -> None:
-    progress = progress_of(3)
-    with LiveFile(directory, progress) as live:
-        assert live.tell({"t1": STATUS}) == {"t1": STATUS}
-        word = read_live(directory)
-        assert word is not None
-        assert (word.number, word.left, word.statuses) == (1, {"fp32": 3}, {"t1": STATUS})
-        assert word.configs == {"t1": make_config()}
-        progress.note_record(make_record("t1"), 1.0)
-        live.tell({})
-        word = read_live(directory)
-        assert word is not None
-        assert (word.number, word.left, word.statuses) == (2, {"fp32": 2}, {})
-    assert read_live(directory) is None
-    assert not (directory / LIVE_FILE).exists()
-
-
-def test_a_disk_that_takes_no_more_costs_the_study_nothing(directory: Path) -> None:
-    live = LiveFile(directory / "gone", progress_of(1))
-    assert live.tell({"t1": STATUS}) == {"t1": STATUS}
 
 
 def test_the_same_word_twice_is_no_news(directory: Path) -> None:

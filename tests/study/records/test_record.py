@@ -92,6 +92,18 @@ def test_unknown_keys_are_left_out() -> None:
     assert TrialRecord.from_json(changed(colour="red")) == full_record()
 
 
+@pytest.mark.parametrize("moment", ["training", None])
+def test_the_moment_of_an_earlier_versions_line_is_read(moment: str | None) -> None:
+    """It was written as `phase`; the other facts, the order, and what has no facts at all stay as they are."""
+    sizes = {"requested_bytes": 9, "available_bytes": 8, "source": "predicted"}
+    record = TrialRecord.from_json(changed(infeasible={"phase": moment, **sizes}))
+    assert record.infeasible == {"moment": moment, **sizes}
+    assert TrialRecord.from_json(record.to_json()) == record
+    assert '"phase"' not in record.to_json()
+    for kept in (None, {}, sizes, {"phase": "x", "moment": "training"}):
+        assert TrialRecord.from_json(changed(infeasible=kept)).infeasible == kept
+
+
 def test_config_is_validated() -> None:
     broken = {**CONFIG.to_dict(), "rank": 0}
     with pytest.raises(ValueError, match="rank must be an integer from 1"):

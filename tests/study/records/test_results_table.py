@@ -25,7 +25,7 @@ def test_the_table_holds_each_record_flat(tmp_path: Path) -> None:
                 adapter="adapters/t000",
             )
         )
-        facts = {"phase": "training", "requested_bytes": 2**34, "available_bytes": 2**33, "source": "predicted"}
+        facts = {"moment": "training", "requested_bytes": 2**34, "available_bytes": 2**33, "source": "predicted"}
         store.append(record("t001", status="infeasible", reason="too large", infeasible=facts))
         file = store.write_table()
     first, second = pq.read_table(file).to_pylist()

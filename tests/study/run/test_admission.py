@@ -89,7 +89,7 @@ def test_what_ran_out_of_memory_alone_is_not_tried_again_by_its_kin(tmp_path: Pa
     admission = Admission("s", search, forecast, kept.append)
     first = admission.ask("nf4")
     assert first is not None
-    facts = {"phase": "measuring", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
+    facts = {"moment": "measuring", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
     forecast.note(TrialRecord("s", first.trial_id, "infeasible", first.config, infeasible=facts))
     second = admission.ask("nf4")
     assert second is not None

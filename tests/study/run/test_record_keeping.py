@@ -63,7 +63,7 @@ def test_without_a_forecast_there_is_nothing_to_add_and_nothing_to_learn() -> No
 
 def test_what_ran_out_of_memory_is_noted_for_its_kin() -> None:
     forecast = Forecast(workload(), cards())
-    facts = {"phase": "training", "requested_bytes": 2, "available_bytes": 1, "source": "observed"}
+    facts = {"moment": "training", "requested_bytes": 2, "available_bytes": 1, "source": "observed"}
     keeping(StandIn(), forecast).append(TrialRecord("s", "t0", "infeasible", config(), infeasible=facts))
     kin, other = forecast.ran_out(config(learning_rate=1e-5)), forecast.ran_out(config(rank=16))
     assert kin is not None

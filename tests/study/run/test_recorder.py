@@ -75,7 +75,7 @@ def test_an_outcome_becomes_a_record_with_all_it_says() -> None:
 
 @pytest.mark.parametrize("status", ["infeasible", "diverged", "failed"])
 def test_other_ends_keep_status_and_reason_and_name_no_adapter(status: str) -> None:
-    facts = {"phase": "training", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
+    facts = {"moment": "training", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
     changed = {"status": status, "reason": "why", "infeasible": facts, "has_adapter": False}
     record = ended("on_trial_complete", StandInTrial(last_result=result(**changed)))
     assert (record.status, record.reason, record.infeasible, record.adapter) == (status, "why", facts, None)

@@ -33,15 +33,15 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
     return SimpleNamespace(made=made, waiting=waiting, killed=killed, keeper=one)
 
 
-def note(keeper: HostKeeper, **phases: str) -> None:
-    keeper.note_statuses([ResidentStatus(name, phase, 0, 4) for name, phase in phases.items()], "h", {}, {})  # type: ignore[arg-type]
+def note(keeper: HostKeeper, **stages: str) -> None:
+    keeper.note_statuses([ResidentStatus(name, stage, 0, 4) for name, stage in stages.items()], "h", {}, {})  # type: ignore[arg-type]
 
 
 def test_the_next_phases_host_is_made_once_no_trial_is_to_come_or_measured(keeper: Any) -> None:
     first = keeper.keeper.host_for("n", (), "bf16")
     keeper.keeper.prepare_next("nf4", 2, GIB)
-    for phases in ({"a": "measuring"}, {"a": "training"}, {"a": "training", "b": "loading"}, {"b": "measuring"}):
-        note(keeper.keeper, **phases)
+    for stages in ({"a": "measuring"}, {"a": "training"}, {"a": "training", "b": "loading"}, {"b": "measuring"}):
+        note(keeper.keeper, **stages)
         assert keeper.made == [first]
     note(keeper.keeper, b="training")
     note(keeper.keeper, b="training")
@@ -157,8 +157,8 @@ def test_incarnations_rise_by_trial(keeper: Any) -> None:
 
 
 def test_a_trial_that_its_host_let_go_is_told_of_no_more_unless_another_has_it(keeper: Any) -> None:
-    def tell(host: str, **phases: str) -> None:
-        statuses = [ResidentStatus(name, phase, 0, 4) for name, phase in phases.items()]  # type: ignore[arg-type]
+    def tell(host: str, **stages: str) -> None:
+        statuses = [ResidentStatus(name, stage, 0, 4) for name, stage in stages.items()]  # type: ignore[arg-type]
         keeper.keeper.note_statuses(statuses, host, {}, {})
 
     tell("one", a="ended", b="training")
@@ -167,7 +167,7 @@ def test_a_trial_that_its_host_let_go_is_told_of_no_more_unless_another_has_it(k
     assert set(keeper.keeper.statuses()) == {"b", "c"}
     tell("two", c="training", b="measuring")  # it moved on
     tell("one")
-    assert {name: status.phase for name, status in keeper.keeper.statuses().items()} == {
+    assert {name: status.stage for name, status in keeper.keeper.statuses().items()} == {
         "c": "training",
         "b": "measuring",
     }

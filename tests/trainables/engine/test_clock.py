@@ -9,7 +9,7 @@ def test_nothing_is_counted_before_the_first_pack():
     assert clock.seconds(9.0) == {}
 
 
-def test_what_is_in_no_phase_was_waiting():
+def test_time_of_no_work_was_spent_waiting():
     clock = HostClock()
     clock.note("measuring", 0.0, 5.0)
     clock.note("training", 6.0, 8.0)

@@ -100,7 +100,7 @@ def join(engine: Engine, configs: dict[str, TrialConfig], incarnation: int = 0, 
 
 def run(engine: Engine, most_units: int = 2000) -> dict:
     for _ in range(most_units):
-        if not engine.work() and all(one.phase == "ended" for one in engine.residents.values()):
+        if not engine.work() and all(one.stage == "ended" for one in engine.residents.values()):
             break
         for one in engine.residents.values():
             one.awaiting_since = None  # its trial goes on at once
@@ -206,7 +206,7 @@ def limited(monkeypatch, allows) -> list[int]:
 def test_out_of_memory_shrinks_the_passes_and_loses_nothing(monkeypatch, alone):
     engine = make_engine()
     join(engine, MIXED)
-    while any(one.phase == "measuring" for one in engine.residents.values()):
+    while any(one.stage == "measuring" for one in engine.residents.values()):
         engine.work()
     ran = limited(monkeypatch, lambda ranks, tokens: tokens <= 130)
     outcomes = run(engine)
@@ -214,15 +214,15 @@ def test_out_of_memory_shrinks_the_passes_and_loses_nothing(monkeypatch, alone):
     assert perplexities(outcomes) == pytest.approx(alone, rel=SAME)
 
 
-def test_who_does_not_fit_alone_is_infeasible_with_phase_and_bytes(monkeypatch, alone):
+def test_who_does_not_fit_alone_is_infeasible_with_moment_and_bytes(monkeypatch, alone):
     engine = make_engine()
     join(engine, MIXED)
-    while any(one.phase == "measuring" for one in engine.residents.values()):
+    while any(one.stage == "measuring" for one in engine.residents.values()):
         engine.work()
     limited(monkeypatch, lambda ranks, tokens: 2 not in ranks)  # c has rank 2
     outcomes = run(engine)
     assert outcomes["c"].status == "infeasible"
-    assert outcomes["c"].infeasible["phase"] == "training"
+    assert outcomes["c"].infeasible["moment"] == "training"
     assert outcomes["c"].infeasible["requested_bytes"] == 2 * 2**30
     assert outcomes["c"].infeasible["source"] == "observed"
     assert perplexities({name: outcomes[name] for name in "abd"}) == pytest.approx(
@@ -236,7 +236,7 @@ def test_a_footprint_that_does_not_fit_ends_its_trial_alone(monkeypatch, alone):
     join(engine, MIXED)
     outcomes = run(engine)
     assert outcomes["c"].status == "infeasible"
-    assert outcomes["c"].infeasible["phase"] == "measuring"
+    assert outcomes["c"].infeasible["moment"] == "measuring"
     assert {outcomes[name].status for name in "abd"} == {"complete"}
 
 
@@ -288,7 +288,7 @@ def slots_of(
     monkeypatch.setattr(measured_costs, "parked", lambda members: slots.append([]) or real(members))
     monkeypatch.setattr(measured_costs, "time", SimpleNamespace(monotonic=lambda: seconds * next(clock)))
     monkeypatch.setattr(engine._costs, "_measure", measured)
-    while any(one.phase == "measuring" for one in engine.residents.values()):
+    while any(one.stage == "measuring" for one in engine.residents.values()):
         engine.work()
     return slots
 
@@ -330,7 +330,7 @@ def test_who_has_ended_and_not_left_is_not_measured(monkeypatch):
     monkeypatch.setattr(engine._costs, "_measure", measured)
     join(engine, {"new": config(4)})
     engine.work()
-    assert (ended.phase, there) == ("ended", [0])
+    assert (ended.stage, there) == ("ended", [0])
     assert sum(tensor.numel() for tensor in ended.member.adapter.named_tensors().values()) > 0
 
 
@@ -342,7 +342,7 @@ def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():
     before = {name: tensor.clone() for name, tensor in engine.residents["a"].member.adapter.named_tensors().items()}
     join(engine, {"d": config(16)})
     engine.work()
-    assert engine.residents["d"].phase == "training"
+    assert engine.residents["d"].stage == "training"
     after = engine.residents["a"].member.adapter.named_tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -459,10 +459,10 @@ def test_a_pack_trains_on_while_a_finished_adapter_is_written():
     engine = make_engine(most=1, keep_adapter=keep)
     join(engine, {"a": config(seed=3), "b": config(8, "all_linear")})
     a, b = engine.residents["a"], engine.residents["b"]
-    while b.stage != "finishing":
+    while b.next_work != "finishing":
         assert engine.work()
         b.awaiting_since = a.awaiting_since = None
-    assert (a.phase, a.handover.done(), b.handover) == ("finishing", False, None)  # they go one by one
+    assert (a.stage, a.handover.done(), b.handover) == ("finishing", False, None)  # they go one by one
     weights = {name: tensor.clone() for name, tensor in a.member.adapter.named_tensors().items()}
     for parameter in a.member.adapter.parameters():
         parameter.data.zero_()

@@ -130,7 +130,7 @@ def test_what_was_not_measured_is_null(resident: Resident) -> None:
 @pytest.mark.parametrize("status", ["infeasible", "diverged", "failed"])
 def test_a_trial_that_ended_early_keeps_what_is_known(status: str, resident: Resident) -> None:
     resident.member.step = resident.member.train_tokens = 0
-    infeasible = {"phase": "measuring", "requested_bytes": 5, "available_bytes": None, "source": "observed"}
+    infeasible = {"moment": "measuring", "requested_bytes": 5, "available_bytes": None, "source": "observed"}
     outcome = ended_outcome(
         a_bench(), resident, status, "reason", error="text", infeasible=infeasible if status == "infeasible" else None
     )

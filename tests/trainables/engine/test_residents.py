@@ -1,4 +1,4 @@
-"""A resident's way: phases, curve, reports, pack sizes, and what a checkpoint carries of them."""
+"""A resident's way: stages, curve, reports, pack sizes, and what a checkpoint carries of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model() -> PackedModel:
 def joined(model: PackedModel, steps: int = 24, evaluations: int = 4, incarnation: int = 0) -> Resident:
     training = {"epochs": 99, "max_steps": steps, "evaluations": evaluations}
     resident = Resident("t1", incarnation, new_member(model, lora_config(), ROWS, **training))
-    resident.phase = resident.next_phase()  # as after the measurement alone
+    resident.stage = resident.next_stage()  # as after the measurement alone
     return resident
 
 
@@ -42,24 +42,24 @@ def evaluated(nats: float = 3.0) -> Evaluation:
 
 
 def live(resident: Resident, losses=lambda step: 2.0) -> list[str]:
-    """The phases of a whole life."""
-    phases = []
-    while resident.phase in ("training", "evaluating"):
-        phases.append(resident.phase)
-        if resident.phase == "training":
+    """The stages of a whole life."""
+    stages = []
+    while resident.stage in ("training", "evaluating"):
+        stages.append(resident.stage)
+        if resident.stage == "training":
             step(resident, losses(resident.member.step))
         else:
             resident.note_evaluation(evaluated(1 / resident.member.step))
-    return [*phases, resident.phase]
+    return [*stages, resident.stage]
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(24, 4), (3, 4), (1, 1), (10, 3), (7, 1), (5, 5)])
 def test_every_step_and_every_evaluation_is_due_once(steps: int, evaluations: int, model: PackedModel) -> None:
     resident = joined(model, steps, evaluations)
-    phases = live(resident)
-    assert phases.count("training") == resident.member.step == steps
-    assert phases.count("evaluating") == min(steps, evaluations)
-    assert phases[-2:] == ["evaluating", "finishing"]
+    stages = live(resident)
+    assert stages.count("training") == resident.member.step == steps
+    assert stages.count("evaluating") == min(steps, evaluations)
+    assert stages[-2:] == ["evaluating", "finishing"]
     curve = resident.history.curve
     assert [point["step"] for point in curve] == sorted({point["step"] for point in curve})
     assert curve[-1]["step"] == steps
@@ -95,10 +95,10 @@ def test_reports_are_apart_and_the_last_is_the_outcome(
 def test_every_rung_is_measured_and_reported_with_what_the_trial_came_to(model: PackedModel) -> None:
     training = {"epochs": 99, "max_steps": 24, "evaluations": 2}
     resident = Resident("t1", 0, new_member(model, lora_config(), ROWS, **training), rungs=(2, 5, 9))
-    resident.phase = resident.next_phase()
+    resident.stage = resident.next_stage()
     came_to = []
-    while resident.phase in ("training", "evaluating"):
-        if resident.phase == "training":
+    while resident.stage in ("training", "evaluating"):
+        if resident.stage == "training":
             step(resident)
         else:
             resident.note_evaluation(evaluated(), lambda: came_to.append(len(resident.history.curve)))
@@ -112,12 +112,12 @@ def test_who_has_reported_waits_for_its_trial(model: PackedModel) -> None:
     resident = joined(model, steps=24, evaluations=4)
     while not resident.reports:
         assert resident.awaiting_since is None
-        if resident.phase == "training":
+        if resident.stage == "training":
             step(resident)
         else:
             resident.note_evaluation(evaluated())
     assert resident.awaiting_since is not None
-    assert resident.phase == "training"
+    assert resident.stage == "training"
 
 
 def test_news_is_what_has_not_been_seen(model: PackedModel) -> None:
@@ -129,7 +129,7 @@ def test_news_is_what_has_not_been_seen(model: PackedModel) -> None:
     assert (resident.news(3).step, resident.news(3).outcome) == (24, None)
     outcome = Outcome("complete")
     resident.end(outcome)
-    assert resident.phase == "ended"
+    assert resident.stage == "ended"
     assert resident.news(3).outcome is outcome
 
 
@@ -156,7 +156,7 @@ def test_the_status_shows_the_newest_loss(model: PackedModel) -> None:
     resident.note_evaluation(evaluated(0.0))
     status = resident.status()
     assert (status.train_loss, status.perplexity) == (3.0, 1.0)  # of the last point, until the next step
-    assert (status.trial_id, status.phase, status.step, status.total_steps) == ("t1", "training", 4, 8)
+    assert (status.trial_id, status.stage, status.step, status.total_steps) == ("t1", "training", 4, 8)
 
 
 def test_an_evaluation_is_forgotten_when_the_weights_change(model: PackedModel) -> None:
@@ -175,15 +175,15 @@ def test_a_checkpoint_carries_the_history(left_at: int, model: PackedModel) -> N
     straight, first = joined(model, 8, 2), joined(model, 8, 2)
     live(straight, float)
     while first.member.step < left_at:
-        if first.phase == "training":
+        if first.stage == "training":
             step(first, float(first.member.step))
         else:
             first.note_evaluation(evaluated(1 / first.member.step))
     state = first.state()
     second = joined(model, 8, 2, incarnation=1)
     second.restore(state)
-    second.phase = second.next_phase()
-    assert second.phase == first.phase
+    second.stage = second.next_stage()
+    assert second.stage == first.stage
     live(second, float)
     assert second.history.curve == straight.history.curve
     assert second.mean_pack_size == straight.mean_pack_size
@@ -196,7 +196,7 @@ def test_a_checkpoint_at_the_end_only_finishes(model: PackedModel) -> None:
     first, second = joined(model, 8, 2), joined(model, 8, 2)
     live(first)
     second.restore(first.state())
-    assert second.next_phase() == "finishing"
+    assert second.next_stage() == "finishing"
 
 
 def test_a_real_step_becomes_history(model: PackedModel) -> None:
