@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from study.errors import StoreError
-from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STATE_FILE, STOPPED_PREFIX, TUNE_FOLDER
+from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STOPPED_PREFIX, TUNE_FOLDER
+from trainables.protocol import STATE_FILE
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ OWNER_FILE = ".owner"  # the process that holds the lock
 ADAPTERS_FOLDER = "adapters"
 TUNE_FOLDER = "tune"  # Ray Tune's own, with the trials' checkpoints
 STOPPED_PREFIX = "stopped-"  # of Tune's folders, those with what a stopped study wrote of its trials at work
-STATE_FILE = "training.safetensors"  # in a checkpoint's folder
 CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"  # each a study's directory in the study's
 CONFIRM_FILE = "confirm.json"  # in those
 

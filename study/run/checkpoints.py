@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study.records.layout import STATE_FILE, STOPPED_PREFIX, TUNE_FOLDER
+from study.records.layout import STOPPED_PREFIX, TUNE_FOLDER
+from trainables.protocol import STATE_FILE
 
 STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
 HEADER_BYTES = 8  # the length of a safetensors file's header, before it

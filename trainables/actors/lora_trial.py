@@ -13,7 +13,7 @@ from ray import tune
 
 from search_spaces.trial_config import TrialConfig
 from trainables.actors.base_model_host import HostLoadError
-from trainables.protocol import REPORT_STEPS, JoinRequest, News, NotResidentError, Outcome
+from trainables.protocol import REPORT_STEPS, STATE_FILE, JoinRequest, News, NotResidentError, Outcome
 
 POLL_SECONDS = 5.0
 ANSWER_SECONDS = 300.0  # a host that does not answer for so long counts as dead
@@ -23,7 +23,6 @@ LEAVING_SECONDS = 5.0  # between checkpoints on a node that is about to be taken
 CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into checkpoints
 MAX_HOST_DEATHS = 10  # without a step of progress in between
 MAX_DEATHS_ALONE = 2  # with this trial as the only one at work: it is the guilty one
-STATE_FILE = "training.safetensors"
 
 
 class LoraTrial(tune.Trainable):

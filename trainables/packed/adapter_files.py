@@ -16,7 +16,6 @@ from trainables.packed.optimization import LossScaler
 from trainables.packed.packed_model import LoraAdapter
 from trainables.packed.training import TrainingMember
 
-CHECKPOINT_FILE = "training.safetensors"
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 

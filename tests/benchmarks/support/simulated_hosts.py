@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import ray
 from search_spaces.trial_config import TrialConfig
 from trainables.actors.base_model_host import STATUS_SECONDS
 from trainables.actors.host_keeper import HostKeeper
+from trainables.actors.host_pool import Device, Host
 from trainables.protocol import JoinRequest, News, NotResidentError, Outcome, Report, ResidentStatus
 
 TIMES_FILE = "simulated_hosts.json"  # of the study directory: when which card was at work
@@ -28,7 +29,6 @@ EVALUATIONS, TOTAL_STEPS, FINISHING = 4, 112, 0.1  # as pubmedqa_t4.yaml's trial
 SPREAD = 0.2  # trials take so much more or less than the mean, by chance
 EVAL_ROWS, TEST_ROWS, SAMPLE_CHARACTERS = 50, 500, 600  # what a record holds, and a result carries
 STATE_BYTES = 2**16
-Device = tuple[str, tuple[str, ...]]
 
 
 @dataclass
@@ -161,15 +161,6 @@ class SimulatedKeeper(HostKeeper):
 
     _simulated: Any = None
 
-    def _make_host(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool = False) -> Any:
-        import os
-
-        if self._simulated is None:
-            keeper = ray.get_runtime_context().current_actor
-            hosts = ray.remote(SimulatedHosts).options(num_cpus=0, name="simulated hosts", max_concurrency=10_000)
-            self._simulated = hosts.remote(keeper, float(os.environ[TRIAL_SECONDS]))
-        return SimulatedHost(self._simulated, (node_id, tuple(gpu_ids)))
-
     def hosts(self) -> list[Any]:
         """None of them has a state to keep."""
         return []
@@ -180,9 +171,19 @@ class SimulatedKeeper(HostKeeper):
             told = ray.get(self._simulated.told.remote())
             (Path(self._adapters).parent / TIMES_FILE).write_text(json.dumps(told), encoding="utf-8")
             ray.kill(self._simulated)
-        self._hosts.clear()
-        self._prepared.clear()  # they were this same actor
-        self._next = self._simulated = None
+        super().end_hosts()
+        self._handles.clear()  # those made ahead were this same actor; they are started again where they are asked for
+        self._simulated = None
+
+    def _start(self, host: Host) -> SimulatedHost:
+        if self._simulated is None:
+            keeper = ray.get_runtime_context().current_actor
+            hosts = ray.remote(SimulatedHosts).options(num_cpus=0, name="simulated hosts", max_concurrency=10_000)
+            self._simulated = hosts.remote(keeper, float(os.environ[TRIAL_SECONDS]))
+        return SimulatedHost(self._simulated, host.device)
+
+    def _end(self, handle: SimulatedHost) -> None:
+        """The actor stands for other cards' hosts too."""
 
 
 def card_name(device: Device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import trainables.actors.host_keeper as keeping
 from trainables.actors.host_keeper import HostKeeper
+from trainables.actors.host_pool import Device, Host
 from trainables.protocol import ResidentStatus
 
 GIB = 2**30
@@ -19,15 +21,15 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: list[str] = []
     waiting: list[str] = []
 
-    def make(node_id: str, gpu_ids: tuple[str, ...], precision: str, waits: bool = False) -> str:
-        made.append(f"{precision} {len(made)}")
-        if waits:
+    def start(host: Host) -> str:
+        made.append(f"{host.precision} {len(made)}")
+        if host.waits:
             waiting.append(made[-1])
         return made[-1]
 
     one = HostKeeper(SimpleNamespace(), "nowhere", False, 2)  # type: ignore[arg-type]
     killed: list[str] = []
-    monkeypatch.setattr(one, "_make_host", make)
+    monkeypatch.setattr(one, "_start", start)
     monkeypatch.setattr(keeping.ray, "kill", killed.append)
     monkeypatch.setattr(keeping.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
     return SimpleNamespace(made=made, waiting=waiting, killed=killed, keeper=one)
@@ -152,22 +154,35 @@ def test_another_precision_on_a_device_ends_the_host_there(keeper: Any) -> None:
     assert keeper.killed == [first]
 
 
-def test_incarnations_rise_by_trial(keeper: Any) -> None:
-    assert [keeper.keeper.next_incarnation(name) for name in "aabab"] == [0, 1, 0, 2, 1]
+def test_a_host_that_could_not_be_started_is_tried_again(keeper: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(host: Host) -> str:
+        raise RuntimeError("no such node")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(keeper.keeper, "_start", fail)
+        with pytest.raises(RuntimeError, match="no such node"):
+            keeper.keeper.host_for("n", (), "bf16")
+    assert keeper.keeper.host_for("n", (), "bf16") == "bf16 0"
+    assert keeper.killed == []
 
 
-def test_a_trial_that_its_host_let_go_is_told_of_no_more_unless_another_has_it(keeper: Any) -> None:
-    def tell(host: str, **stages: str) -> None:
-        statuses = [ResidentStatus(name, stage, 0, 4) for name, stage in stages.items()]  # type: ignore[arg-type]
-        keeper.keeper.note_statuses(statuses, host, {}, {})
+def test_a_cards_host_sees_its_cards_alone_and_takes_no_share_of_them() -> None:
+    node = "ab" * 28
+    options = keeping.host_options(Host(1, Device(node, ("2", "3")), "nf4"))
+    assert (options["num_cpus"], options["num_gpus"], options["max_restarts"]) == (0, 0, 0)
+    assert options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert options["scheduling_strategy"].node_id == node
+    on_cpu = keeping.host_options(Host(2, Device(node), "nf4"))
+    assert "CUDA_VISIBLE_DEVICES" not in on_cpu["runtime_env"]["env_vars"]
 
-    tell("one", a="ended", b="training")
-    tell("two", c="training")
-    tell("one", b="training")
-    assert set(keeper.keeper.statuses()) == {"b", "c"}
-    tell("two", c="training", b="measuring")  # it moved on
-    tell("one")
-    assert {name: status.stage for name, status in keeper.keeper.statuses().items()} == {
-        "c": "training",
-        "b": "measuring",
-    }
+
+def test_a_hosts_word_is_kept_and_an_adapters_files_are_written_whole(tmp_path: Path) -> None:
+    one = HostKeeper(SimpleNamespace(), str(tmp_path), True, 2)  # type: ignore[arg-type]
+    status = ResidentStatus("a", "training", 3, 4)
+    one.note_statuses([status], "1 nf4 on cpu of n", {"training": 2.0, "all": 4.0}, {})
+    assert one.statuses() == {"a": status}
+    assert one.host_seconds() == {"1 nf4 on cpu of n": {"training": 2.0, "all": 4.0}}
+    for content in (b"first", b"second"):
+        one.keep_adapter("a", {"adapter_config.json": content})
+    (file,) = (tmp_path / "adapters" / "a").iterdir()
+    assert (file.name, file.read_bytes()) == ("adapter_config.json", b"second")
