@@ -32,7 +32,7 @@ from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weigh
 from trainables.base_model.shape import ModelShape
 from trainables.dataset.prepared import Row
 from trainables.measure.generation import synchronize
-from trainables.measure.training_cost import peak_memory
+from trainables.measure.peak_memory import peak_memory
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.packed.packed_model import PackedModel

@@ -26,6 +26,7 @@ from trainables.engine.quality_bench import QualityBench
 from trainables.engine.residents import Resident
 from trainables.engine.warm_up import warm_up
 from trainables.limits import DEFAULT_PACK
+from trainables.measure.peak_memory import AllocatorPeak
 from trainables.measure.training_cost import NotFiniteError
 from trainables.packed.pack import PADDING_BYTES
 from trainables.packed.packed_model import PackedModel
@@ -69,6 +70,7 @@ class Engine:
         self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
         self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member)
+        self._pack_peak = AllocatorPeak(base.devices)
         self._last_step_seconds = 0.0
         self._clock = HostClock()
         self._pack_limit = settings.hardware.max_adapters_per_gpu or DEFAULT_PACK[base.device.type]
@@ -186,6 +188,7 @@ class Engine:
 
     def _step(self, pack: Sequence[Resident]) -> None:
         started = time.perf_counter()
+        self._pack_peak.restart()
         rows, members = self.dataset.train.rows, [resident.member for resident in pack]
         losses = accumulate_gradients(self._model, members, rows, self._budget.limits(), self._between)
         for resident, loss in zip(pack, losses, strict=True):
@@ -193,8 +196,10 @@ class Engine:
             if failure:
                 end_failed(resident, failure, self._bench)
         self._last_step_seconds = time.perf_counter() - started
+        peak = self._pack_peak.bytes()
         for resident in pack:
             resident.note_speed(self._last_step_seconds)
+            resident.note_pack_peak(peak)
 
     def _apply(self, resident: Resident, loss: float, pack_size: int) -> None:
         result = apply_gradients(resident.member, self.dataset.train.rows, loss)

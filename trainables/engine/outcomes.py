@@ -9,7 +9,8 @@ from typing import Any, Literal
 from trainables.engine.bench import Bench, comparable, device_name
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
-from trainables.measure.training_cost import TrainingCost, memory_source
+from trainables.measure.peak_memory import memory_source
+from trainables.measure.training_cost import TrainingCost
 from trainables.protocol import Outcome
 
 
@@ -73,6 +74,7 @@ def _progress(bench: Bench, resident: Resident) -> dict[str, Any]:
     return {
         "base_perplexity": bench.evaluation.perplexity if bench.evaluation else None,
         "base_accuracy": bench.evaluation.accuracy if bench.evaluation else None,
+        "pack_peak_memory_bytes": resident.history.pack_peak_memory_bytes,
         "mean_pack_size": resident.mean_pack_size,
         "trainable_parameters": resident.member.adapter.trainable_parameters,
         "train_steps": resident.member.step,

@@ -22,6 +22,7 @@ class History:
 
     curve: list[dict[str, Any]] = field(default_factory=list)
     pack_size_sum: int = 0
+    pack_peak_memory_bytes: int | None = None  # the highest of its steps; None on a CPU
     loss_sum: float = 0.0  # since the last evaluation
     loss_steps: int = 0
     last_report_step: int = 0
@@ -103,6 +104,12 @@ class Resident:
         """Takes in how long its last step took, company included."""
         self.history.train_seconds += step_seconds
         self.tokens_per_second = self._step_tokens / step_seconds
+
+    def note_pack_peak(self, peak_memory_bytes: int | None) -> None:
+        """Takes in the allocator's peak of its last step, company included; None where there is none."""
+        highest = self.history.pack_peak_memory_bytes
+        if peak_memory_bytes is not None:
+            self.history.pack_peak_memory_bytes = max(peak_memory_bytes, highest or 0)
 
     def note_evaluation(self, evaluation: Evaluation, so_far: Callable[[], Outcome | None] = lambda: None) -> None:
         """Takes an evaluation into the curve, and reports it at a rung, or where enough steps have passed.

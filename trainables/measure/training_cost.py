@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from trainables.dataset.prepared import Row
 from trainables.measure.generation import generated_tokens_per_second, synchronize
-from trainables.measure.nvml import device_energy_joules, device_used_bytes, summed
-from trainables.measure.process_memory import resident_peak
+from trainables.measure.nvml import device_energy_joules, summed
+from trainables.measure.peak_memory import peak_memory
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import Plan, TrainingMember, apply_gradients, micro_step
 
@@ -102,39 +99,3 @@ def _timed_micro_steps(
     seconds, after = time.perf_counter() - start, summed(device_energy_joules, model.devices)
     tokens = sum(len(rows[number].tokens) for micro in typical for number in micro)
     return seconds, None if energy is None or after is None else after - energy, tokens
-
-
-@dataclass
-class PeakMemory:
-    """The peak within a `peak_memory` block: (allocated or resident, reserved, whole card), known after it.
-
-    Over several cards the sum of each card's own peak, which `by_card` tells apart.
-    """
-
-    bytes: tuple[int, int | None, int | None] = (0, None, None)
-    by_card: tuple[int, ...] = ()
-
-
-@contextmanager
-def peak_memory(devices: Sequence[torch.device]) -> Iterator[PeakMemory]:
-    """Takes the peak of the block: the CUDA allocator's, or on a CPU the process' resident set."""
-    peak = PeakMemory()
-    if devices[0].type == "cuda":
-        torch.cuda.empty_cache()
-        for device in devices:
-            torch.cuda.reset_peak_memory_stats(device)
-        yield peak
-        peak.by_card = tuple(torch.cuda.max_memory_allocated(device) for device in devices)
-        reserved, used = sum(map(torch.cuda.max_memory_reserved, devices)), summed(device_used_bytes, devices)
-        peak.bytes = (sum(peak.by_card), reserved, None if used is None else int(used))
-        return
-    with resident_peak() as resident:
-        yield peak
-    peak.bytes = (resident[0], None, None)
-
-
-def memory_source(devices: Sequence[torch.device]) -> str:
-    """What a record's `peak_memory_bytes` means on these devices."""
-    if devices[0].type != "cuda":
-        return "process resident peak"
-    return "cuda allocator peak" + (f", sum over {len(devices)} cards" if len(devices) > 1 else "")

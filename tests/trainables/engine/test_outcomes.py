@@ -6,27 +6,23 @@ import json
 import math
 from dataclasses import asdict, replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 from study.records.record import MEASUREMENTS, TrialRecord
 from study.run.recorder import record_of
-from tests.support.lora_cases import lora_config, new_member, random_rows
+from tests.support.lora_cases import lora_config, new_member
+from tests.support.small_engines import BENCH_ROWS, a_bench
 from tests.support.small_models import tiny_llama
-from trainables.dataset.prepared import PreparedDataset, Split
-from trainables.engine.bench import Bench, comparable
 from trainables.engine.outcomes import complete_outcome, ended_outcome
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
 from trainables.measure.training_cost import TrainingCost
 from trainables.packed.packed_model import PackedModel
 from trainables.protocol import Outcome
-from trainables.settings import BaseModelSettings, DatasetSettings, TrainingSettings, TrialSettings
 
-ROWS = tuple(random_rows(10))
-FOOTPRINT = TrainingCost(
+COST = TrainingCost(
     peak_memory_bytes=10**9, peak_reserved_bytes=None, peak_device_bytes=None, seconds_per_token=0.01,
     seconds_per_update=0.5, joules_per_token=0.25, generated_tokens_per_second=20.0,
 )  # fmt: skip
@@ -35,25 +31,13 @@ TEST = Evaluation((6.0,), (4,), (True,))
 SAMPLES = ({"prompt": "p", "base": "b", "tuned": "t"},)
 
 
-def a_bench(**changes: Any) -> Bench:
-    """A bench over a base that was never loaded: outcomes only read what is known of it."""
-    training = TrainingSettings(micro_batch_size=2, gradient_accumulation_steps=2)
-    settings = TrialSettings(BaseModelSettings("some/model"), DatasetSettings("mine", max_tokens=64), training)
-    info = SimpleNamespace(path="some/model", revision="abc", sha256="0123")
-    base = SimpleNamespace(
-        info=info, device=torch.device("cpu"), devices=(torch.device("cpu"),), compute_dtype=torch.bfloat16
-    )
-    splits = [Split(name, ROWS, dropped=0, truncated=0) for name in ("train", "eval", "test")]
-    dataset = PreparedDataset(*splits, "fingerprint", (), (), {"train": {"rows": 10, "min_length": None}})
-    return Bench(**{"settings": settings, "base": base, "dataset": dataset, **changes})  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def resident() -> Resident:
-    member = new_member(PackedModel(tiny_llama(layers=1)), lora_config(rank=2, target_modules="q_v"), ROWS)
+    member = new_member(PackedModel(tiny_llama(layers=1)), lora_config(rank=2, target_modules="q_v"), BENCH_ROWS)
     resident = Resident("t1", 2, member)
     resident.member.step, resident.member.train_tokens, resident.history.pack_size_sum = 4, 200, 10
     resident.history.curve.append({"step": 4, "train_loss": 1.0, "perplexity": 5.0, "learning_rate": 0.1})
+    resident.note_pack_peak(3 * 10**9)
     resident.final, resident.test, resident.samples = FINAL, TEST, SAMPLES
     return resident
 
@@ -66,8 +50,8 @@ def recorded(outcome: Outcome) -> TrialRecord:
 
 def test_a_complete_trials_measurements_in_closed_form(resident: Resident) -> None:
     bench = a_bench(evaluation=Evaluation((9.0,), (3,), (False,)), generated_tokens_per_second=30.0)
-    record = recorded(complete_outcome(bench, resident, FOOTPRINT))
-    epoch_tokens = sum(len(row.tokens) for row in ROWS)
+    record = recorded(complete_outcome(bench, resident, COST))
+    epoch_tokens = sum(len(row.tokens) for row in BENCH_ROWS)
     epoch_seconds = epoch_tokens * 0.01 + 3 * 0.5  # ten rows are three steps of four
     assert 0 <= record.measurements["wall_seconds"] < 60
     assert {name: value for name, value in record.measurements.items() if name != "wall_seconds"} == {
@@ -75,7 +59,8 @@ def test_a_complete_trials_measurements_in_closed_form(resident: Resident) -> No
         "base_perplexity": pytest.approx(math.exp(3)), "base_accuracy": 0.0,
         "test_perplexity": pytest.approx(math.exp(1.5)), "test_accuracy": 1.0,
         "peak_memory_bytes": 10**9, "peak_reserved_bytes": None, "peak_device_bytes": None,
-        "pack_peak_memory_bytes": None, "mean_pack_size": 2.5, "train_tokens_per_second": epoch_tokens / epoch_seconds,
+        "pack_peak_memory_bytes": 3 * 10**9, "mean_pack_size": 2.5,
+        "train_tokens_per_second": epoch_tokens / epoch_seconds,
         "seconds_per_epoch": pytest.approx(epoch_seconds), "generated_tokens_per_second": 20.0,
         "base_generated_tokens_per_second": 30.0, "energy_joules": 50.0,
         "trainable_parameters": 2 * (32 + 32 + 32 + 16), "train_steps": 4, "train_tokens": 200, "train_seconds": 0.0,
@@ -92,12 +77,12 @@ def test_a_complete_trials_measurements_in_closed_form(resident: Resident) -> No
 
 
 def test_cards_that_hold_the_base_together_are_told_apart(resident: Resident) -> None:
-    one = complete_outcome(a_bench(), resident, replace(FOOTPRINT, card_peak_bytes=(5,)))
+    one = complete_outcome(a_bench(), resident, replace(COST, card_peak_bytes=(5,)))
     assert "card_peak_memory_bytes" not in one.device
     bench = a_bench()
     cards = (torch.device("cuda", 0), torch.device("cuda", 1))
     base = SimpleNamespace(**{**vars(bench.base), "devices": cards})  # the name is asked of the first: a processor here
-    two = complete_outcome(replace(bench, base=base), resident, replace(FOOTPRINT, card_peak_bytes=(5, 7)))  # type: ignore[arg-type]
+    two = complete_outcome(replace(bench, base=base), resident, replace(COST, card_peak_bytes=(5, 7)))  # type: ignore[arg-type]
     assert two.device["card_peak_memory_bytes"] == [5, 7]
     assert two.device["memory_source"] == "cuda allocator peak, sum over 2 cards"
 
@@ -107,7 +92,7 @@ def test_a_number_that_is_none_becomes_null(bad: float, resident: Resident) -> N
     """The base's and the test split's perplexity may overflow where the trial's own does not."""
     broken = Evaluation((bad,), (1,), None)
     resident.test = broken
-    record = recorded(complete_outcome(a_bench(evaluation=broken), resident, FOOTPRINT))
+    record = recorded(complete_outcome(a_bench(evaluation=broken), resident, COST))
     assert record.measurements["test_perplexity"] is None
     assert record.measurements["base_perplexity"] is None
     assert record.measurements["perplexity"] == pytest.approx(math.exp(2))
@@ -116,10 +101,10 @@ def test_a_number_that_is_none_becomes_null(bad: float, resident: Resident) -> N
 
 
 def test_what_was_not_measured_is_null(resident: Resident) -> None:
-    resident.test = None
+    resident.test = resident.history.pack_peak_memory_bytes = None
     resident.final = replace(FINAL, correct=None)
-    footprint = replace(FOOTPRINT, joules_per_token=None, generated_tokens_per_second=None)
-    measured = recorded(complete_outcome(a_bench(), resident, footprint)).measurements
+    cost = replace(COST, joules_per_token=None, generated_tokens_per_second=None)
+    measured = recorded(complete_outcome(a_bench(), resident, cost)).measurements
     for name in (
         "accuracy", "base_perplexity", "base_accuracy", "test_perplexity", "test_accuracy", "energy_joules",
         "generated_tokens_per_second", "base_generated_tokens_per_second", "pack_peak_memory_bytes",
@@ -130,6 +115,7 @@ def test_what_was_not_measured_is_null(resident: Resident) -> None:
 @pytest.mark.parametrize("status", ["infeasible", "diverged", "failed"])
 def test_a_trial_that_ended_early_keeps_what_is_known(status: str, resident: Resident) -> None:
     resident.member.step = resident.member.train_tokens = 0
+    resident.history.pack_peak_memory_bytes = None
     infeasible = {"moment": "measuring", "requested_bytes": 5, "available_bytes": None, "source": "observed"}
     outcome = ended_outcome(
         a_bench(), resident, status, "reason", error="text", infeasible=infeasible if status == "infeasible" else None
@@ -143,30 +129,3 @@ def test_a_trial_that_ended_early_keeps_what_is_known(status: str, resident: Res
     progress = {"train_steps", "train_tokens", "train_seconds", "wall_seconds", "restarts"}
     assert known == {"trainable_parameters", *progress}
     assert len(record.curve) == 1
-
-
-def test_what_may_be_compared_has_equal_hashes() -> None:
-    bench = a_bench()
-    same = comparable(bench)
-    assert comparable(a_bench(evaluation=FINAL)) == same
-
-    def of(**changes: Any) -> dict[str, str]:
-        return comparable(a_bench(settings=replace(bench.settings, **changes)))
-
-    training, dataset = bench.settings.training, bench.settings.dataset
-    learning = of(training=replace(training, epochs=3.0, schedule="linear", weight_decay=0.1))
-    assert learning == same
-    for cost_only in (
-        of(training=replace(training, micro_batch_size=4)),
-        of(training=replace(training, gradient_accumulation_steps=8)),
-        of(training=replace(training, gradient_checkpointing=False)),
-    ):
-        assert cost_only["quality"] == same["quality"]
-        assert cost_only["cost"] != same["cost"]
-    for both in (
-        of(dataset=replace(dataset, max_tokens=65)),
-        of(base_model=replace(bench.settings.base_model, double_quantization=False)),
-        comparable(a_bench(dataset=replace(bench.dataset, fingerprint="another"))),
-    ):
-        assert both["quality"] != same["quality"]
-        assert both["cost"] != same["cost"]

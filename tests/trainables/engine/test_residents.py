@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
+from trainables.packed.adapter_files import training_state
 from trainables.packed.optimization import learning_rate_at
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import StepResult, train_step
@@ -207,3 +209,22 @@ def test_a_real_step_becomes_history(model: PackedModel) -> None:
     assert (resident.status().step, resident.mean_pack_size) == (1, 1.0)
     resident.note_speed(2.0)
     assert resident.status().tokens_per_second == result.tokens / 2 == resident.member.train_tokens / 2
+
+
+@pytest.mark.parametrize(("taken", "highest"), [([], None), ([None, None], None), ([5, 9, 7], 9), ([5, None], 5)])
+def test_the_highest_pack_peak_is_kept(taken: list[int | None], highest: int | None, model: PackedModel) -> None:
+    resident = joined(model)
+    for peak in taken:
+        resident.note_pack_peak(peak)
+    assert resident.history.pack_peak_memory_bytes == highest
+
+
+def test_a_checkpoint_without_a_pack_peak_is_restored(model: PackedModel) -> None:
+    """Earlier versions wrote none."""
+    first, second = joined(model), joined(model)
+    live(first)
+    history = {name: value for name, value in asdict(first.history).items() if name != "pack_peak_memory_bytes"}
+    second.restore(training_state(first.member, history))
+    second.note_pack_peak(7)
+    assert second.history.pack_peak_memory_bytes == 7
+    assert second.history.curve == first.history.curve

@@ -1,4 +1,4 @@
-"""What is measured alone: which batches, which configurations share it, and whether the peak is seen."""
+"""What a configuration costs alone: on which batches it is measured, for which configurations, and how steadily."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from search_spaces.footprint import Footprint
 from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.dataset.prepared import Row
-from trainables.measure.nvml import device_energy_joules, device_used_bytes
 from trainables.measure.training_cost import (
     TrainingCost,
     measure_training_cost,
     measuring_plan,
-    memory_source,
-    peak_memory,
 )
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import TrainingMember
@@ -73,16 +70,6 @@ def test_a_footprint_is_shared_by_configurations_that_cost_the_same() -> None:
     assert Footprint.of(replace(one, lora_dropout=0.1)) == Footprint.of(replace(one, lora_dropout=0.3))
 
 
-def test_the_peak_on_a_cpu_is_the_processs() -> None:
-    """64 MiB within 4 MiB; nothing else is known of a CPU."""
-    with peak_memory([CPU]) as nothing:
-        pass
-    with peak_memory([CPU]) as something:
-        torch.ones(64 * MIB // 4).sum()
-    assert something.bytes[0] - nothing.bytes[0] == pytest.approx(64 * MIB, abs=4 * MIB)
-    assert something.bytes[1:] == (None, None)
-
-
 @pytest.fixture(scope="module")
 def model() -> PackedModel:
     return PackedModel(tiny_llama().train())
@@ -93,20 +80,20 @@ def scratch(model: PackedModel, rows: list[Row], **changes) -> TrainingMember:
     return TrainingMember(member.adapter, TrainingSettings(), measuring_plan(rows, 1), half=False)
 
 
-def test_a_footprint_is_measured_on_the_plans_batches(model: PackedModel) -> None:
+def test_a_cost_is_measured_on_the_plans_batches(model: PackedModel) -> None:
     rows = random_rows(20)
     member = scratch(model, rows)
-    footprint = measure_training_cost(model, member, rows, rows[0].tokens, 3)
+    cost = measure_training_cost(model, member, rows, rows[0].tokens, 3)
     assert member.step == 2
     assert all(parameter.grad is None for parameter in member.adapter.parameters())
-    assert footprint.peak_memory_bytes > 64 * MIB
-    assert (footprint.peak_reserved_bytes, footprint.peak_device_bytes) == (None, None)
-    assert footprint.joules_per_token is None
-    assert min(footprint.seconds_per_token, footprint.seconds_per_update, footprint.generated_tokens_per_second) > 0
+    assert cost.peak_memory_bytes > 64 * MIB
+    assert (cost.peak_reserved_bytes, cost.peak_device_bytes) == (None, None)
+    assert cost.joules_per_token is None
+    assert min(cost.seconds_per_token, cost.seconds_per_update, cost.generated_tokens_per_second) > 0
     assert measure_training_cost(model, scratch(model, rows), rows, (), 0).generated_tokens_per_second is None
 
 
-def test_the_adapters_own_bytes_are_in_its_footprint(model: PackedModel) -> None:
+def test_the_adapters_own_bytes_are_in_its_peak(model: PackedModel) -> None:
     """Rank 1024 over rank 1: at least its weights, gradients and two moments, and at most 4 of them more.
 
     (Low-rank activations come with the rank too; 4 MiB are the measurement's own error.)
@@ -133,12 +120,5 @@ def test_how_often_it_is_measured_changes_little(model: PackedModel) -> None:
 
 
 def test_seconds_per_epoch_in_closed_form() -> None:
-    footprint = TrainingCost(1, None, None, 0.01, 0.5, None, None)
-    assert footprint.seconds_per_epoch(tokens=1000, steps=4) == 12.0
-
-
-def test_what_only_a_card_has_is_none_on_a_cpu() -> None:
-    assert device_used_bytes(CPU) is None
-    assert device_energy_joules(CPU) is None
-    assert memory_source([CPU]) == "process resident peak"
-    assert memory_source([torch.device("cuda")]) == "cuda allocator peak"
+    cost = TrainingCost(1, None, None, 0.01, 0.5, None, None)
+    assert cost.seconds_per_epoch(tokens=1000, steps=4) == 12.0
