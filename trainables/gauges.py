@@ -1,4 +1,4 @@
-"""What charts of a study show: its gauges, by name and unit, and their values from what hosts say. (pure, no ray)"""
+"""Defines the gauges of a study's charts, and computes their values from what hosts say."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ GAUGES = (
 
 @dataclass(frozen=True)
 class PredictedMemory:
-    """What the memory model says of a trial: the bytes that it adds to its host, and those of the base under it."""
+    """Predicted bytes of a trial: those that it adds to its host, and those of the base model under it."""
 
     adapter_bytes: int
     base_bytes: int
@@ -61,8 +61,10 @@ class PredictedMemory:
 def predicted_host_bytes(
     statuses: Iterable[ResidentStatus], predicted: Mapping[str, PredictedMemory]
 ) -> dict[str, float]:
-    """The predicted peak of a host with the trials at work on it, as `host_samples` takes it; empty where nothing is
-    known of one of them, or none is there."""
+    """The predicted peak of a host with the trials at work on it, for `host_samples`.
+
+    Empty where no trial is at work, or one of them has no prediction.
+    """
     at_work = [predicted.get(status.trial_id) for status in statuses if status.stage != "ended"]
     known = [one for one in at_work if one is not None]
     if not known or len(known) < len(at_work):
@@ -72,7 +74,7 @@ def predicted_host_bytes(
 
 
 def trial_samples(statuses: Iterable[ResidentStatus]) -> list[Sample]:
-    """The values of trials at work."""
+    """Step, loss and perplexity of each trial at work, where known."""
     found = []
     for status in statuses:
         tags = {"trial": status.trial_id}
@@ -97,6 +99,6 @@ def host_samples(
 
 
 def study_samples(statuses: Iterable[str], hypervolume: float | None) -> list[Sample]:
-    """The values of a study: ended trials by status, and what the front covers."""
+    """The values of a study: how many trials ended by status, and the front's hypervolume."""
     found = [Sample("study_trials", count, {"status": status}) for status, count in Counter(statuses).items()]
     return found if hypervolume is None else [*found, Sample("study_hypervolume", hypervolume)]

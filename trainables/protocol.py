@@ -1,4 +1,4 @@
-"""What trials, hosts and the keeper say to each other. (no torch, no ray)"""
+"""Defines the messages between trials, hosts and the keeper."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every run
 
 @dataclass(frozen=True)
 class JoinRequest:
-    """A trial asks for a place on a host; `state` is a checkpoint to go on from.
+    """A trial's request for a place on a host; `state` is a checkpoint to continue from.
 
     The keeper numbers a trial's incarnations upward: a host follows the highest it has seen and refuses the rest. A
     `suspect` was resident on a host that died: it works alone until it has taken a step.
@@ -32,7 +32,7 @@ class JoinRequest:
 
 @dataclass(frozen=True)
 class Report:
-    """One measurement of the evaluation split on the way."""
+    """One measurement of the evaluation split during training."""
 
     step: int  # optimizer steps done
     train_loss: float | None  # mean nats per target token since the report before
@@ -40,7 +40,7 @@ class Report:
     learning_rate: float
     peak_memory_bytes: int | None = None  # of the configuration's footprint, measured alone
     total_steps: int | None = None  # of the whole training
-    so_far: Outcome | None = None  # what the trial's record is made of, should it be stopped here
+    so_far: Outcome | None = None  # what the trial's record is made of, if it is stopped here
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class News:
-    """A host's answer to a trial: the reports it has not seen yet, and the outcome once there is one.
+    """What a host tells a trial that asks: the reports it has not seen yet, and the outcome once there is one.
 
     `leaving`: the host's node is about to be taken away, and what is not in a checkpoint by then is lost.
     """

@@ -1,4 +1,4 @@
-"""What a running study tells of its trials at work, in its directory: `live.json`, for whoever watches. (no torch)"""
+"""Writes and reads `live.json`, in which a running study says what its trials at work are doing."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from trainables.protocol import STAGES, ResidentStatus
 
 @dataclass(frozen=True)
 class Live:
-    """The last word on a running study: trials still to end by precision, and what those at work are doing."""
+    """What `live.json` holds: trials still to end by precision, and the statuses of those at work."""
 
-    number: int  # grows with every word
+    number: int  # grows each time it is written
     left: Mapping[str, int]
     statuses: Mapping[str, ResidentStatus]
     configs: Mapping[str, TrialConfig]
@@ -41,7 +41,7 @@ class LiveFile:
         self._file.unlink(missing_ok=True)
 
     def tell(self, statuses: Mapping[str, ResidentStatus]) -> Mapping[str, ResidentStatus]:
-        """Writes the word on the trials, and passes it on; a disk that is full costs the watchers only."""
+        """Writes the trials' statuses and returns them; a full disk does not disturb the study, only `watch`."""
         self._number += 1
         configs = {trial_id: self._progress.config(trial_id) for trial_id in statuses}
         values = {
@@ -56,7 +56,7 @@ class LiveFile:
 
 
 def read_live(directory: Path) -> Live | None:
-    """The last word of a running study; None where none is running, or it has not said anything yet."""
+    """What the running study wrote last; None where none is running, or nothing was written yet."""
     try:
         values: dict[str, Any] = json.loads((directory / LIVE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The live table on a terminal; without one, a line now and then."""
+"""Shows a running study: a live table on a terminal; without one, a line every few seconds."""
 
 from __future__ import annotations
 
@@ -21,18 +21,15 @@ from trainables.protocol import ResidentStatus
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-
 LINE_SECONDS = 15.0  # between two lines where there is no terminal
-
 REFRESHES_PER_SECOND = 2
-
 END_SECONDS = 2.0  # how long a poll under way may keep the study from ending
 
 
 class LiveTable:
-    """Shows a study's progress while it is entered: a live table on a terminal, else a line now and then.
+    """Shows a study's progress while it is entered.
 
-    `statuses` is asked again and again in a thread of its own, so that it may be slow or fail; `show` prints a line.
+    `statuses` is called every second in a thread of its own, so that it may be slow or fail; `show` prints a line.
     """
 
     def __init__(
@@ -75,12 +72,12 @@ class LiveTable:
         self._thread.join(END_SECONDS)
 
     def note_started(self, trial_id: str, config: TrialConfig) -> None:
-        """A trial begins."""
+        """Takes in that a trial begins."""
         with self._lock:
             self._progress.note_started(trial_id, config)
 
     def note_record(self, record: TrialRecord) -> None:
-        """A trial has ended: one line says how, and it leaves the table."""
+        """Takes in that a trial has ended: one line says how, and it leaves the table."""
         with self._lock:
             self._progress.note_record(record, self._clock())
             line = view.ended_line(record, self._progress.trials, len(self._progress.ended))
@@ -104,8 +101,8 @@ class LiveTable:
     def _poll_once(self) -> None:
         try:
             statuses = self._ask()
-        except Exception as error:  # whatever it is, the study goes on; the view says since when nothing was heard
-            log.debug("No word on the trials: %s: %s", type(error).__name__, error)
+        except Exception as error:  # whatever it is, the study continues; the view says since when nothing was heard
+            log.debug("No statuses of the trials: %s: %s", type(error).__name__, error)
             statuses = None
         with self._lock:
             if statuses is None:

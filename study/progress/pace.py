@@ -1,8 +1,8 @@
-"""How long a study still takes, from the work seen done and the time it took (pure).
+"""Estimates the time left of a study, from the work seen done and the time it took.
 
-Time goes by for the whole study, and goes to the work that was seen done at its end: a step of a pack, a measurement
-alone, a trial's end. So a kind of work costs what it costs the study, whatever company trials keep: the seconds that
-went to it over the units seen done. What is left of each kind, at that cost, is the time that remains.
+Time that passes is counted for the work that was seen done at its end: a step of a pack, a measurement alone, a trial's
+end. So the cost of a kind of work is its cost for the whole study, however many trials share it: seconds counted for it
+over units seen done. The units left of each kind, at that cost, are the estimated time left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AFTER_MEASURING = ("training", "finishing")
 
 @dataclass(frozen=True)
 class Remaining:
-    """Seconds still to go; where not `complete`, some work was never seen done, and it is at least so long."""
+    """Estimated seconds left; a lower bound where not `complete`, since some kind of work was never seen done."""
 
     seconds: float
     complete: bool
@@ -42,7 +42,7 @@ class _Seen:
 
 
 class Pace:
-    """What a study's work costs, by precision: base models load one after another, then their trials run together."""
+    """The cost of a study's work, by precision: base models load one after another, their trials run together."""
 
     def __init__(self, trials: Mapping[str, int]) -> None:
         """`trials` are to run, by precision in their order; time begins with the first `advance`."""
@@ -56,7 +56,7 @@ class Pace:
         self._now: float | None = None
 
     def advance(self, now: float) -> None:
-        """Lets time go by up to `now`, in seconds of any clock; one that goes back changes nothing."""
+        """Moves time on to `now`, in seconds of any clock; a clock that is set back changes nothing."""
         before, self._now = self._now, now if self._now is None else max(now, self._now)
         self._open_seconds += self._now - (self._now if before is None else before)
 
@@ -82,7 +82,7 @@ class Pace:
             self._units[precision, "finishing"] += 1
 
     def remaining(self) -> Remaining | None:
-        """The time that is left; None before any training was seen, nothing left at the end."""
+        """The estimated time left; None before any training was seen, 0 at the end."""
         left = {(name, kind): self._left(name, kind) for name in self._trials for kind in KINDS}
         if any(left.values()) and not any(self._units[name, "training"] for name in self._trials):
             return None
@@ -91,12 +91,8 @@ class Pace:
         seconds = sum(left[key] * cost for key, (cost, _) in costs.items())
         return Remaining(seconds, all(known for _, known in costs.values()))
 
-    def seconds_seen(self) -> float:
-        """All the time that has gone by."""
-        return sum(self._seconds.values()) + self._open_seconds
-
     def _note_one(self, precision: str, status: ResidentStatus) -> list[Cost]:
-        """The work that a trial has done since the last word on it, counted as units where it went forward."""
+        """The work that a trial has done since the last word on it, counted as units where it advanced."""
         self._note_loaded(precision)
         work, fraction = _WORK_OF_STAGE[status.stage], _fraction(status)
         before = self._seen.get(status.trial_id)
@@ -118,14 +114,14 @@ class Pace:
         return precision, "measuring" if precision in self._loaded else "loading"
 
     def _close(self, done: Sequence[Cost]) -> None:
-        """Gives the open time to the work that was done in it."""
+        """Counts the open time for the work that was done in it."""
         for cost in done:
             self._seconds[cost] += self._open_seconds / len(done)
         if done:
             self._open_seconds = 0.0
 
     def _spent(self) -> Mapping[Cost, float]:
-        """The seconds by kind of work, open ones included: they go to what is under way."""
+        """The seconds by kind of work; open ones count for what is under way."""
         waited_for = self._waited_for()
         under_way = [waited_for] if waited_for else [(seen.precision, seen.work) for seen in self._seen.values()]
         spent = defaultdict(float, self._seconds)

@@ -1,4 +1,4 @@
-"""The live table: what every trial is doing, how the ended ones ended, and how long the rest will take. (no torch)"""
+"""Keeps where a study stands: trials at work, trials ended, and the estimated time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANY_PRECISION = "any"
 
 
 class StudyProgress:
-    """Where a study stands: the trials at work, those that have ended, and the pace of both (no clock of its own)."""
+    """The trials at work, those that have ended, and the pace of both; times are passed in."""
 
     def __init__(self, trials: int | Mapping[str, int], objectives: Sequence[Objective]) -> None:
         """`trials` are those still to run, by precision in their order where that is known."""
@@ -41,7 +41,7 @@ class StudyProgress:
 
     @property
     def at_work(self) -> tuple[ResidentStatus, ...]:
-        """The last word on each trial that has not ended, also where its host has died since; by trial id."""
+        """The last status of each trial that has not ended, also where its host has died since; by trial id."""
         return tuple(self._statuses[trial_id] for trial_id in sorted(self._statuses))
 
     @property
@@ -51,12 +51,12 @@ class StudyProgress:
 
     @property
     def seconds(self) -> float:
-        """Time since the start."""
+        """Seconds since the start."""
         return 0.0 if self._started is None else self._now - self._started
 
     @property
     def silence_seconds(self) -> float:
-        """Time since the last word on the trials."""
+        """Seconds since anything was heard of the trials."""
         return self._now - self._last_word
 
     def config(self, trial_id: str) -> TrialConfig | None:
@@ -64,18 +64,18 @@ class StudyProgress:
         return self._configs.get(trial_id)
 
     def advance(self, now: float) -> None:
-        """Lets time go by, up to `now` in seconds of any clock."""
+        """Moves time on to `now`, in seconds of any clock."""
         if self._started is None:
             self._started = self._last_word = self._now = now
         self._now = max(now, self._now)
         self._pace.advance(now)
 
     def note_started(self, trial_id: str, config: TrialConfig) -> None:
-        """A trial begins."""
+        """Takes in that a trial begins."""
         self._configs[trial_id] = config
 
     def note_statuses(self, statuses: Mapping[str, ResidentStatus], now: float) -> None:
-        """The hosts' word on their trials, at time `now`; trials they say nothing of keep their last status."""
+        """Takes in the trials' statuses at time `now`; trials without a new one keep their last."""
         self.advance(now)
         self._last_word = self._now
         over = {record.trial_id for record in self.ended}
@@ -84,14 +84,14 @@ class StudyProgress:
         self._pace.note([(self._precision(self.config(one.trial_id)), one) for one in heard.values()])
 
     def note_record(self, record: TrialRecord, now: float) -> None:
-        """A trial has ended, at time `now`."""
+        """Takes in that a trial has ended, at time `now`."""
         self.advance(now)
         self._statuses.pop(record.trial_id, None)
         self.ended.append(record)
         self._pace.note_end(self._precision(record.config), record.trial_id, record.status == "complete")
 
     def remaining(self) -> Remaining | None:
-        """The time that is left as far as can be told; None where nothing can be told yet."""
+        """The estimated time left; None where nothing is known yet."""
         return self._pace.remaining()
 
     def _precision(self, config: TrialConfig | None) -> str:

@@ -1,4 +1,4 @@
-"""A study's progress in words: the lines and the table that people see. (no torch, no ray)"""
+"""Puts a study's progress into words: the lines and the table that people see."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from trainables.protocol import ResidentStatus
 if TYPE_CHECKING:
     from study.progress.study_progress import StudyProgress
 
-UNKNOWN = "—"
-SILENCE_SECONDS = 30.0  # without a word on the trials, before it is said
+SILENCE_SECONDS = 30.0  # without a status of any trial, before the line says so
 HEADINGS = ("trial", "configuration", "stage", "step", "loss", "perplexity", "pack", "tokens/s", "memory")
 
 
 def remaining_text(remaining: Remaining | None) -> str:
-    """`about 2 min 10 s`, `at least 40 s` where some work was never seen, or a dash; rounded up."""
+    """The estimated time left, rounded up: `about 2 min 10 s left`, or `at least 40 s left` for a lower bound."""
     if remaining is None:
-        return UNKNOWN
+        return "time left unknown"
     seconds = remaining.seconds
     step = 5 if seconds < 60 else 10 if seconds < 600 else 60
     rounded = step * math.ceil(seconds / step)
-    return f"{'about' if remaining.complete else 'at least'} {format_duration(rounded)}"
+    return f"{'about' if remaining.complete else 'at least'} {format_duration(rounded)} left"
 
 
 def ended_line(record: TrialRecord, trials: int, number: int) -> str:
@@ -64,7 +63,7 @@ def line(progress: StudyProgress) -> str:
     stages = Counter(status.stage for status in progress.at_work)
     doing = ", ".join(f"{count} {stage}{_share(progress, stage)}" for stage, count in stages.items())
     parts = [_counts(progress), doing or "waiting for the base model", *_notes(progress)]
-    return "; ".join([*parts, f"{format_duration(round(progress.seconds))} gone, {_left(progress)}"])
+    return "; ".join([*parts, _time(progress)])
 
 
 def table(progress: StudyProgress) -> Table:
@@ -98,7 +97,7 @@ def _counts(progress: StudyProgress) -> str:
 
 
 def _caption(progress: StudyProgress) -> str:
-    notes = [*_notes(progress), f"{format_duration(round(progress.seconds))} gone, {_left(progress)}"]
+    notes = [*_notes(progress), _time(progress)]
     top = best(progress.ended, progress.objectives) if progress.ended else None
     if top is not None:
         notes.append(f"best so far: {short_name(top.config)}, {results_text(top)}")
@@ -110,16 +109,16 @@ def _notes(progress: StudyProgress) -> list[str]:
     if progress.adapters_together > 1:
         notes.append(f"{progress.adapters_together} adapters together")
     if progress.silence_seconds > SILENCE_SECONDS:
-        notes.append(f"no word from the trials for {format_duration(round(progress.silence_seconds))}")
+        notes.append(f"nothing heard of the trials for {format_duration(round(progress.silence_seconds))}")
     return notes
 
 
-def _left(progress: StudyProgress) -> str:
-    return f"{remaining_text(progress.remaining())} left"
+def _time(progress: StudyProgress) -> str:
+    return f"{format_duration(round(progress.seconds))} elapsed, {remaining_text(progress.remaining())}"
 
 
 def _share(progress: StudyProgress, stage: str) -> str:
-    """How far the trials in training are on the whole: ` (45 %)`."""
+    """The share of their steps that the trials in training have done together: ` (45 %)`."""
     steps = [(one.step, one.total_steps) for one in progress.at_work if one.stage == stage == "training"]
     total = sum(whole for _, whole in steps)
     return f" ({format_share(round(sum(done for done, _ in steps) / total, 2))})" if total else ""

@@ -1,4 +1,4 @@
-"""`python -m study watch DIR`: the live table of a study that another process runs. (no torch, no ray)"""
+"""`python -m study watch DIR`: shows the live table of a study that another process runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPORT_FILE = "report.html"
 
 
 class NoNewsError(Exception):
-    """The driver has said nothing since it was last asked."""
+    """The driver has written nothing since it was last asked."""
 
 
 def watch(
@@ -33,9 +33,9 @@ def watch(
     console: Console | None = None,
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Shows a running study until its driver ends, then how the study stands, and what goes on with it if anything.
+    """Shows a running study until its driver ends, then how the study stands and the command that continues it.
 
-    A driver that was killed is noticed on its own machine; of one elsewhere the table says since when there is no word.
+    A driver that was killed is noticed on its own machine; of one elsewhere the table says since when it was silent.
     Raises ConfigError for what is no study's directory.
     """
     study_file(directory)
@@ -46,7 +46,7 @@ def watch(
         _follow(directory, live, show, console, pause)
     show(ending_text(load_study(directory), directory / REPORT_FILE))
     if not concluded(directory):
-        show(f"It is not running, and did not come to its end. What goes on with it: {resume_command(directory)}")
+        show(f"It is not running, and did not come to its end. Continue it with: {resume_command(directory)}")
 
 
 def _follow(
@@ -73,14 +73,14 @@ def _fresh(directory: Path, known: set[str]) -> list[TrialRecord]:
 
 
 class _News:
-    """The driver's word, once each: what was heard already is no news, so that the table can say how long it is so."""
+    """The driver's statuses, each once, so that the table notices a silent driver."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._number = 0
 
     def ask(self) -> Mapping[str, ResidentStatus]:
-        """What trials at work are doing; raises NoNewsError where nothing new was said."""
+        """What trials at work are doing. Raises NoNewsError where nothing new was written."""
         live = read_live(self._directory)
         if live is None or live.number == self._number:
             raise NoNewsError

@@ -1,4 +1,4 @@
-"""The process that holds one base model and trains all adapters resident on it (RAY; torch only inside)."""
+"""Holds one base model in a process of its own, and trains all adapters resident on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainables.actors.node_notice import NodeNotice
 from trainables.protocol import JoinRequest, News, NotResidentError
 
 WATCH_SECONDS = 1.0  # between looks at whether the trials still live
-STATUS_SECONDS = 0.5  # between words to the keeper
+STATUS_SECONDS = 0.5  # between two messages to the keeper
 COMMAND_TIMEOUT_SECONDS = 120.0
 
 
@@ -30,7 +30,7 @@ class HostLoadError(Exception):
 class BaseModelHost:
     """One base model on one device. Its own thread trains; the actor's threads only carry messages to it.
 
-    Every wait has a time-out, so a trial that polls is answered however long a step takes.
+    Every wait has a time-out, so that a trial that polls hears from it however long a step takes.
     """
 
     def __init__(self, settings: HostSettings, keeper: Any) -> None:
@@ -66,7 +66,7 @@ class BaseModelHost:
         self._on_training_thread(take_in)
 
     def advance(self, trial_id: str, incarnation: int, seen: int, timeout_seconds: float) -> News:
-        """Waits for news from report number `seen` on; asking with all seen lets a reported adapter go on."""
+        """Waits for news from report number `seen` on; asking with all seen lets a reported adapter continue."""
         resident = self._resident(trial_id, incarnation)
         if seen >= len(resident.reports):
             resident.awaiting_since = None
@@ -85,11 +85,11 @@ class BaseModelHost:
         return self._on_training_thread(self._states) if self._engine else {}
 
     def leave(self, trial_id: str, incarnation: int) -> None:
-        """Lets the trial's adapter go."""
+        """Removes the trial's adapter."""
         self._on_training_thread(lambda: self._evict(trial_id, incarnation))
 
     def process_id(self) -> int:
-        """The host's process, for those who look after it."""
+        """The id of the host's process."""
         return os.getpid()
 
     def _resident(self, trial_id: str, incarnation: int) -> Any:
@@ -102,9 +102,9 @@ class BaseModelHost:
         return {resident.trial_id: resident.state() for resident in at_work}
 
     def _on_training_thread(self, function: Callable[[], Any]) -> Any:
-        answer: Future = Future()
-        self._commands.put((function, answer))
-        return answer.result(COMMAND_TIMEOUT_SECONDS if self._engine else None)
+        result: Future = Future()
+        self._commands.put((function, result))
+        return result.result(COMMAND_TIMEOUT_SECONDS if self._engine else None)
 
     # -- the training thread ------------------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ class BaseModelHost:
             self._train_for_ever()
         except BaseException:
             traceback.print_exc()
-            # Trials would poll a host without this thread for ever; that of a dead process they notice, and go on.
+            # Trials would poll a host without this thread for ever; a dead process they notice, and join another host.
             os._exit(1)
 
     def _load(self) -> None:
@@ -136,7 +136,7 @@ class BaseModelHost:
                 self._news.notify_all()
 
     def _between(self) -> None:
-        """Done between two micro-batches: commands, dead trials, a word to the keeper."""
+        """Serves messages between two passes: commands, dead trials, the statuses for the keeper."""
         self._obey(wait_seconds=0.0)
         now = time.monotonic()
         if now - self._last_watch > WATCH_SECONDS:
@@ -150,12 +150,12 @@ class BaseModelHost:
     def _obey(self, wait_seconds: float) -> None:
         try:
             while True:
-                function, answer = self._commands.get(timeout=wait_seconds) if wait_seconds else self._next_command()
+                function, result = self._commands.get(timeout=wait_seconds) if wait_seconds else self._next_command()
                 wait_seconds = 0.0
                 try:
-                    answer.set_result(function())
+                    result.set_result(function())
                 except Exception as error:
-                    answer.set_exception(error)
+                    result.set_exception(error)
         except queue.Empty:
             return
 
@@ -183,7 +183,7 @@ class BaseModelHost:
 
 
 class _Watched:
-    """A trial's actor, asked now and then whether it lives; a busy one just has not answered yet."""
+    """A trial's actor, asked now and then whether it lives; one that has not replied yet is busy, not dead."""
 
     def __init__(self, trial: Any, incarnation: int) -> None:
         self._trial = trial
@@ -193,8 +193,8 @@ class _Watched:
     def is_dead(self) -> bool:
         if self._question is None:
             self._question = self._trial.__ray_ready__.remote()
-        answered, _ = ray.wait([self._question], timeout=0)
-        if not answered:
+        replied, _ = ray.wait([self._question], timeout=0)
+        if not replied:
             return False
         question, self._question = self._question, None
         try:
@@ -205,7 +205,7 @@ class _Watched:
 
 
 def device_values(settings: HostSettings) -> dict[str, float]:
-    """What the host's card holds and draws now; empty on a CPU."""
+    """Memory allocated on the host's cards and the power they draw, for the charts; empty on a CPU."""
     if settings.device != "cuda":
         return {}
     import torch

@@ -94,7 +94,7 @@ class HostKeeper:
     def note_statuses(
         self, statuses: Sequence[ResidentStatus], host: str, seconds: dict[str, float], device: dict[str, float]
     ) -> None:
-        """A host's word on its residents, on where its time goes, and on its card; it goes to the charts as well."""
+        """Takes in what a host says of its residents, its time and its card, and sets the charts' gauges."""
         self._ledger.note_statuses(host, statuses)
         if self._pool.next_is_due(self._ledger.trials, self._ledger.measuring):
             self._carry_out(self._pool.start_next(psutil.virtual_memory().available))
@@ -103,15 +103,15 @@ class HostKeeper:
         self._gauges.set([*trial_samples(statuses), *host_samples(host, statuses, seconds, values)])
 
     def note_predicted(self, trial_id: str, predicted: PredictedMemory) -> None:
-        """What a trial that begins is predicted to take, for the charts."""
+        """Takes in what a trial that begins is predicted to take, for the charts."""
         self._ledger.note_predicted(trial_id, predicted)
 
     def statuses(self) -> dict[str, ResidentStatus]:
-        """The last word on every trial that is on a host, or was when its host died, for the live table."""
+        """The last status of every trial that is on a host, or was when its host died, for the live table."""
         return self._ledger.statuses()
 
     def host_seconds(self) -> dict[str, dict[str, float]]:
-        """Where every host's time has gone, by the host's name: seconds by kind of work."""
+        """Every host's seconds by kind of work, by the host's name."""
         return self._seconds
 
     def keep_adapter(self, trial_id: str, files: dict[str, bytes]) -> None:

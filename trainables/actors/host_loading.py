@@ -1,4 +1,4 @@
-"""What a host is made for, and how it comes to its engine: libraries, base model, data (torch only inside)."""
+"""Loads what a host needs for its engine: libraries, base model, data."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def make_engine(
 
 
 def cards_by_module(settings: HostSettings) -> dict[str, int]:
-    """Which of the host's cards each module of its base model goes to."""
+    """The number of the card that each module of the base model is put on, by the module's name."""
     import torch
 
     from trainables.base_model.files import inspect, load_tokenizer
@@ -78,7 +78,7 @@ def cards_by_module(settings: HostSettings) -> dict[str, int]:
 
 
 def cap_memory(limit_bytes: int | None, cards: int) -> None:
-    """Keeps this process' share of each of its cards under a limit, to stand for smaller ones."""
+    """Limits what this process may take of each of its cards, so that they stand for smaller ones."""
     import torch
 
     if limit_bytes is not None:

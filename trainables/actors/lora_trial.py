@@ -1,4 +1,4 @@
-"""The Tune trainable: thin, no torch. It joins a host, carries its reports to Tune, and outlives the host (RAY)."""
+"""The Tune trainable: joins a host, carries its reports to Tune, and outlives the host."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainables.actors.base_model_host import HostLoadError
 from trainables.protocol import REPORT_STEPS, STATE_FILE, JoinRequest, News, NotResidentError, Outcome
 
 POLL_SECONDS = 5.0
-ANSWER_SECONDS = 300.0  # a host that does not answer for so long counts as dead
+REPLY_SECONDS = 300.0  # a host that does not reply for so long counts as dead
 LOAD_SECONDS = 3600.0  # a large base model may have to be fetched and quantized first
 CHECKPOINT_SECONDS = 30.0
 LEAVING_SECONDS = 5.0  # between checkpoints on a node that is about to be taken away
@@ -35,7 +35,7 @@ class LoraTrial(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What the trial asks Ray for; not through `tune.with_resources`, which hides the class' name."""
+        """What the trial asks Ray for; not given by `tune.with_resources`, which hides the class' name."""
         return tune.PlacementGroupFactory([dict(config["resources"])])
 
     def __repr__(self) -> str:
@@ -77,7 +77,7 @@ class LoraTrial(tune.Trainable):
                 self._state = None  # it cannot be read, or is another model's: the trial begins again
                 continue
             except HostLoadError as error:
-                if ray.get(self._keeper.loads_anew.remote(self._host), timeout=ANSWER_SECONDS):
+                if ray.get(self._keeper.loads_anew.remote(self._host), timeout=REPLY_SECONDS):
                     self._host = None
                     continue
                 return self._ending(Outcome("failed", f"the base model could not be loaded: {error}"))
@@ -102,7 +102,7 @@ class LoraTrial(tune.Trainable):
             (Path(checkpoint_dir) / STATE_FILE).write_bytes(self._state)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Goes on from a checkpoint: the next step joins with it."""
+        """Continues from a checkpoint: the next step joins with it."""
         self._leave()
         self._state = _read_state(checkpoint)
 
@@ -118,28 +118,28 @@ class LoraTrial(tune.Trainable):
         context = ray.get_runtime_context()
         gpu_ids = [str(gpu) for gpu in ray.get_gpu_ids()]
         where = (context.get_node_id(), gpu_ids, self._config.precision)
-        self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=ANSWER_SECONDS)
-        incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=ANSWER_SECONDS)
+        self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=REPLY_SECONDS)
+        incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=REPLY_SECONDS)
         request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._suspect)
         ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
         self._incarnation, self._seen = incarnation, 0
 
     def _ask(self) -> News:
         question = self._host.advance.remote(self._trial_id, self._incarnation, self._seen, POLL_SECONDS)
-        news = ray.get(question, timeout=ANSWER_SECONDS)
+        news = ray.get(question, timeout=REPLY_SECONDS)
         if news.step > self._state_step:
             self._deaths, self._suspect = 0, False
         return news
 
     def _survive(self, error: Exception) -> str | None:
-        """Prepares for joining again from the last state; the reason why not where it must not be tried again."""
+        """Prepares to join again from the last state; returns the reason where the trial must end instead."""
         self._incarnation = -1
         self._deaths += 1
         if isinstance(error, NotResidentError):
             self._host = None  # it lives, and only does not know this incarnation
         else:
             self._suspect = True
-            deaths_alone = ray.get(self._keeper.deaths_alone.remote(self._trial_id), timeout=ANSWER_SECONDS)
+            deaths_alone = ray.get(self._keeper.deaths_alone.remote(self._trial_id), timeout=REPLY_SECONDS)
             if deaths_alone >= MAX_DEATHS_ALONE:
                 return f"its host died {deaths_alone} times while it was the only one at work"
         return f"its host died {self._deaths} times" if self._deaths > MAX_HOST_DEATHS else None
@@ -181,11 +181,11 @@ class LoraTrial(tune.Trainable):
         return news.step - max(told_at, self._state_step) >= REPORT_STEPS
 
     def _fetch_state(self) -> bool:
-        """Fetches the trial's state; False where its host is too busy, or has died, as the next step will find."""
+        """Fetches the trial's state; False where its host is too busy or has died, which the next step will notice."""
         started = time.monotonic()
         question = self._host.state.remote(self._trial_id, self._incarnation)
         try:
-            self._state = ray.get(question, timeout=ANSWER_SECONDS)
+            self._state = ray.get(question, timeout=REPLY_SECONDS)
             self._state_step = self._step
             return True
         except (ray.exceptions.RayActorError, NotResidentError, TimeoutError):
@@ -216,7 +216,7 @@ def _read_state(folder: Any) -> bytes | None:
 
 
 def _stored_state(url: str) -> bytes | None:
-    """A checkpoint in an object store; None where it has gone."""
+    """A checkpoint in an object store; None where it is not there any more."""
     from pyarrow import fs
 
     system, path = fs.FileSystem.from_uri(url)

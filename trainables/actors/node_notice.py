@@ -1,7 +1,7 @@
-"""Notice that this node is about to be taken away: Ray drains it, or its cloud says so, which Ray is then told (RAY).
+"""Notices that this node is about to be taken away: Ray drains it, or its cloud says so.
 
-A spot machine is told half a minute (Google Cloud) or two minutes (AWS) before its end. Once Ray drains a node it
-places nothing there any more, and trials that work there write checkpoints.
+A spot machine is told half a minute (Google Cloud) or two minutes (AWS) before its end, and Ray is then told to drain
+it. Once Ray drains a node it places nothing there any more, and trials that work there write checkpoints.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ AMAZON_METADATA = "http://169.254.169.254/latest/"
 GOOGLE_METADATA = "http://metadata.google.internal/computeMetadata/v1/"
 PREEMPTION = 2  # DRAIN_NODE_REASON_PREEMPTION of Ray's autoscaler.proto: accepted also while the node is busy
 
-Ask = Callable[[str, str, Mapping[str, str]], str | None]  # method, URL, headers -> body; None for no answer
+Ask = Callable[[str, str, Mapping[str, str]], str | None]  # method, URL, headers -> body; None for no reply
 
 
 class NodeNotice:
-    """Looks again and again, in a thread of its own, whether this node is leaving."""
+    """Checks every few seconds, in a thread of its own, whether this node is leaving."""
 
     def __init__(self, watch_cloud: bool) -> None:
         self.leaving = False
@@ -46,13 +46,13 @@ class NodeNotice:
                 if self._cloud and taken_away(self._cloud, ask_metadata):
                     drain(node_id, SECONDS_LEFT[self._cloud])
                 self.leaving = node_id in draining_nodes()
-            except Exception as error:  # without word from Ray, the node is one that may leave without notice
+            except Exception as error:  # then the node may leave without notice, as any node may
                 log.debug("Whether the node is leaving is not known: %s", error)
             time.sleep(NOTICE_SECONDS)
 
 
 def cloud_here(file: Path = VENDOR_FILE) -> str | None:
-    """Whose machine this is: one of those that give notice, else None."""
+    """The cloud that this machine belongs to, where it is one that gives notice; else None."""
     try:
         vendor = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -74,11 +74,11 @@ def taken_away(cloud: str, ask: Ask) -> bool:
 
 
 def ask_metadata(method: str, url: str, headers: Mapping[str, str]) -> str | None:
-    """Asks the machine's metadata server, past any proxy; None where it does not answer, or has nothing there."""
+    """Asks the machine's metadata server, past any proxy; None where it does not reply, or has nothing there."""
     request = urllib.request.Request(url, method=method, headers=dict(headers))
     try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=ASK_SECONDS) as answer:
-            return str(answer.read(4096).decode("utf-8"))
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=ASK_SECONDS) as reply:
+            return str(reply.read(4096).decode("utf-8"))
     except (urllib.error.URLError, OSError, ValueError):
         return None
 

@@ -11,11 +11,11 @@ _MEASURING = ("loading", "measuring")
 
 
 class TrialLedger:
-    """What hosts and trials have said of all trials so far."""
+    """What hosts and trials have told the keeper so far."""
 
     def __init__(self) -> None:
         self._incarnations: dict[str, int] = {}
-        self._statuses: dict[str, tuple[str, ResidentStatus]] = {}  # by trial: the host that spoke of it last, its word
+        self._statuses: dict[str, tuple[str, ResidentStatus]] = {}  # by trial: the host that named it last, and how
         self._heard_of: set[str] = set()
         self._alone: set[str] = set()  # suspects at work
         self._deaths_alone: dict[str, int] = {}
@@ -38,11 +38,11 @@ class TrialLedger:
         return self._deaths_alone.get(trial_id, 0)
 
     def note_statuses(self, host: str, statuses: Sequence[ResidentStatus]) -> None:
-        """Takes a host's word on its residents in place of its word before: trials that it let go are forgotten.
+        """Replaces what a host said of its residents before, so that trials that left it are forgotten.
 
-        A trial that another host has spoken of since is that host's.
+        A trial that another host has named since is that host's.
         """
-        kept = {trial_id: word for trial_id, word in self._statuses.items() if word[0] != host}
+        kept = {trial_id: known for trial_id, known in self._statuses.items() if known[0] != host}
         self._statuses = kept | {status.trial_id: (host, status) for status in statuses}
         self._heard_of |= {status.trial_id for status in statuses}
 
@@ -52,7 +52,7 @@ class TrialLedger:
 
     @property
     def trials(self) -> int:
-        """How many trials any host has ever spoken of."""
+        """How many trials any host has ever named."""
         return len(self._heard_of)
 
     @property
@@ -61,7 +61,7 @@ class TrialLedger:
         return any(status.stage in _MEASURING for _, status in self._statuses.values())
 
     def statuses(self) -> dict[str, ResidentStatus]:
-        """The last word on every trial that is on a host, or was when its host died, by trial id."""
+        """The last status of every trial that is on a host, or was when its host died, by trial id."""
         return {trial_id: status for trial_id, (_, status) in self._statuses.items()}
 
     def predicted_host_bytes(self, statuses: Sequence[ResidentStatus]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A finished adapter's way to the study: its files are made and sent while the host trains on. (no ray)"""
+"""Hands finished adapters over to the study, while the host continues to train."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.packed.adapter_files import peft_files, peft_tensors
 KeepAdapter = Callable[[str, dict[str, bytes]], None]
 
 HANDOVER_TIMEOUT_SECONDS = 600.0
-TRIES = 2  # a keeper that is busy may answer the second time
+TRIES = 2  # a busy keeper may have time for the second
 
 
 class HandoverError(Exception):
@@ -22,9 +22,9 @@ class HandoverError(Exception):
 
 
 class AdapterHandover:
-    """Copies an adapter's weights on the calling thread, since only there they hold still; all else on its own.
+    """Copies an adapter's weights on the calling thread, where no step changes them; all else on a thread of its own.
 
-    One at a time: whoever begins another sees to it that none is on its way, so that host memory holds one copy.
+    One at a time, so that host memory holds one copy: begin another only while it is not `busy`.
     """
 
     def __init__(self, keep: KeepAdapter | None, base_model_path: str, revision: str) -> None:
@@ -36,7 +36,7 @@ class AdapterHandover:
 
     @property
     def busy(self) -> bool:
-        """Whether an adapter is on its way."""
+        """Whether an adapter is being handed over."""
         return self._last is not None and not self._last.done()
 
     def begin(self, trial_id: str, adapter: LoraAdapter) -> Future[None]:
@@ -49,14 +49,14 @@ class AdapterHandover:
         return self._last
 
     def end(self, handover: Future[None]) -> None:
-        """Waits until it is there. Raises HandoverError where it cannot be kept."""
+        """Waits until the files are kept. Raises HandoverError where they cannot be."""
         try:
             handover.result(HANDOVER_TIMEOUT_SECONDS)
-        except Exception as error:  # also of memory: that of this machine, which smaller passes would not help
+        except Exception as error:  # MemoryError too: it is of host memory, which smaller passes would not spare
             raise HandoverError(f"the adapter could not be kept: {type(error).__name__}: {error}") from error
 
     def drain(self) -> None:
-        """Waits until none is on its way; how it ended is for `end` to say."""
+        """Waits until no handover is under way; `end` raises if it failed."""
         if self._last is not None:
             self._last.exception(HANDOVER_TIMEOUT_SECONDS)
 

@@ -1,4 +1,4 @@
-"""What a trial is measured with: data, base model and device of its host."""
+"""Holds what all trials of a host share: settings, base model, data, and what was measured of the base."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.settings import TrialSettings
 
 @dataclass
 class Bench:
-    """What all trials of a host share: settings, base model, data, and what was measured of the base itself."""
+    """Settings, base model and data of a host, and what was measured of the base model itself."""
 
     settings: TrialSettings
     base: BaseModel

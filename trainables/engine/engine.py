@@ -1,4 +1,4 @@
-"""Who does what next on one base model: measuring alone, training together, evaluating, finishing. (no ray)
+"""Decides what happens next on one base model: measuring alone, training together, evaluating, finishing.
 
 One thread calls `work` again and again; all else that touches residents runs between its units, on the same thread.
 """
@@ -43,8 +43,8 @@ class Engine:
     """One base model, its data, and the adapters resident on it.
 
     `keep_adapter` takes a finished adapter's files, on a thread of its own; without it none are made. `between` is
-    called between two passes; `note_alone` is told before and after a suspect works, so that it is known who did when
-    the process dies.
+    called between two passes; `note_alone` before and after a suspect works, so that the keeper knows whose work it was
+    if the process dies.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Engine:
             base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
     def warm_up(self) -> None:
-        """Does once what the first step on a card would wait for."""
+        """Takes a scratch step, so that the first trial need not wait for kernels to compile."""
         warm_up(self._model, self.new_member, self.dataset.train.rows)
 
     # -- what trials ask for ------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Engine:
         self.residents[request.trial_id] = resident
 
     def leave(self, trial_id: str, incarnation: int) -> None:
-        """Lets an adapter go; one that is gone, or a stale incarnation, changes nothing."""
+        """Removes an adapter; one that has left, or a stale incarnation, changes nothing."""
         resident = self.residents.get(trial_id)
         if resident and resident.incarnation <= incarnation:
             del self.residents[trial_id]
@@ -120,7 +120,7 @@ class Engine:
         return [resident.status() for resident in list(self.residents.values())]
 
     def seconds(self) -> dict[str, float]:
-        """Where the time has gone since the first pack started: seconds by kind of work, and `waiting` for the rest."""
+        """Seconds by kind of work since the first pack started, with `waiting` and `all`."""
         return self._clock.seconds(time.monotonic())
 
     def new_member(self, config: TrialConfig, plan: Plan) -> TrainingMember:
@@ -146,12 +146,12 @@ class Engine:
         return self._train()
 
     def _between(self) -> None:
-        """Lets the host do what waits, unless residents are off the device: a checkpoint would have nothing in it."""
+        """Lets the host serve its messages, unless residents are off the device: a checkpoint would be empty."""
         if not any(resident.member.away for resident in self.residents.values()):
             self._host_between()
 
     def _can_continue(self, resident: Resident) -> bool:
-        """Whether it need not wait for an adapter on its way to the study: they go one by one, this one or another."""
+        """Whether it need not wait for a handover, its own or another's: adapters are handed over one by one."""
         if resident.next_work != "finishing":
             return True
         return resident.handover.done() if resident.handover else not self._handover.busy
@@ -161,7 +161,7 @@ class Engine:
         suspect = chosen[0] if chosen[0].suspect else None
         if suspect:
             self._note_alone(suspect.trial_id, True)
-        others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they keep their memory
+        others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they hold memory
         work, began = chosen[0].next_work, time.monotonic()
         attempt(unit, chosen, others, self._bench, self._budget)
         self._clock.note(work, began, time.monotonic())
@@ -181,7 +181,7 @@ class Engine:
         return True
 
     def _worth_waiting(self) -> bool:
-        """Whether an adapter has reported so lately that it may join this step: else packs split for good."""
+        """Whether an adapter reported so recently that it may join this step: without waiting, packs split for good."""
         grace = max(GRACE_SECONDS, GRACE_OF_STEP * self._last_step_seconds)
         since = [r.awaiting_since for r in self.residents.values() if r.awaiting_since is not None]
         return any(time.monotonic() - moment < grace for moment in since)
@@ -213,7 +213,7 @@ class Engine:
     def _measure(self, chosen: Sequence[Resident]) -> None:
         (resident,) = chosen
         if not self._costs.has(resident.config):
-            self._handover.drain()  # what is on its way to the study would be measured too
+            self._handover.drain()  # its copies would be measured too
             here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
             more = [one.config for one in here if one.stage == "measuring" and not one.suspect]
             members = [one.member for one in here]

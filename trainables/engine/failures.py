@@ -1,4 +1,4 @@
-"""What happens when a unit of work fails: the pack shrinks, the guilty one is found alone, only that one ends."""
+"""Handles failed work: shrinks the passes, finds the guilty trial alone, and ends only that one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def attempt(
 ) -> None:
     """Runs `unit(chosen)`, which must leave residents as they were where it raises.
 
-    Out of memory: passes shrink and it is tried again; what fails with the smallest passes is tried for each resident
-    alone, and at last with the `others` moved off the device; who fails even so is infeasible. Any other error: each is
-    tried alone, and who fails alone has failed.
+    Out of memory: it is tried again with smaller passes, then for each resident alone, and at last with the `others`
+    moved off the device; a resident that fails even then is infeasible. Any other error: each resident is tried alone,
+    and one that fails alone has failed.
     """
     failure = failure_of(lambda: unit(chosen), chosen)
     while failure and failure.out_of_memory and not _measures(chosen) and budget.shrink():
@@ -56,7 +56,7 @@ def attempt(
 
 
 def failure_of(work: Callable[[], None], chosen: Sequence[Resident]) -> Failure | None:
-    """Does the work; where it raises, the residents' gradients are discarded, and the answer says what was raised."""
+    """Does the work; where it raises, discards the residents' gradients and returns what was raised, else None."""
     try:
         work()
         return None
@@ -96,11 +96,11 @@ def _describe(error: Exception) -> Failure:
 
 
 def requested_bytes(message: str) -> int | None:
-    """What torch says it could not allocate ("Tried to allocate 2.00 GiB"); None where it does not say."""
+    """The bytes in torch's message ("Tried to allocate 2.00 GiB"); None where it names none."""
     match = re.search(r"[Tt]ried to allocate ([0-9.]+) ?(B|bytes|KiB|MiB|GiB)", message)
     return round(float(match[1]) * _UNITS.get(match[2], 1)) if match else None
 
 
 def _free_bytes(devices: Sequence[torch.device]) -> int | None:
-    """Of the card that has least."""
+    """What the card with the least free memory has free; None on a CPU."""
     return min((torch.cuda.mem_get_info(device)[0] for device in devices if device.type == "cuda"), default=None)

@@ -1,4 +1,4 @@
-"""Measures what each footprint costs on a host: once, alone, for all the trials that have it."""
+"""Measures what each footprint costs on a host, once and alone, for all trials that share it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from trainables.packed.training import TrainingMember
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 
-SLOT_SECONDS = 10.0  # after which others have their turn: moving them aside takes its time, but trials ask of a host
+SLOT_SECONDS = 10.0  # after which the others are moved back, since their trials wait for news
 PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
 
 
 class MeasuredCosts:
-    """Measures footprints in an exclusive slot: the other members' tensors are moved off the device meanwhile."""
+    """The costs known so far; new ones are measured with all other members' tensors moved off the device."""
 
     def __init__(self, bench: Bench, model: PackedModel, budget: PassBudget, new_member: NewMember) -> None:
         self._bench = bench
@@ -82,7 +82,7 @@ class MeasuredCosts:
             peaks = zip(cost.card_peak_bytes, before.items(), strict=True)
             of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
             self._budget.learn(max(0, *of_rows) / tokens)
-        del scratch  # it makes room for the next
+        del scratch  # frees its memory for the next
         if self._budget.wants_pass_cost:
             passing = self._pass_cost(config, cost.seconds_per_token)
             self._budget.learn_pass_cost(passing)
@@ -90,7 +90,7 @@ class MeasuredCosts:
         return cost
 
     def _pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:
-        """What a pass costs here; None where that cannot be measured, which is no fault of the trial's."""
+        """What a pass costs here; None where that cannot be measured, for which no trial must fail."""
         rows, most = self._bench.dataset.train.rows, self._budget.limits().max_tokens // 2
         most = min(most, round(PASS_COST_SECONDS / seconds_per_token))
         try:

@@ -1,4 +1,4 @@
-"""What is said of a trial that has ended."""
+"""Makes the outcomes that trials' records are written from."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def complete_outcome(bench: Bench, resident: Resident, cost: TrainingCost) -> Ou
 
 
 def _rows(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    """Each row's nats and target tokens; None where they were not measured, or one of them is no number."""
+    """Each row's nats and target tokens; None where they were not measured, or one of them is not finite."""
     if evaluation is None or not evaluation.finite:
         return None
     return {"nats": list(evaluation.nats), "tokens": list(evaluation.tokens)}
 
 
 def stopped_outcome(bench: Bench, resident: Resident, cost: TrainingCost) -> Outcome:
-    """The outcome of a trial that is stopped after its last evaluation; why, those say who stop it."""
+    """The outcome of a trial that is stopped after its last evaluation; early stopping adds the reason."""
     assert resident.evaluation is not None
     measurements = {
         **_progress(bench, resident),
@@ -55,7 +55,7 @@ def ended_outcome(
     error: str | None = None,
     infeasible: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """The outcome of a trial that ended before its end; its quality is not known."""
+    """The outcome of a trial that could not train to its end; its quality is not known."""
     measurements = _known(_progress(bench, resident))
     return Outcome(
         status, reason, error=error, infeasible=infeasible, measurements=measurements, **_identity(bench, resident)
@@ -63,7 +63,7 @@ def ended_outcome(
 
 
 def _known(measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """A number that is not finite, as the perplexity of a base that overflows in fp16, is not known: None."""
+    """Replaces numbers that are not finite, such as the perplexity of a base that overflows in fp16, by None."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in measurements.items()

@@ -1,4 +1,4 @@
-"""Moves adapters off the card and back while another is measured alone."""
+"""Moves adapters off the device and back, while another is measured or tried alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainables.packed.training import TrainingMember
 
 @contextmanager
 def parked(members: Sequence[TrainingMember]) -> Iterator[None]:
-    """Moves the members' tensors out of the way, and puts them back bit for bit.
+    """Moves the members' tensors off the device for the block, and puts them back bit for bit.
 
     From a card they go to host memory; on a CPU, where the process itself is measured, to temporary files.
     """

@@ -1,4 +1,4 @@
-"""How much may go through the base model at once, and moving adapters out of the way."""
+"""Decides how many tokens may go through the base model in one pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SLACK_BYTES = 3 * 2**28  # for the CUDA context and the allocator's fragments
 
 
 class PassBudget:
-    """How many tokens a pass may have on a device: by memory on a card, by what is fastest on a CPU."""
+    """The most tokens of a pass on a device: what memory allows on a card, what is fastest on a CPU."""
 
     def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None, padding_bytes: int = 0) -> None:
         """`padding_bytes` are kept free for what fills up ranks, where another run in a pass costs anything."""
@@ -37,8 +37,10 @@ class PassBudget:
                 self._cards[device] = min(total, memory_limit_bytes or total)
 
     def learn(self, bytes_per_token: float) -> None:
-        """Takes in what a token in training was measured to need on the card that it needs most of; the greatest
-        counts."""
+        """Takes in the bytes that a token in training was measured to need, on the card where it needs most.
+
+        The greatest of all footprints counts.
+        """
         self._bytes_per_token = max(self._bytes_per_token, bytes_per_token)
 
     @property
@@ -57,7 +59,7 @@ class PassBudget:
         self._most = min(MOST_PASS_TOKENS[self._kind], max(self._most, in_time))
 
     def shrink(self) -> bool:
-        """Halves the passes, after one ran out of memory; False where they are as small as they get."""
+        """Halves the passes after one ran out of memory; False where they cannot become smaller."""
         tokens = self.limits().max_tokens
         self._most = max(FEWEST_TOKENS, tokens // 2)
         return tokens > FEWEST_TOKENS

@@ -1,4 +1,4 @@
-"""What the residents of a host have learned: perplexity, accuracy and samples, several at once."""
+"""Measures what the residents of a host have learned: perplexity, accuracy and samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
 
 
 class QualityBench:
-    """Evaluates residents and the base model itself, the base once for all."""
+    """Evaluates several residents at once, and the base model once for all of them."""
 
     def __init__(self, bench: Bench, model: PackedModel, budget: PassBudget, between: Callable[[], None]) -> None:
         self._bench = bench
@@ -45,9 +45,10 @@ class QualityBench:
             resident.final, resident.test = evaluation, test
 
     def sample(self, residents: Sequence[Resident]) -> None:
-        """Gives each resident the base model's and its own answers: to the study's prompts, then to held-out questions.
+        """Gives each resident samples: what the base model and it write to the study's prompts and held-out questions.
 
-        Of these the reference answer stands beside, with its perplexity under each. The residents must be finished.
+        Beside a held-out question stand its reference and how likely each finds it (perplexity). The residents must
+        have had their `finish`.
         """
         settings, encode = self._bench.settings.generation, self._bench.base.tokenizer
         asked = [self._answers(residents, prompt, prompt_tokens(encode, prompt)) for prompt in settings.prompts]
@@ -75,7 +76,7 @@ class QualityBench:
         return evaluate_together(self._model, adapters, rows, candidates, tokens, self._between)
 
     def _held_out(self, residents: Sequence[Resident], number: int, row: Row) -> list[dict[str, Any]]:
-        """A row of the evaluation split: asked with its own tokens, so as training saw it."""
+        """The samples of one row of the evaluation split, whose prompt is given as the tokens that training saw."""
         base = self._bench.evaluation
         assert base is not None  # `finish` came first
         prompt = row.tokens[: row.target_start]

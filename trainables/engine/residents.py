@@ -1,4 +1,4 @@
-"""The adapters that live on a host, and where each is on its way."""
+"""Keeps one trial's state on a host: its stage, history, reports and outcome."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainables.protocol import REPORT_STEPS, News, Outcome, Report, ResidentSta
 
 @dataclass
 class History:
-    """What a training leaves behind as it goes; travels with its checkpoints."""
+    """What was recorded of a training so far; it travels with its checkpoints."""
 
     curve: list[dict[str, Any]] = field(default_factory=list)
     pack_size_sum: int = 0
@@ -31,7 +31,7 @@ class History:
 
 
 class Resident:
-    """One trial on a host: its member, its history, and the mail that its trial has not fetched yet."""
+    """One trial on a host: its member, its history, and the reports that its trial has not fetched yet."""
 
     def __init__(self, trial_id: str, incarnation: int, member: TrainingMember, rungs: Sequence[int] = ()) -> None:
         """`rungs` are the optimizer steps after which the trial may be stopped."""
@@ -47,7 +47,7 @@ class Resident:
         self.samples: tuple[dict[str, Any], ...] | None = None  # None: not written yet
         self.handover: Future[None] | None = None  # of its adapter's files; None: not begun
         self.stage: Stage = "measuring"
-        self.awaiting_since: float | None = None  # reported; its trial has not said yet that it goes on
+        self.awaiting_since: float | None = None  # reported; its trial has not said yet that it continues
         self.suspect = False  # it was on a host that died: it works alone until it has taken a step
         self.pack_size = 1
         self.peak_memory_bytes: int | None = None
@@ -64,11 +64,11 @@ class Resident:
 
     @property
     def wall_seconds(self) -> float:
-        """Time on hosts, this one and those before."""
+        """Seconds on hosts, this one and those before."""
         return self.history.wall_seconds + time.monotonic() - self._joined
 
     def restore(self, state: bytes) -> None:
-        """Goes on from a checkpoint."""
+        """Continues from a checkpoint. Raises ValueError where it is another training's."""
         self.history = History(**restore_training(self.member, state))
 
     def state(self) -> bytes:
@@ -84,7 +84,7 @@ class Resident:
         return "testing" if self.final is None else "sampling" if self.samples is None else self.stage
 
     def next_stage(self) -> Stage:
-        """What is due: an evaluation not yet taken, the finish, or the next step."""
+        """What is due: an evaluation not taken yet, the finish, or the next step."""
         measured = self.history.curve[-1]["step"] if self.history.curve else -1
         if self.member.step in self._evaluation_steps and measured < self.member.step:
             return "evaluating"
@@ -114,7 +114,7 @@ class Resident:
     def note_evaluation(self, evaluation: Evaluation, so_far: Callable[[], Outcome | None] = lambda: None) -> None:
         """Takes an evaluation into the curve, and reports it at a rung, or where enough steps have passed.
 
-        `so_far` answers what a report brings along: the outcome that the trial has if it is stopped here.
+        `so_far` returns what a report carries: the outcome that the trial has if it is stopped here.
         """
         self.evaluation = evaluation
         history, member = self.history, self.member
@@ -134,11 +134,11 @@ class Resident:
         return step < self.member.total_steps and (step in self._rungs or apart >= REPORT_STEPS)
 
     def news(self, seen: int) -> News:
-        """Reports from number `seen` on; asking says that the trial goes on."""
+        """The reports from number `seen` on, the step, and the outcome once there is one."""
         return News(tuple(self.reports[seen:]), self.outcome, self.member.step)
 
     def end(self, outcome: Outcome) -> None:
-        """The trial is over; only its mail is left to fetch."""
+        """Ends the trial; only its outcome is left to fetch."""
         self.outcome = outcome
         self.stage = "ended"
 

@@ -1,4 +1,4 @@
-"""A step before the first trial's, so that none waits for what a process does once."""
+"""Takes a scratch step before the first trial's, so that no trial waits for what a process does once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainables.packed.training import TrainingMember, train_step
 def warm_up(model: PackedModel, new_member: Callable[[TrialConfig, Any], TrainingMember], rows: Sequence[Row]) -> None:
     """Trains a scratch adapter on the shortest row: kernels are compiled, and libraries load what they need.
 
-    What fails here is left to a trial to find, which can say so.
+    Errors are left for a trial to meet, since a trial's record can say so.
     """
     shortest = min(range(len(rows)), key=lambda number: len(rows[number].tokens))
     targets = tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in model.linears))

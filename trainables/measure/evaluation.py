@@ -1,4 +1,4 @@
-"""Perplexity from summed nats, and answer accuracy from likelihoods."""
+"""Measures perplexity from summed nats, and accuracy from the likelihoods of answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one adapter (or the base model) makes of one split, row by row in the split's order."""
+    """How one adapter (or the base model) does on a split: nats, tokens and correctness, row by row in its order."""
 
     nats: tuple[float, ...]
     tokens: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Side-by-side samples, and how fast a model writes."""
+"""Generates text with several adapters at once, and measures decoding speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What NVML tells of cards. They are addressed by UUID: NVML's numbers ignore CUDA_VISIBLE_DEVICES."""
+"""Asks NVML for a card's memory, energy and power.
+
+Cards are addressed by UUID: NVML's numbers ignore CUDA_VISIBLE_DEVICES.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ import torch
 
 
 def summed(ask: Callable[[torch.device], float | None], devices: Sequence[torch.device]) -> float | None:
-    """What one of the functions below says of each card, in sum; None where a card does not say."""
-    answers = [ask(device) for device in devices]
-    known = [answer for answer in answers if answer is not None]
-    return sum(known) if known and len(known) == len(answers) else None
+    """The sum of what one of the functions below returns for each card; None where it is None for a card."""
+    values = [ask(device) for device in devices]
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
 
 
 def device_used_bytes(device: torch.device) -> int | None:
-    """Memory in use on the whole card, everybody's; None without NVML."""
+    """Bytes in use on the whole card, by all processes; None without NVML."""
     handle = _handle(device)
     try:
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if handle else None
@@ -35,7 +38,7 @@ def device_energy_joules(device: torch.device) -> float | None:
 
 
 def device_power_watts(device: torch.device) -> float | None:
-    """What the card draws now; None where it does not say."""
+    """The power that the card draws now; None where it does not say."""
     handle = _handle(device)
     try:
         return pynvml.nvmlDeviceGetPowerUsage(handle) / 1000 if handle else None

@@ -1,4 +1,4 @@
-"""What a pass costs beside its tokens, measured where it runs.
+"""Measures what a pass through the base model costs beside its tokens, on the device where it runs.
 
 It decides whether rows of unlike length share a pass, and adapters of unlike rank a product: with 8 billion parameters
 a pass is dequantization and arithmetic, and padding is dear; a small model's pass waits for the host's launches, and

@@ -1,4 +1,4 @@
-"""The process' resident peak: what stands for a card's memory where the base model lives on the CPU. (no torch)"""
+"""Takes the process' resident peak, which stands for a card's memory where the base model is on the CPU."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def resident_peak() -> Iterator[list[int]]:
 
     What was freed before does not count, nor what the heap would keep of what is freed within.
     """
-    answer = [0]
+    peak = [0]
     gc.collect()
     with _exact_heap():
         if _reset_high_water_mark():
-            yield answer
-            answer[0] = _high_water_mark()
+            yield peak
+            peak[0] = _high_water_mark()
         else:
-            with _sampled(answer):
-                yield answer
+            with _sampled(peak):
+                yield peak
 
 
 def release_free_memory() -> None:
@@ -72,7 +72,7 @@ def _exact_heap() -> Iterator[None]:
 
 
 def _fill_holes(libc: Any) -> list[int]:
-    """Blocks in all that is free within the heap: nobody touches them, so they are not resident, but they are taken."""
+    """Allocates all that is free within the heap; the blocks are never touched, so they are not resident."""
     held: list[int] = []
     size = LARGEST_HOLE_BYTES
     while size >= MAPPED_FROM_BYTES:
@@ -112,12 +112,12 @@ def _high_water_mark() -> int:
 
 
 @contextmanager
-def _sampled(answer: list[int]) -> Iterator[None]:
+def _sampled(peak: list[int]) -> Iterator[None]:
     """Keeps the highest of frequent samples, of which the first and the last are the block's ends."""
     done, process = threading.Event(), psutil.Process()
 
     def sample() -> None:
-        answer[0] = max(answer[0], process.memory_info().rss)
+        peak[0] = max(peak[0], process.memory_info().rss)
 
     def sample_on() -> None:
         while not done.wait(SAMPLE_SECONDS):

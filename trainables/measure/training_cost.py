@@ -1,4 +1,4 @@
-"""What a configuration costs: peak memory, speed and energy, measured alone."""
+"""Measures what training one configuration alone costs: peak memory, speed and energy."""
 
 from __future__ import annotations
 

@@ -103,12 +103,12 @@ class SimulatedHosts:
         return News(tuple(resident.reports[seen:]), resident.outcome, resident.status().step)
 
     async def state(self, trial_id: str, incarnation: int) -> bytes:
-        """A checkpoint's bytes; nothing ever goes on from them."""
+        """A checkpoint's bytes; nothing ever continues from them."""
         self._resident(trial_id)
         return bytes(STATE_BYTES)
 
     async def leave(self, trial_id: str, incarnation: int) -> None:
-        """Lets a trial go."""
+        """Removes a trial."""
         self._residents.pop(trial_id, None)
 
     async def told(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class SimulatedHosts:
         return self._residents[trial_id]
 
     async def _tell(self) -> None:
-        """Every host's word to the keeper, as often as a real one gives it."""
+        """Sends every host's statuses to the keeper, as often as a real host does."""
         while True:
             began = time.time()
             by_device: dict[Device, list[ResidentStatus]] = {device: [] for device in self._devices}

@@ -23,22 +23,22 @@ OBJECTIVES = (Objective("perplexity", "minimize", 20.0), Objective("peak_memory_
 @pytest.mark.parametrize(
     ("remaining", "text"),
     [
-        (None, "—"),
-        (Remaining(0.0, complete=True), "about 0 s"),
-        (Remaining(1.0, complete=True), "about 5 s"),
-        (Remaining(41.0, complete=False), "at least 45 s"),
-        (Remaining(57.0, complete=True), "about 1 min 00 s"),
-        (Remaining(121.0, complete=True), "about 2 min 10 s"),
-        (Remaining(3541.0, complete=True), "about 1 h 00 min"),
-        (Remaining(7300.0, complete=False), "at least 2 h 02 min"),
+        (None, "time left unknown"),
+        (Remaining(0.0, complete=True), "about 0 s left"),
+        (Remaining(1.0, complete=True), "about 5 s left"),
+        (Remaining(41.0, complete=False), "at least 45 s left"),
+        (Remaining(57.0, complete=True), "about 1 min 00 s left"),
+        (Remaining(121.0, complete=True), "about 2 min 10 s left"),
+        (Remaining(3541.0, complete=True), "about 1 h 00 min left"),
+        (Remaining(7300.0, complete=False), "at least 2 h 02 min left"),
     ],
 )
-def test_remaining_text(remaining: Remaining | None, text: str) -> None:
+def test_the_estimated_time_left_in_words(remaining: Remaining | None, text: str) -> None:
     assert view.remaining_text(remaining) == text
 
 
 @given(st.floats(1e-3, 1e6))
-def test_a_rounded_time_promises_no_less(seconds: float) -> None:
+def test_the_estimate_is_rounded_up(seconds: float) -> None:
     text = view.remaining_text(Remaining(seconds, complete=True))
     units = {"h": 3600, "min": 60, "s": 1}
     shown = sum(int(number.replace(",", "")) * units[unit] for number, unit in re.findall(r"([\d,]+) (h|min|s)", text))
@@ -46,7 +46,7 @@ def test_a_rounded_time_promises_no_less(seconds: float) -> None:
     assert shown <= seconds + max(60, 10)
 
 
-def test_short_name() -> None:
+def test_a_short_name_tells_configurations_apart() -> None:
     assert view.short_name(make_config("nf4", 64, learning_rate=2e-4)) == "nf4 r64 q_v 2e-4"
     assert view.short_name(None) == "–"
 
@@ -64,7 +64,7 @@ def test_ended_lines() -> None:
 def test_the_line_says_where_the_study_stands() -> None:
     progress = StudyProgress({"fp32": 4}, OBJECTIVES)
     progress.advance(0.0)
-    assert view.line(progress) == "0 of 4 trials ended; waiting for the base model; 0 s gone, — left"
+    assert view.line(progress) == "0 of 4 trials ended; waiting for the base model; 0 s elapsed, time left unknown"
     at_work = {
         "t0": ResidentStatus("t0", "training", 2, 10, pack_size=2),
         "t1": ResidentStatus("t1", "training", 4, 10, pack_size=2),
@@ -72,9 +72,11 @@ def test_the_line_says_where_the_study_stands() -> None:
     }
     progress.note_statuses(at_work, 10.0)
     progress.note_record(make_record("t3"), 60.0)
-    assert view.line(progress).startswith(
+    line = view.line(progress)
+    assert line.endswith(" left")
+    assert line.startswith(
         "1 of 4 trials ended (1 complete); 2 training (30 %), 1 measuring; 2 adapters together; "
-        "no word from the trials for 50 s; 1 min 00 s gone, about "
+        "nothing heard of the trials for 50 s; 1 min 00 s elapsed, about "
     )
 
 

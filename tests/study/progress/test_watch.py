@@ -45,7 +45,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_same_word_twice_is_no_news(directory: Path) -> None:
+def test_the_same_statuses_twice_are_no_news(directory: Path) -> None:
     news = _News(directory)
     with pytest.raises(NoNewsError):
         news.ask()
@@ -82,9 +82,9 @@ def test_trials_that_end_are_shown_until_the_driver_ends(directory: Path) -> Non
     assert "It is not running" not in text
 
 
-def test_a_study_that_broke_off_says_what_goes_on_with_it(directory: Path) -> None:
+def test_a_study_that_broke_off_says_how_to_continue_it(directory: Path) -> None:
     text = followed(directory, lambda pause, live: True)
-    assert f"did not come to its end. What goes on with it: python -m study resume {directory}" in text
+    assert f"did not come to its end. Continue it with: python -m study resume {directory}" in text
 
 
 def test_a_driver_that_was_killed_here_is_not_waited_for(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""When a host begins to load, with an engine that is a list of who has joined."""
+"""When a host begins to load and when its process ends, with an engine that only lists who has joined."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def test_a_host_that_waits_loads_when_its_first_trial_joins(loads: list[str], mo
     assert loads == ["at once", "waiting"]
     assert [request.trial_id for request in waiting._engine.joined] == ["a"]
     assert at_once._engine.joined == []
-    waiting._watched.clear()  # its thread goes on looking after them
+    waiting._watched.clear()  # its thread continues to watch them
 
 
 def test_a_host_whose_training_breaks_ends_its_process(loads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its trials then see that it is gone; else they would ask a host for ever that never trains again."""
+    """Its trials then notice its death; else they would poll for ever a host that never trains again."""
     ended_with: list[int] = []
     monkeypatch.setattr(base_model_host, "import_ahead", lambda: None)
     monkeypatch.setattr(base_model_host, "os", SimpleNamespace(_exit=ended_with.append))

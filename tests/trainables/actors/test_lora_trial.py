@@ -1,4 +1,4 @@
-"""What a trial's actor says of itself."""
+"""A trial's actor: its name, and a host that is busy or has died."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ def test_a_trial_is_named_by_its_precision_and_before_it_has_one_by_its_class() 
 
 @pytest.fixture
 def trial(monkeypatch: pytest.MonkeyPatch) -> LoraTrial:
-    """A trial at work on a host, of which it has no state yet; `ray.get` raises what the host answers, or gives it."""
+    """A trial at work on a host, of which it has no state yet; `ray.get` raises a reply that is an error."""
     found = LoraTrial.__new__(LoraTrial)
     found._trial_id, found._incarnation, found._seen, found._told_step = "t0", 0, 0, -1
     found._state, found._state_step, found._step, found._state_time, found._state_seconds = None, 0, 0, 0.0, 0.0
     found._deaths, found._suspect = 0, False
 
-    def get(answer: Any, timeout: float) -> Any:
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def get(reply: Any, timeout: float) -> Any:
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     monkeypatch.setattr(lora_trial.ray, "get", get)
     return found
 
 
-def asked(answers: list[Any]) -> Any:
-    return SimpleNamespace(remote=lambda *question: answers.pop(0))
+def asked(replies: list[Any]) -> Any:
+    """A remote method that replies so, call by call."""
+    return SimpleNamespace(remote=lambda *question: replies.pop(0))
 
 
 @pytest.mark.parametrize("trouble", [TimeoutError("busy"), ray.exceptions.RayActorError()])
@@ -55,7 +56,7 @@ def test_a_host_that_gives_no_state_now_costs_a_checkpoint_and_nothing_else(
     assert trial._state == b"state"
 
 
-def test_a_join_that_takes_too_long_is_tried_again_and_the_host_left_alone(
+def test_a_join_that_takes_too_long_is_tried_again_and_its_host_is_not_ended(
     trial: LoraTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A join waits for the unit of work under way; the keeper ends a host that it is told has died."""

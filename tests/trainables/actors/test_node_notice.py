@@ -27,7 +27,7 @@ def test_only_clouds_that_give_notice_are_asked(tmp_path: Path, vendor: str | No
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("reply", "expected"),
     [
         ('{"action": "terminate", "time": "2026-01-31T12:00:05Z"}', True),
         ('{"action": "hibernate"}', True),
@@ -37,24 +37,24 @@ def test_only_clouds_that_give_notice_are_asked(tmp_path: Path, vendor: str | No
         (None, False),
     ],
 )
-def test_amazons_notice_is_asked_for_with_a_token(answer: str | None, expected: bool) -> None:
+def test_amazons_notice_is_asked_for_with_a_token(reply: str | None, expected: bool) -> None:
     asked: list[tuple[str, str, Mapping[str, str]]] = []
 
     def ask(method: str, url: str, headers: Mapping[str, str]) -> str | None:
         asked.append((method, url, headers))
-        return "secret" if method == "PUT" else answer
+        return "secret" if method == "PUT" else reply
 
     assert taken_away(AMAZON, ask) is expected
     assert asked[-1] == ("GET", ACTION, {"X-aws-ec2-metadata-token": "secret"})
 
 
-@pytest.mark.parametrize(("answer", "expected"), [("TRUE", True), ("FALSE", False), (None, False)])
-def test_googles_notice_is_a_word(answer: str | None, expected: bool) -> None:
-    assert taken_away(GOOGLE, lambda method, url, headers: answer) is expected
+@pytest.mark.parametrize(("reply", "expected"), [("TRUE", True), ("FALSE", False), (None, False)])
+def test_googles_notice_is_the_word_true(reply: str | None, expected: bool) -> None:
+    assert taken_away(GOOGLE, lambda method, url, headers: reply) is expected
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """Answers a token, and nothing else."""
+    """Returns a token, and nothing else."""
 
     def do_PUT(self) -> None:
         self.send_response(200)

@@ -60,7 +60,7 @@ def test_no_footprint_is_measured_while_an_adapter_is_on_its_way():
     assert order == ["rank 4 measured", "a kept", "rank 2 measured", "b kept"]
 
 
-def test_a_keeper_that_answers_the_second_time_is_enough():
+def test_a_keeper_that_was_busy_the_first_time_is_called_again():
     calls = []
 
     def keep(trial_id: str, files: dict[str, bytes]) -> None:

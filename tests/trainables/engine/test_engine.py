@@ -65,7 +65,7 @@ def test_joining_and_leaving_on_the_way_changes_nothing_for_the_others(alone):
     assert perplexities(outcomes) == pytest.approx({name: alone[name] for name in "acd"}, rel=SAME)
 
 
-def test_a_stale_incarnation_is_refused_and_an_old_goodbye_changes_nothing():
+def test_a_stale_incarnation_can_neither_join_nor_leave():
     engine = make_engine()
     join(engine, {"a": MIXED["a"]}, incarnation=3)
     with pytest.raises(NotResidentError, match="stale"):
@@ -78,7 +78,7 @@ def test_a_stale_incarnation_is_refused_and_an_old_goodbye_changes_nothing():
     assert engine.resident("a", 4).member.step == 0
 
 
-def test_a_restored_trial_goes_on_to_the_same_end(alone):
+def test_a_restored_trial_continues_to_the_same_end(alone):
     engine = make_engine()
     join(engine, {"a": MIXED["a"]})
     for _ in range(6):

@@ -16,7 +16,7 @@ from trainables.packed import training as packed_training
 
 
 def limited(monkeypatch, allows) -> list[int]:
-    """Passes raise as torch does where `allows(ranks, tokens)` is false; answers the tokens of those that ran."""
+    """Passes raise as torch does where `allows(ranks, tokens)` is false; returns the tokens of those that ran."""
     real, ran = packed_training.run_pass, []
 
     def run_pass(model, members, data, one):

@@ -48,7 +48,7 @@ def slots_of(
 
 
 def test_new_footprints_share_a_slot_until_its_time_is_up(monkeypatch):
-    """Moving the others aside takes its time; but trials ask of a host, which answers between slots."""
+    """Moving the others aside takes its time; but trials wait for news, which a host gives between slots."""
     engine = make_engine()
     join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4, 5)})
     join(engine, {"again": config(2, seed=1)})
