@@ -1,6 +1,6 @@
 """Records the whole training curves of many configurations, for the replays of search and early stopping.
 
-    python -m tests.benchmarks.search.record_curves --model MODEL --source ori_pqal.json --out results/search/curves_NAME.json
+    python -m tests.benchmarks.search.record_curves --model MODEL --source ori_pqal.json --out FILE.json
 
 No trial is stopped and none runs beside another process; Ray is not started. With `--device cuda` the memory of a
 configuration is the allocator's measured peak; on a CPU, where a process' resident peak is mostly interpreter and
