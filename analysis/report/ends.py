@@ -1,4 +1,4 @@
-"""Words what happened to a trial that did not complete, such as why it does not fit."""
+"""Words what happened to a trial that did not complete."""
 
 from __future__ import annotations
 
@@ -46,13 +46,18 @@ def end_cell(record: TrialRecord) -> Cell:
 
 
 def infeasible_words(infeasible: Mapping[str, Any]) -> str:
-    """Why a trial did not fit, from the facts in its record: when, what it needed, what there was, and its parts."""
+    """What a record's facts add to its reason: the moment that needs most, and of what; or what was asked for there.
+
+    The reason of a predicted end holds the bytes already (`study.records.infeasible.does_not_fit`).
+    """
+    moment = infeasible.get("moment") or DASH
+    if infeasible.get("source") == "predicted":
+        parts = infeasible.get("components")
+        of = f" ({_component_words(parts)})" if isinstance(parts, dict) and parts else ""
+        return f"most is needed at moment {moment}{of}"
     asked = format_value("peak_memory_bytes", infeasible.get("requested_bytes"))
     there = format_value("peak_memory_bytes", infeasible.get("available_bytes"))
-    where = f"{infeasible.get('source') or 'found'} at moment {infeasible.get('moment') or DASH}"
-    words = f"{where}: needs {asked}, there are {there}"
-    parts = infeasible.get("components")
-    return f"{words} ({_component_words(parts)})" if isinstance(parts, dict) and parts else words
+    return f"at moment {moment} it asked for {asked}, and {there} were free"
 
 
 def _component_words(parts: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from study.records.infeasible import does_not_fit
 from study.records.record import TrialRecord
 
 GIB = 2**30
@@ -120,15 +121,14 @@ def made_up_records() -> list[TrialRecord]:
     records.append(
         make_record(12, "nf4", 4, rate=1e-5, status="stopped", reason="dominated at rung 3", measurements=stopped)
     )
+    reason = f"{does_not_fit(2.15 * GIB, 1.4 * GIB, 'one NVIDIA T4')}, as predicted"
     asked = {
         "moment": "training",
         "requested_bytes": int(2.15 * GIB),
         "available_bytes": int(1.4 * GIB),
         "source": "predicted",
     }
-    records.append(
-        make_record(13, "bf16", 256, "all_linear", status="infeasible", reason="does not fit", infeasible=asked)
-    )
+    records.append(make_record(13, "bf16", 256, "all_linear", status="infeasible", reason=reason, infeasible=asked))
     records.append(make_record(14, "nf4", 64, rate=0.3, status="diverged", reason="the loss is not finite at step 4"))
     error = 'Traceback (most recent call last):\n  File "engine.py", line 3\nValueError: <b>bad</b> </script> & worse'
     records.append(make_record(15, "nf4", 8, status="failed", reason="its host died 5 times", error=error))
