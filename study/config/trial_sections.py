@@ -13,6 +13,7 @@ from study.config.reader import REQUIRED, Faults, Section
 from study.config.rules import Rule, flag, list_of, nullable, number, one_of, size, text, whole
 from study.hardware.gpu_catalogue import UnknownGpuError, catalogue, find_gpu
 from study.records.objectives import METRICS, Direction, Objective
+from trainables.dataset.named import NAMED
 from trainables.settings import (
     BaseModelSettings,
     DatasetSettings,
@@ -30,7 +31,6 @@ PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 LOGGERS = tuple(PACKAGES)
 
 
-NAMED_DATASETS = ("pubmedqa", "stackoverflow")
 HIGHEST_SEED = 2**31 - 1
 HIGHEST_COUNT = 10**9
 
@@ -101,8 +101,8 @@ def _dataset_faults(section: Section, values: dict[str, Any]) -> None:
             section.faults.add(section.path(name), values[name], rule, remedy)
 
     if values["train_file"] is None:
-        if values["name"] is not REQUIRED and values["name"] not in NAMED_DATASETS:
-            rule = one_of(NAMED_DATASETS)
+        if values["name"] is not REQUIRED and values["name"] not in NAMED:
+            rule = one_of(tuple(NAMED))
             remedy = "Or give your own rows as `train_file`."
             fault("name", f"{rule.text}, without a train_file", f"{rule.remedy(values['name'])} {remedy}".strip())
         for key in ("eval_file", "test_file"):

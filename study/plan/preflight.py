@@ -40,7 +40,8 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     # Here and not above: these import transformers, which a command without a study does not need.
     from trainables.base_model.files import inspect, load_tokenizer
     from trainables.base_model.location import BaseModelError
-    from trainables.dataset.prepared import DatasetError, prepare_dataset
+    from trainables.dataset.files import DatasetError
+    from trainables.dataset.prepared import prepare_dataset
 
     faults: list[ConfigFault] = []
 
@@ -76,7 +77,7 @@ def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., An
     if tokenizer is not None:
         found: Mapping[str, Mapping[str, Any]] = prepare(data, tokenizer).statistics
         return found
-    from trainables.dataset.prepared import load_examples
+    from trainables.dataset.sources import load_examples
 
     most = data.max_tokens
     return {

@@ -30,7 +30,7 @@ from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import MeasuredFootprint, fit
 from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
 from trainables.base_model.shape import ModelShape
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.measure.generation import synchronize
 from trainables.measure.peak_memory import peak_memory
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict

@@ -34,7 +34,7 @@ from search_spaces.trial_config import TARGET_SETS
 from tests.benchmarks.support.device_time import interleaved, peak_bytes
 from tests.benchmarks.support.random_llama import SHAPES
 from tests.benchmarks.support.step_bench import RANK, TARGET_SHARE, Bench
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.packed.target_loss import target_nats
 from trainables.packed.training import train_step
 

@@ -87,7 +87,7 @@ def smollm2(folder: Path) -> Path:
 
 def write_data(folder: Path, train: int, evaluation: int) -> None:
     """The project's sample rows as JSON Lines; each is repeated until it is long enough to be cut at `max_tokens`."""
-    from trainables.dataset.sources import pubmedqa_pool
+    from trainables.dataset.pubmedqa import pubmedqa_pool
 
     examples, _ = pubmedqa_pool("sample")
     folder.mkdir(parents=True, exist_ok=True)

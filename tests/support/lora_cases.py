@@ -11,13 +11,13 @@ import torch
 from peft import PeftModel
 
 from search_spaces.trial_config import TrialConfig
-from trainables.dataset.prepared import Row, batch_plan
+from trainables.dataset.batches import batch_plan
+from trainables.dataset.pubmedqa import ANSWERS
+from trainables.dataset.rows import Row
 from trainables.packed.adapter_files import peft_files, peft_tensors
 from trainables.packed.packed_model import LoraAdapter, PackedModel
 from trainables.packed.training import TrainingMember, train_step
 from trainables.settings import TrainingSettings
-
-ANSWERS = ("yes", "no", "maybe")
 
 
 def lora_config(**changes: Any) -> TrialConfig:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from search_spaces.trial_config import TrialConfig
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.kernels import elementwise
 from trainables.memory.setting import AdapterLoad
 from trainables.packed import pack

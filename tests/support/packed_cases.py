@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from tests.support.lora_cases import lora_config
-from trainables.dataset.prepared import Row, batch_plan
+from trainables.dataset.batches import batch_plan
+from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassLimits

@@ -1,1 +1,1 @@
-"""Reads rows, splits them, tokenizes them, and forms batches."""
+"""Reads a dataset, splits it, cuts and tokenizes its rows, and plans batches."""

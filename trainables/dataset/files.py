@@ -1,16 +1,15 @@
-"""Rows as they stand in a file or on the hub, before they mean anything. (no torch)"""
+"""Reads rows from JSON and JSON Lines files, and says what is wrong with them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-PROBE_SECONDS = 10.0
 FAULTS_SHOWN = 10
-LOCAL_REMEDY = "Download it where there is a network and give the file's path instead"
+
+Read = TypeVar("Read")
 
 
 class DatasetError(ValueError):
@@ -18,7 +17,10 @@ class DatasetError(ValueError):
 
 
 def read_text(path: Path, key: str) -> str:
-    """The file's UTF-8 text, without a byte order mark; `key` is the setting that named it, for the message."""
+    """Reads the file's UTF-8 text, without a byte order mark; `key` is the setting that named it, for the message.
+
+    Raises DatasetError where the file is missing, unreadable or not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -33,7 +35,7 @@ def read_text(path: Path, key: str) -> str:
 
 
 def read_json(path: Path, key: str) -> Any:
-    """The file's one JSON value."""
+    """Reads the file's one JSON value. Raises DatasetError as `read_text` does, and where it is not JSON."""
     text = read_text(path, key)
     try:
         return json.loads(text)
@@ -42,7 +44,10 @@ def read_json(path: Path, key: str) -> Any:
 
 
 def read_rows(path: Path, key: str) -> list[tuple[str, Any]]:
-    """The rows of a JSON Lines file or of one JSON list, each after its name, "row 17" (counted from 1, as lines)."""
+    """Reads a JSON Lines file, or a file of one JSON list, as pairs of (name, row); names are "row 17", counted from 1.
+
+    In a JSON Lines file the number is the line's. Raises DatasetError with every line that is not JSON.
+    """
     text = read_text(path, key)
     if text.lstrip().startswith("["):
         return [(f"row {number}", row) for number, row in enumerate(read_json(path, key), start=1)]
@@ -69,7 +74,7 @@ def raise_faults(faults: Sequence[str]) -> None:
 
 
 def text_faults(row: Any, names: Sequence[str]) -> list[str]:
-    """What keeps `row` from being an object with a text under each of `names`, each fault with its remedy."""
+    """Returns what keeps `row` from being an object with a text under each of `names`, each fault with its remedy."""
     if not isinstance(row, Mapping):
         return [f"every row must be a JSON object; this one is {shown(row)}. Write it as an object."]
     faults = []
@@ -84,8 +89,25 @@ def text_faults(row: Any, names: Sequence[str]) -> list[str]:
     return faults
 
 
+def checked(
+    source: str,
+    rows: Iterable[tuple[str, Any]],
+    faults_of: Callable[[Any], Sequence[str]],
+    example: Callable[[str, Any], Read],
+) -> list[Read]:
+    """Returns `example(name, row)` of every row; raises DatasetError with all faults, or where there is no row."""
+    rows = list(rows)
+    if not rows:
+        raise DatasetError(
+            f"A dataset must hold at least one row; {source} holds none. Add rows, or name another file."
+        )
+    places = ((where if where.startswith("row") else f"row {where}", row) for where, row in rows)
+    raise_faults([f"{source}, {where}: {fault}" for where, row in places for fault in faults_of(row)])
+    return [example(where, row) for where, row in rows]
+
+
 def shown(value: Any) -> str:
-    """A value, short enough for a message."""
+    """Returns the value as text, short enough for a message."""
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -97,62 +119,3 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def hub_rows(hub_id: str, configuration: str) -> dict[str, list[dict[str, Any]]]:
-    """All rows of a hub dataset's configuration, by split; from the local cache where there is no network.
-
-    Raises DatasetError where the dataset is gated, unknown, or neither reachable nor cached.
-    """
-    import datasets  # only here: slow to import, and needless for local files
-
-    try:
-        with _offline_unless_reachable(hub_id):
-            loaded = _load_hub(datasets, hub_id, configuration)
-        return {str(split): [dict(row) for row in rows] for split, rows in loaded.items()}
-    except Exception as error:  # the hub's client raises whatever its HTTP library does
-        raise DatasetError(_hub_message(hub_id, error)) from error
-
-
-def _load_hub(datasets: Any, hub_id: str, configuration: str) -> Any:
-    try:
-        return datasets.load_dataset(hub_id, configuration)
-    except RuntimeError as error:
-        if "scripts are no longer supported" not in str(error):
-            raise
-    # The hub keeps a Parquet copy of datasets that are written as a script, one folder per configuration.
-    return datasets.load_dataset(hub_id, data_dir=configuration, revision="refs/convert/parquet")
-
-
-@contextmanager
-def _offline_unless_reachable(hub_id: str) -> Iterator[None]:
-    """Asks the hub once; without an answer, the client looks only into its cache, instead of retrying for long."""
-    import datasets
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
-
-    before = datasets.config.HF_HUB_OFFLINE
-    try:
-        huggingface_hub.dataset_info(hub_id, timeout=PROBE_SECONDS)
-    except HfHubHTTPError:
-        pass  # the hub answers; loading says what is wrong
-    except Exception:
-        datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
-
-
-def _hub_message(hub_id: str, error: Exception) -> str:
-    detail = str(error).strip().split("\n")[0][:300] or type(error).__name__
-    if "gated" in detail.lower() or "GatedRepo" in type(error).__name__:
-        return (
-            f"dataset.source must be a dataset you have access to; {hub_id} is gated. Ask for access on "
-            f"https://huggingface.co/datasets/{hub_id}, then set the environment variable HF_TOKEN to your token."
-        )
-    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-        rule = f"dataset.source must be reachable; the hub's {hub_id} is not ({detail})"
-        return f"{rule}. {LOCAL_REMEDY}, or check the network; a private dataset needs HF_TOKEN."
-    rule = f"dataset.source must be a file, or a dataset on the hub that can be read; {hub_id} is neither ({detail})"
-    return f"{rule}. Check its spelling (a private one needs HF_TOKEN). {LOCAL_REMEDY}."

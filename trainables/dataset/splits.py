@@ -1,4 +1,4 @@
-"""How examples become training, evaluation and test split: shuffled by a seed, no group in two of them. (no torch)"""
+"""Splits examples into training, evaluation and test: shuffled by a seed, no group in two of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Example:
     context: str
     prompt_tail: str
     completion: str
-    label: str | None  # the answer, where accuracy is measured
+    label: str | None  # the right answer, where accuracy is measured
     group: str  # rows of one group never stand in two splits
     row_id: str
 
@@ -31,11 +31,12 @@ class Example:
         return self.prompt_head + self.context + self.prompt_tail
 
 
-Splits = tuple[list[Example], list[Example], list[Example]]
+Splits = tuple[list[Example], list[Example], list[Example]]  # training, evaluation, test
+Pool = tuple[list[Example], frozenset[str]]  # all examples, and the groups of an official test split
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """The examples in an order that depends on the seed and their text alone, groups side by side."""
+    """Returns the examples in an order that depends on the seed and their text alone, groups side by side."""
     return sorted(examples, key=lambda example: _place(example, seed))
 
 
@@ -48,7 +49,7 @@ def _digest(text: str) -> str:
 
 
 def draw_splits(pool: Sequence[Example], settings: DatasetSettings, official_test: AbstractSet[str]) -> Splits:
-    """Training, evaluation and test examples from one pool.
+    """Draws training, evaluation and test examples from one pool.
 
     The test split is drawn first, then the evaluation's, so neither depends on how many are trained on; fewer training
     examples are a prefix of more. Groups in `official_test` are the test split, where there are any. Sizes that are
@@ -68,19 +69,19 @@ def draw_splits(pool: Sequence[Example], settings: DatasetSettings, official_tes
 
 
 def hold_out(pool: Sequence[Example], settings: DatasetSettings) -> tuple[list[Example], list[Example]]:
-    """Training and evaluation examples from a training file that came without an evaluation file."""
+    """Draws training and evaluation examples from a training file that came without an evaluation file."""
     evaluation, rest = _take(shuffled(pool, settings.seed), _size(settings.eval_examples, pool), "eval_examples")
     return first(rest, settings.train_examples, "train_examples"), evaluation
 
 
 def sample(examples: Sequence[Example], size: int | None, seed: int, key: str) -> list[Example]:
-    """The seed's choice of `size` examples (None: all), in the order they came in."""
+    """Draws `size` examples by the seed (None: all), in the order they came in."""
     chosen = {example.row_id for example in first(shuffled(examples, seed), size, key)}
     return [example for example in examples if example.row_id in chosen]
 
 
 def first(ordered: Sequence[Example], size: int | None, key: str) -> list[Example]:
-    """The first `size` examples (None: all); raises DatasetError where there are fewer."""
+    """Returns the first `size` examples (None: all); raises DatasetError where there are fewer."""
     if size is not None and size > len(ordered):
         remedy = f"Lower dataset.{key}, or give more data."
         raise DatasetError(f"dataset.{key} must be at most {len(ordered)}, the rows there are; it is {size}. {remedy}")
@@ -88,7 +89,7 @@ def first(ordered: Sequence[Example], size: int | None, key: str) -> list[Exampl
 
 
 def _take(ordered: Sequence[Example], size: int, key: str) -> tuple[list[Example], list[Example]]:
-    """The first `size` examples, and the rest without their groups' other members."""
+    """Returns the first `size` examples, and the rest without their groups' other members."""
     taken = first(ordered, size, key)
     groups = {example.group for example in taken}
     return taken, [example for example in ordered[size:] if example.group not in groups]

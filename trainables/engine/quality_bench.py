@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.engine.bench import Bench
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident

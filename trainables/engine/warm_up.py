@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import TrainingMember, train_step
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from search_spaces.footprint import Footprint
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows
 from trainables.packed.target_loss import target_nats
 from trainables.packed.training import collate, target_hidden

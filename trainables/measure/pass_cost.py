@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.measure.generation import synchronize
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassCost, pass_cost

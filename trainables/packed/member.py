@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.optim.adamw import adamw
 
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.optimization import LossScaler, learning_rate_at
 from trainables.settings import TrainingSettings

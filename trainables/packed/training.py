@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from search_spaces.footprint import Footprint
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.packed.member import (
     Plan,
     StepResult,

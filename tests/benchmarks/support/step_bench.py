@@ -12,7 +12,7 @@ from torch import nn
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.limits import logits_chunk_rows
 from trainables.packed.linear_group import frozen_weight
 from trainables.packed.packed_model import PackedModel

@@ -1,4 +1,4 @@
-"""Tokenized data: rows, truncation, statistics, fingerprint. All comparisons are exact."""
+"""Prepared data: counts, lengths, fingerprint, and rows of real tokenizers and data. All comparisons are exact."""
 
 from __future__ import annotations
 
@@ -10,112 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.support.places import ROOT
-from trainables.dataset.prepared import DatasetError, Example, prepare_dataset, tokenize
+from tests.support.letter_tokenizer import BOS, EOS, LetterTokenizer
+from tests.support.places import ROOT, SHARED
+from trainables.dataset.files import DatasetError
+from trainables.dataset.prepared import prepare_dataset
 from trainables.settings import DatasetSettings
 
-SHARED = ROOT / ".." / "shared"
 PUBMEDQA = SHARED / "data" / "pubmedqa" / "ori_pqal.json"
 CONALA = SHARED / "data" / "conala" / "mconala_train.json"
 MODELS = ("stories15M", "stories260K")
-
-BOS, EOS = 1, 2
-
-
-class LetterTokenizer:
-    """One token a letter: its code point; BOS and EOS as asked."""
-
-    def __init__(self, bos: int | None = BOS, eos: int | None = EOS, is_fast: bool = True) -> None:
-        self.bos_token_id, self.eos_token_id, self.is_fast = bos, eos, is_fast
-
-    def __call__(self, text: str, **options: Any) -> dict[str, Any]:
-        assert options["add_special_tokens"] is False
-        assert self.is_fast or "return_offsets_mapping" not in options
-        return {"input_ids": [ord(letter) for letter in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
-
-
-def _example(head: str, context: str, tail: str, completion: str) -> Example:
-    return Example(head, context, tail, completion, "yes", "group", "row")
-
-
-def _text(tokens: tuple[int, ...]) -> str:
-    return "".join({BOS: "<", EOS: ">"}.get(token) or chr(token) for token in tokens)
-
-
-@pytest.mark.parametrize("is_fast", [True, False])
-@pytest.mark.parametrize(
-    ("max_tokens", "text", "target", "truncated"),
-    [
-        (17, "<h:context?q=yes>", "yes>", False),
-        (16, "<h:ontext?q=yes>", "yes>", True),
-        (10, "<h:?q=yes>", "yes>", True),
-        (9, "<h:?q=yes", "yes", True),
-        (7, "<h:?q=y", "y", True),
-    ],
-)
-def test_the_context_is_cut_first_and_from_its_start(
-    max_tokens: int, text: str, target: str, truncated: bool, is_fast: bool
-) -> None:
-    row, cut = tokenize(_example("h:", "context", "?q=", "yes"), LetterTokenizer(is_fast=is_fast), max_tokens)
-    assert row is not None
-    assert _text(row.tokens) == text
-    assert _text(row.tokens[row.target_start :]) == target
-    assert row.target_tokens == len(target)
-    assert cut is truncated
-    assert row.label == "yes"
-
-
-def test_no_target_left_is_no_row() -> None:
-    assert tokenize(_example("h:", "context", "?q=", "yes"), LetterTokenizer(), 6) == (None, True)
-
-
-@pytest.mark.parametrize(
-    ("bos", "prompt", "max_tokens", "text", "start"),
-    [
-        (BOS, "prompt", 99, "<promptdone>", 7),
-        (BOS, "prompt", 8, "<ptdone>", 3),
-        (BOS, "prompt", 6, "<done>", 1),
-        (BOS, "prompt", 4, "<don", 1),
-        (None, "prompt", 7, "ptdone>", 2),
-        (None, "prompt", 5, "tdone", 1),
-        (None, "", 99, "done>", 1),
-        (None, "", 1, None, 0),
-    ],
-)
-def test_prompt_and_completion(bos: int | None, prompt: str, max_tokens: int, text: str | None, start: int) -> None:
-    row, _ = tokenize(_example("", prompt, "", "done"), LetterTokenizer(bos=bos), max_tokens)
-    assert (row is None) == (text is None)
-    if row is not None:
-        assert (_text(row.tokens), row.target_start) == (text, start)
-
-
-TEXT = st.text("abc", max_size=12)
-
-
-@given(TEXT, TEXT, TEXT, TEXT, st.integers(1, 40), st.booleans(), st.booleans(), st.booleans())
-def test_truncation_spares_question_and_target_while_context_remains(
-    head: str, context: str, tail: str, completion: str, max_tokens: int, bos: bool, eos: bool, is_fast: bool
-) -> None:
-    tokenizer = LetterTokenizer(BOS if bos else None, EOS if eos else None, is_fast)
-    row, truncated = tokenize(_example(head, context, tail, completion), tokenizer, max_tokens)
-    begin, end = "<" * bos + head, completion + ">" * eos
-    whole = begin + context + tail + end
-    assert truncated == (len(whole) > max_tokens)
-    # The oracle: try every length of the context, longest first.
-    shortest = 0 if begin or tail else min(1, len(context))
-    kept = [context[len(context) - n :] for n in range(len(context), shortest - 1, -1)]
-    prompt = next(
-        (begin + c + tail for c in kept if len(begin + c + tail + end) <= max_tokens), begin + kept[-1] + tail
-    )
-    expected, start = (prompt + end)[:max_tokens], max(1, len(prompt))
-    if start >= len(expected):
-        assert row is None
-    else:
-        assert row is not None
-        assert (_text(row.tokens), row.target_start) == (expected, start)
 
 
 def _files(folder: Path, **rows: list[tuple[str, str]]) -> DatasetSettings:
@@ -185,9 +89,6 @@ def test_importing_needs_neither_torch_nor_a_hub_client() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-# Real tokenizers and real data
-
-
 @pytest.fixture(scope="module", params=MODELS)
 def tokenizer(request: pytest.FixtureRequest) -> Any:
     folder = SHARED / "models" / request.param
@@ -204,7 +105,7 @@ def test_pubmedqa_rows(tokenizer: Any, max_tokens: int) -> None:
     )
     data = prepare_dataset(settings, tokenizer)
     records = json.loads(PUBMEDQA.read_text(encoding="utf-8"))
-    answers = dict(zip(data.candidate_labels, data.candidates, strict=True))
+    labels = dict(zip(data.candidate_labels, data.candidates, strict=True))
     for row in (*data.train.rows, *data.eval.rows, *data.test.rows):
         record = records[row.row_id]
         target = [*_tokens(tokenizer, f" {record['final_decision']}. {record['LONG_ANSWER']}"), EOS]
@@ -216,7 +117,7 @@ def test_pubmedqa_rows(tokenizer: Any, max_tokens: int) -> None:
         assert row.tokens[0] == BOS
         kept = list(row.tokens[row.target_start :])
         assert kept == target[: len(kept)]
-        assert tuple(kept[: len(answers[record["final_decision"]])]) == answers[row.label or ""]
+        assert tuple(kept[: len(labels[record["final_decision"]])]) == labels[row.label or ""]
         if 1 + len(whole) + len(target) <= max_tokens:
             assert list(row.tokens) == [BOS, *whole, *target]
         elif len(kept) == len(target):

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from tests.support.lora_cases import ANSWERS, lora_config, new_member, peft_model, random_rows, trained_adapter
 from tests.support.small_models import shared, tiny_llama
 from trainables.base_model.load import load_base_model
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.measure.evaluation import Candidates, Evaluation, batches_by_length, evaluate, evaluate_together
 from trainables.measure.generation import generate
 from trainables.packed.packed_model import LoraAdapter, PackedModel

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trainables.dataset.sources import ANSWERS, SAMPLE_FILE, pubmedqa_pool
+from trainables.dataset.pubmedqa import ANSWERS, SAMPLE_FILE, pubmedqa_pool
 
 README = SAMPLE_FILE.with_name("README.md")
 KEYS = {"QUESTION", "CONTEXTS", "LABELS", "MESHES", "final_decision", "LONG_ANSWER"}
