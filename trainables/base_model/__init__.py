@@ -1,1 +1,1 @@
-"""Finds, checks and loads a base model's files."""
+"""Finds, reads, checks and loads a base model."""

@@ -1,7 +1,7 @@
-"""Where a base model's files are, what they hold, and whether we can train it. (no torch at import)
+"""Reads what a base model's files hold, and makes the folder that its weights are loaded from.
 
-`locate` finds the files without reading them, `inspect` reads configuration and shapes but no weights (seconds, for
-the checks before a study starts), and `weights_folder` downloads or converts, so that there is a folder to load.
+`inspect` reads configuration and shapes but no weights (seconds, for the checks before a study starts);
+`weights_folder` downloads or converts, so that there is a folder to load.
 """
 
 from __future__ import annotations
@@ -21,17 +21,12 @@ from trainables.user_cache import CacheEntry, cached_folder, digest, file_sha256
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-__all__ = [
-    "MODEL_TYPES", "BaseModelError", "BaseModelInfo", "ModelFiles", "inspect", "load_tokenizer",
-    "locate", "read_config", "weights_folder",
-]  # fmt: skip
-
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
 
 @dataclass(frozen=True)
 class BaseModelInfo:
-    """What is known of a base model without loading it.
+    """The facts of a base model that are known without loading it.
 
     `path` is as the user wrote it. `sha256` is of the weights' files; for a hub id it is the commit's hash, which
     stands for them. `linear_modules` are the frozen linear layers' short names (`q_proj`, …), the head left out.
@@ -55,7 +50,10 @@ class BaseModelInfo:
 
 
 def weights_folder(files: ModelFiles) -> Path:
-    """The folder to load: downloads from the hub or converts the `.gguf` file where that was not done before."""
+    """Returns the folder to load; downloads from the hub or converts the `.gguf` file where that was not done before.
+
+    Raises BaseModelError for a file that cannot be converted, a cache that cannot be written, and missing weights.
+    """
     if files.kind == "gguf":
         try:
             entry = _converted(files)
@@ -73,7 +71,10 @@ def weights_folder(files: ModelFiles) -> Path:
 
 
 def read_config(files: ModelFiles) -> PretrainedConfig:
-    """The model's configuration. Raises BaseModelError for what is no dense, unquantized Llama-like causal model."""
+    """Reads the model's configuration.
+
+    Raises BaseModelError for what is no dense, unquantized Llama-like causal model.
+    """
     from transformers import AutoConfig
 
     try:
@@ -91,7 +92,7 @@ def read_config(files: ModelFiles) -> PretrainedConfig:
 
 
 def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
-    """The base model's own tokenizer. Raises BaseModelError where there is none."""
+    """Reads the base model's own tokenizer. Raises BaseModelError where there is none."""
     from transformers import AutoTokenizer
 
     files = locate(settings)
@@ -110,10 +111,10 @@ def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
 
 
 def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
-    """What the files say of the model, without loading or downloading weights.
+    """Reads the facts of the model from its files, without loading or downloading weights.
 
-    Without `weights` they need not even be there: their hash is empty. Raises BaseModelError for a model that we cannot
-    train, or that cannot be had.
+    Without `weights` they need not even be there, and their hash is empty. Raises BaseModelError for a model that
+    cannot be trained here, or that cannot be had.
     """
     files = locate(settings)
     config = read_config(files)
@@ -139,7 +140,7 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
 
 
 def _shapes(config: PretrainedConfig) -> tuple[int, tuple[str, ...]]:
-    """Parameters (tied ones once) and the linear layers' short names, from a model that has shapes but no memory."""
+    """Counts parameters (tied ones once) and lists the linear layers' short names, of a model without memory."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -151,7 +152,7 @@ def _shapes(config: PretrainedConfig) -> tuple[int, tuple[str, ...]]:
 
 
 def _readable_folder(files: ModelFiles) -> Path | None:
-    """The folder with configuration and tokenizer; None for a `.gguf` file that was not converted yet."""
+    """Returns the folder with configuration and tokenizer; None for a `.gguf` file that was not converted yet."""
     if files.kind != "gguf":
         return _small_files(files)
     entry = _converted(files)

@@ -1,4 +1,4 @@
-"""A `.gguf` file as a folder of safetensors, with its configuration and tokenizer. (no torch at import)
+"""Converts a `.gguf` file into a folder of safetensors, with its configuration and tokenizer.
 
 The weights are written in bfloat16, whatever the file's own blocks: that is what Llama-like models are published
 in, and every precision then starts from the same numbers, so that comparing two compares their arithmetic alone.
@@ -45,7 +45,7 @@ _LAYER_NAMES = {
 
 
 def read_gguf_config(path: Path) -> dict[str, Any]:
-    """The file's configuration in transformers' words, from its metadata alone.
+    """Reads the file's configuration, in transformers' words, from its metadata alone.
 
     Raises ValueError (rule, value, remedy) for a file that is no GGUF, no Llama-like model, or that holds what a
     converted model would silently lack, such as scaled rotary frequencies.
@@ -66,7 +66,7 @@ def convert_gguf(path: Path, folder: Path) -> None:
 
 
 def read_gguf_tokenizer(path: Path) -> Any:
-    """The file's own tokenizer, with its special tokens and chat template."""
+    """Reads the file's own tokenizer, with its special tokens and chat template."""
     from transformers import PreTrainedTokenizerFast
 
     # Not AutoTokenizer: it reads the whole configuration once more, for the same result in ten times the time.
@@ -74,7 +74,7 @@ def read_gguf_tokenizer(path: Path) -> Any:
 
 
 def read_gguf_licence(path: Path) -> str | None:
-    """The licence that the file's metadata name; None where they name none."""
+    """Reads the licence that the file's metadata name; None where they name none."""
     licence = _value(_open(path), "general.license", None)
     return str(licence) if licence else None
 
@@ -89,7 +89,7 @@ def _open(path: Path) -> Any:
 
 
 def _skimming_reader() -> Any:
-    """gguf's reader, but for arrays: their items, a tokenizer's 100,000 texts, are passed over, not read one by one."""
+    """Returns gguf's reader, except that it passes over arrays' items (a tokenizer's 100,000 texts) unread."""
     import gguf
 
     kinds, scalars = gguf.GGUFValueType, gguf.GGUFReader.gguf_scalar_to_np
@@ -182,7 +182,7 @@ def _value(reader: Any, key: str, default: Any = _NO_DEFAULT) -> Any:
 
 
 def _module_name(name: str) -> str | None:
-    """The tensor's name in transformers, or None where no Llama-like model has it."""
+    """Returns the tensor's name in transformers, or None where no Llama-like model has it."""
     match = re.fullmatch(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<suffix>weight|bias)", name)
     if match is None:
         return None
@@ -208,7 +208,7 @@ def _tensors(reader: Any, config: dict[str, Any]) -> Iterator[tuple[str, torch.T
 
 
 def _rotary_halves(values: np.ndarray, heads: int) -> np.ndarray:
-    """Brings rows paired as (0, 1), (2, 3), … of every head back to the halves that transformers rotates."""
+    """Moves rows paired as (0, 1), (2, 3), … of every head back to the halves that transformers rotates."""
     paired = values.reshape(heads, values.shape[0] // heads // 2, 2, *values.shape[1:])
     return paired.swapaxes(1, 2).reshape(values.shape)
 

@@ -1,4 +1,7 @@
-"""A base model's files from the Hugging Face hub, and what to do where they cannot be had. (no torch)"""
+"""Fetches a base model's files from the Hugging Face hub, and finds the name of its licence.
+
+An export's model card names the licence. A folder and a `.gguf` file may name it without the hub.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _LEFT_OUT = ["*/*", "consolidated*"]
 
 
 def hub_snapshot(repo_id: str, revision: str, weights: bool) -> Path:
-    """The folder of the repository's configuration and tokenizer, and of its weights where asked for.
+    """Returns the folder of the repository's configuration and tokenizer, and of its weights where asked for.
 
     What is already in the hub's own cache is not fetched again. Raises ValueError (rule, value, remedy) for a gated
     model, a model or revision that is not there, and a hub that cannot be reached.
@@ -33,6 +36,47 @@ def hub_snapshot(repo_id: str, revision: str, weights: bool) -> Path:
     except Exception as error:
         raise ValueError(_remedy(error, repo_id, revision)) from error
     return Path(folder)
+
+
+def base_licence(files: ModelFiles) -> str | None:
+    """Returns the name of a base model's licence, for example `apache-2.0`.
+
+    The hub is asked for its model card; a folder names it in its README.md, or by its licence file; a `.gguf` file in
+    its metadata. None where nothing names one, or the hub cannot be asked.
+    """
+    if files.kind == "gguf":
+        return read_gguf_licence(Path(files.path))
+    return _hub_licence(files) if files.kind == "hub" else _folder_licence(Path(files.path))
+
+
+def _hub_licence(files: ModelFiles) -> str | None:
+    from huggingface_hub import HfApi
+
+    try:
+        card = HfApi().model_info(files.path, revision=files.revision, timeout=10).card_data
+    except Exception:  # offline, gated or removed: the model card then says that the licence is not known
+        return None
+    licence = getattr(card, "license_name", None) or getattr(card, "license", None)
+    return str(licence) if licence else None
+
+
+def _folder_licence(folder: Path) -> str | None:
+    """Reads the licence from the front matter of the folder's README.md; without one, the licence file's name."""
+    card = folder / "README.md"
+    if card.is_file():
+        parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+        named = _front_matter(parts[1]).get("license") if len(parts) == 3 and not parts[0].strip() else None
+        if named:
+            return str(named)
+    return next((file.name for file in sorted(folder.glob("LICENSE*"))), None)
+
+
+def _front_matter(text: str) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _remedy(error: Exception, repo_id: str, revision: str) -> str:
@@ -58,40 +102,3 @@ def _remedy(error: Exception, repo_id: str, revision: str) -> str:
         )
     reason = (str(error) or type(error).__name__).splitlines()[0]
     return f"the base model {repo_id!r} could not be fetched from the hub: {reason}. Try again later, or see {page}."
-
-
-def base_licence(files: ModelFiles) -> str | None:
-    """The licence's name, for example `apache-2.0`; None where nothing names one, or the hub cannot be asked."""
-    if files.kind == "gguf":
-        return read_gguf_licence(Path(files.path))
-    return _of_hub(files) if files.kind == "hub" else _of_folder(Path(files.path))
-
-
-def _of_folder(folder: Path) -> str | None:
-    """From the front matter of the folder's README.md; the name of a licence file where it has none."""
-    card = folder / "README.md"
-    if card.is_file():
-        parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
-        named = _front_matter(parts[1]).get("license") if len(parts) == 3 and not parts[0].strip() else None
-        if named:
-            return str(named)
-    return next((file.name for file in sorted(folder.glob("LICENSE*"))), None)
-
-
-def _front_matter(text: str) -> dict[str, object]:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _of_hub(files: ModelFiles) -> str | None:
-    from huggingface_hub import HfApi
-
-    try:
-        card = HfApi().model_info(files.path, revision=files.revision, timeout=10).card_data
-    except Exception:  # offline, gated or gone: the card then says that the licence is not known
-        return None
-    licence = getattr(card, "license_name", None) or getattr(card, "license", None)
-    return str(licence) if licence else None

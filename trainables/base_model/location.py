@@ -1,4 +1,4 @@
-"""Finding a base model's files: a hub id, a local folder, a `.gguf` file, or one that a package carries. (no torch)"""
+"""Finds a base model's files: a hub id, a local folder, a `.gguf` file, or one that a package carries."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def locate(settings: BaseModelSettings) -> ModelFiles:
 
 
 def name_and_place(settings: BaseModelSettings) -> str:
-    """The base model's path, and what it was taken for: as in transformers, a folder of a hub id's name comes first."""
+    """Returns the base model's path and what it was taken for; a local folder of a hub id's name comes first."""
     if settings.path.startswith("package:"):
         return settings.path
     files = locate(settings)
@@ -65,7 +65,7 @@ def _forms_remedy() -> str:
 
 
 def _in_package(text: str) -> Path:
-    """The file that an installed package carries; the package itself is not imported (it may need more packages)."""
+    """Finds the file that an installed package carries, without importing it (it may need more packages)."""
     match = _PACKAGE.fullmatch(text)
     if match is None or ".." in Path(match["file"]).parts:
         raise BaseModelError(f"base_model.path must be package:NAME/FILE, FILE inside the package; it is {text!r}.")
@@ -83,7 +83,7 @@ def _in_package(text: str) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The folder's safetensors, every shard of them. Raises BaseModelError where they are missing, or pickled."""
+    """Lists the folder's safetensors, every shard of them. Raises BaseModelError where one is missing, or pickled."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

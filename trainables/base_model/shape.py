@@ -1,4 +1,4 @@
-"""The sizes of a Llama-like model: all that memory and time depend on. (pure, no torch)"""
+"""Holds the sizes of a Llama-like model, which its memory and time depend on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEAD_NORM_TYPES = ("qwen3",)  # which normalize each head's queries and keys
 
 
 class KnownModel(Protocol):
-    """What `trainables.base_model.files.BaseModelInfo` knows of a model."""
+    """The part of `trainables.base_model.files.BaseModelInfo` that a shape is made of."""
 
     @property
     def model_type(self) -> str: ...
@@ -74,7 +74,7 @@ class ModelShape:
 
     @classmethod
     def from_info(cls, info: KnownModel) -> ModelShape:
-        """The shape of an inspected base model; what linear weights and embeddings leave over is norms and biases."""
+        """Takes the shape of an inspected base model; parameters beside linear weights and embeddings are others."""
         shape = cls(
             hidden_size=info.hidden_size,
             intermediate_size=info.intermediate_size,
@@ -105,12 +105,12 @@ class ModelShape:
 
     @property
     def query_size(self) -> int:
-        """All heads' queries of one token."""
+        """Numbers in all heads' queries of one token."""
         return self.attention_heads * self.head_dim
 
     @property
     def key_size(self) -> int:
-        """All heads' keys (and as many values) of one token; fewer than queries where heads share them."""
+        """Numbers in all heads' keys of one token, as in their values; fewer than in queries where heads share them."""
         return self.key_value_heads * self.head_dim
 
     @property
@@ -141,12 +141,11 @@ class ModelShape:
 
     @property
     def is_plain_llama(self) -> bool:
-        """Whether `trainables.packed.fused_llama` computes it: a Llama without biases. Others go through transformers'
-        layers."""
+        """Whether `trainables.packed.fused` computes it: a Llama without biases. Others train through transformers."""
         return self.model_type == "llama" and self.other_parameters == self._norms()
 
     def adapter_parameters(self, rank: int, target_modules: tuple[str, ...]) -> int:
-        """Trainable numbers of an adapter: A is rank x in, B is out x rank at each target (Hu et al. 2021)."""
+        """Counts an adapter's trainable numbers: A is rank x in, B is out x rank at each target (Hu et al. 2021)."""
         sizes = [self.linears[name] for name in target_modules]
         return self.layers * rank * sum(inward + outward for inward, outward in sizes)
 

@@ -1,4 +1,4 @@
-"""16-bit weights on a processor that cannot multiply them: kept in 16 bits, multiplied in fp32.
+"""Multiplies 16-bit weights in fp32 on a processor that cannot multiply 16 bits.
 
 A processor without AVX512-BF16 or AMX multiplies bf16 many times slower than fp32. The weights keep their type, and
 their memory, and each product casts its own weight for as long as it lasts: as NF4 is dequantized.
@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
-WHOLE_NUMBERS = 2**21  # a weight with more is cast in blocks of so many, which stay in the heap
+BLOCK_NUMBERS = 2**21  # a weight with more is cast in blocks of so many, whose memory the heap keeps
 
 
 class UpcastLinear(nn.Linear):
     """A frozen linear layer whose product is taken in the type of its input."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` is ... x in_features; the answer is ... x out_features, of the same type."""
+        """Returns `x` W^T + b, ... x out_features, for `x` of ... x in_features, in the type of `x`."""
         product = _UpcastProduct.apply(x, self.weight)
         return product if self.bias is None else product + self.bias.to(x.dtype)
 
@@ -28,7 +28,7 @@ class UpcastEmbedding(nn.Embedding):
     """A frozen embedding whose vectors come out in fp32."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """`tokens` is any shape; the answer has one more dimension, the vectors'."""
+        """Returns the tokens' vectors, of the shape of `tokens` with one more dimension."""
         return super().forward(tokens).float()
 
 
@@ -38,10 +38,10 @@ class _UpcastProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        if weight.numel() <= WHOLE_NUMBERS:
+        if weight.numel() <= BLOCK_NUMBERS:
             return nn.functional.linear(x, weight.to(x.dtype))
         # A large weight's copy would be new memory each time, mapped page by page: that takes longer than the product.
-        blocks = weight.split(max(1, WHOLE_NUMBERS // weight.shape[1]))
+        blocks = weight.split(max(1, BLOCK_NUMBERS // weight.shape[1]))
         return torch.cat([nn.functional.linear(x, block.to(x.dtype)) for block in blocks], dim=-1)
 
     @staticmethod

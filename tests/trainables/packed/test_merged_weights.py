@@ -13,9 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.lora_cases import files_of, lora_config, random_rows, trained_adapter
 from tests.support.small_models import shared, tiny_llama
-from trainables.base_model.gguf import read_gguf_licence
-from trainables.base_model.hub import base_licence
-from trainables.base_model.location import BaseModelError, ModelFiles
+from trainables.base_model.location import BaseModelError
 from trainables.packed.merged_weights import low_rank_updates, write_merged
 from trainables.packed.packed_model import PackedModel
 
@@ -131,45 +129,3 @@ def test_vllm_takes_an_exported_adapter_as_a_lora_module(tmp_path: Path) -> None
         assert tensor.shape[0 if kind == "lora_A" else 1] == 8
     a, b, scale = low_rank_updates(adapter)["model.layers.0.self_attn.q_proj.weight"]
     assert (a.shape, b.shape, scale) == ((8, 32), (32, 8), 2.0)
-
-
-# -- the base's licence ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("files", "licence"),
-    [
-        ({"README.md": "---\nlicense: apache-2.0\ntags: [a]\n---\n# Model\n", "LICENSE": "x"}, "apache-2.0"),
-        ({"README.md": "---\n: broken: [\n---\n", "LICENSE.md": "x"}, "LICENSE.md"),
-        ({"README.md": "# no front matter\n---\nlicense: mit\n---\n"}, None),
-        ({}, None),
-    ],
-)
-def test_a_folders_licence(files: dict[str, str], licence: str | None, tmp_path: Path) -> None:
-    for name, text in files.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    assert base_licence(ModelFiles("folder", str(tmp_path))) == licence
-
-
-def test_a_hub_that_cannot_be_asked_names_no_licence(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def refuse(*arguments: object, **options: object) -> None:
-        raise ConnectionError("offline")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refuse)
-    assert base_licence(ModelFiles("hub", "some/model", "abc")) is None
-
-
-def test_a_gguf_names_its_licence(tmp_path: Path) -> None:
-    import gguf
-
-    for licence in ("apache-2.0", None):
-        writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
-        if licence:
-            writer.add_license(licence)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        assert read_gguf_licence(tmp_path / "model.gguf") == licence

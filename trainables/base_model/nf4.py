@@ -1,0 +1,85 @@
+"""Quantizes a base model to NF4, and keeps the quantized weights in the user's cache for the next time.
+
+NF4 with double quantization: Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs", arXiv 2305.14314.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from trainables.base_model.files import BaseModelInfo, read_config, weights_folder
+from trainables.base_model.location import BaseModelError, locate
+from trainables.base_model.weights import Places, load_weights
+from trainables.settings import BaseModelSettings
+from trainables.user_cache import CacheEntry, digest
+
+log = logging.getLogger(__name__)
+
+_NOT_WEIGHTS = ("_name_or_path", "transformers_version", "use_cache")  # in a configuration, without effect on weights
+
+
+def load_nf4(
+    settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, places: Places, kind: str, use_cache: bool
+) -> PreTrainedModel:
+    """Loads the model in NF4 onto `places`, which computes in `dtype`; `kind` is the devices' type.
+
+    With `use_cache` quantized weights are taken from the cache, or put there. Raises BaseModelError as `load_weights`.
+    """
+    if not use_cache:
+        return _quantize(settings, dtype, places)
+    entry = CacheEntry("nf4", _nf4_key(settings, info, dtype, kind))
+    model = _reload(entry, places)
+    if model is not None:
+        return model
+    with entry.lock():
+        model = _reload(entry, places)  # another process may have made it while we waited
+        if model is None:
+            model = _quantize(settings, dtype, places)
+            _keep(entry, model)
+    return model
+
+
+def _nf4_key(settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, kind: str) -> str:
+    """Returns a key of all that quantized weights depend on: a reload takes quantization and compute type as saved."""
+    config = read_config(locate(settings)).to_dict()
+    return digest(
+        {
+            "weights": info.sha256,
+            "config": {name: value for name, value in config.items() if name not in _NOT_WEIGHTS},
+            "double_quantization": settings.double_quantization,
+            "compute_dtype": str(dtype),
+            "device": kind,
+            "versions": [importlib.metadata.version(name) for name in ("bitsandbytes", "transformers")],
+        }
+    )
+
+
+def _quantize(settings: BaseModelSettings, dtype: torch.dtype, places: Places) -> PreTrainedModel:
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=settings.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return load_weights(weights_folder(locate(settings)), places, dtype=dtype, quantization_config=quantization)
+
+
+def _reload(entry: CacheEntry, places: Places) -> PreTrainedModel | None:
+    if not entry.intact():
+        return None
+    try:
+        return load_weights(entry.folder, places, dtype="auto")
+    except BaseModelError as error:
+        log.warning("The quantized weights in the cache are made anew: %s", error)
+        return None
+
+
+def _keep(entry: CacheEntry, model: PreTrainedModel) -> None:
+    try:
+        entry.fill(lambda folder: model.save_pretrained(str(folder)))
+    except (OSError, ValueError) as error:  # the model is there all the same; the next load quantizes again
+        log.warning("The quantized weights could not be kept in %s: %s", entry.folder, error)
