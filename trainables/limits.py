@@ -1,16 +1,33 @@
-"""Bounds that the memory model, the plan and the engine share, so that what is planned is what is done."""
+"""Sizes that the memory model, the plan and the engine share: packs, passes, the logits' chunk, numbers in memory."""
 
 from __future__ import annotations
 
 DEFAULT_PACK = {"cpu": 4, "cuda": 8}  # adapters that train together on one device, unless the study says otherwise
-MOST_PASS_TOKENS = {"cpu": 512, "cuda": 65536}  # of one pass through the base model
+
+# Tokens of one pass through the base model. Past the usual ones a pass gains nothing: a CPU is busy from a few hundred
+# on, a card from a few thousand with 8 billion parameters. With 0.1 billion it is not: a card takes more, up to the
+# most, where such a pass was measured to be short.
+USUAL_PASS_TOKENS = {"cpu": 512, "cuda": 8192}
+MOST_PASS_TOKENS = {"cpu": USUAL_PASS_TOKENS["cpu"], "cuda": 65536}
 MEASURED_PASSES = 6  # of a footprint alone: warm-up, timed, the longest
-TRAINING_BYTES = 16  # of a trainable number: weight, gradient, and AdamW's two moments, all fp32
+
+FP32_BYTES = 4
+TRAINING_BYTES = 4 * FP32_BYTES  # of a trainable number: weight, gradient, and AdamW's two moments
+
+# NF4 with double quantization (Dettmers et al. 2023, arXiv 2305.14314): 4 bits a value, a byte for each block's absmax,
+# an fp32 scale for each block of those.
+NF4_BLOCK = 64  # values that share an absmax
+ABSMAX_BLOCK = 256  # absmax values that share a scale
+NF4_VALUE_BYTES = 0.5 + 1 / NF4_BLOCK + FP32_BYTES / (NF4_BLOCK * ABSMAX_BLOCK)
+
 LOGITS_CHUNK_BYTES = 64 * 2**20  # of logits that exist at once, in the head's type
 _FEWEST_CHUNK_ROWS, _CHUNK_ROWS = 16, 64
 
 
 def logits_chunk_rows(vocabulary: int, number_bytes: int) -> int:
-    """How many positions' logits exist at once: at least 16, and a multiple of 64 where there are as many."""
+    """Counts the positions whose logits exist at once, each of `vocabulary` numbers of `number_bytes` bytes.
+
+    As many as `LOGITS_CHUNK_BYTES` hold, but at least 16; a multiple of 64 where there are 64 or more.
+    """
     rows = max(_FEWEST_CHUNK_ROWS, LOGITS_CHUNK_BYTES // (number_bytes * vocabulary))
     return rows if rows < _CHUNK_ROWS else rows // _CHUNK_ROWS * _CHUNK_ROWS

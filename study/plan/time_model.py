@@ -16,13 +16,12 @@ from study.plan.fitting import Fit
 from study.plan.workload import Workload
 from trainables.base_model.shape import ModelShape
 from trainables.dataset import batches
-from trainables.limits import MEASURED_PASSES, MOST_PASS_TOKENS, TRAINING_BYTES
+from trainables.limits import MEASURED_PASSES, MOST_PASS_TOKENS, NF4_VALUE_BYTES, TRAINING_BYTES
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 LOAD_SECONDS = 60.0  # of a host's start: interpreter, CUDA, base model from a warm cache
 
 
-NF4_READ_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a value, double quantization's scales included
 LOW_RANK_EFFICIENCY = 0.2  # of the frozen products': thin matrices
 AUTOGRAD_TRAFFIC = 5.0  # elementwise bytes of transformers' own layers over the fused decoder's
 UPDATE_BYTES = 28  # of a trainable number: AdamW reads weight, gradient and moments, writes weight and moments
@@ -125,7 +124,7 @@ def _dequantization_bytes(shape: ModelShape, setting: MemorySetting) -> float:
     """Every NF4 weight read, and written in the compute type."""
     if setting.precision != "nf4":
         return 0.0
-    return shape.layers * shape.layer_linear_parameters * (NF4_READ_BYTES + setting.compute_bytes)
+    return shape.layers * shape.layer_linear_parameters * (NF4_VALUE_BYTES + setting.compute_bytes)
 
 
 def _elementwise_bytes(

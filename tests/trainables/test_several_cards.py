@@ -18,7 +18,7 @@ from trainables.measure.evaluation import evaluate_together
 from trainables.measure.generation import generate_together
 from trainables.measure.training_cost import measure_training_cost, measuring_plan
 from trainables.memory.card_split import module_cards
-from trainables.memory.prediction import ModelPart
+from trainables.memory.weights import ModelPart
 from trainables.packed.packed_model import PackedModel, PackedRows
 from trainables.packed.training import TrainingMember, accumulate_gradients, collate, target_hidden, train_step
 from trainables.settings import BaseModelSettings, TrainingSettings

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-from trainables.limits import MOST_PASS_TOKENS
+from trainables.limits import MOST_PASS_TOKENS, USUAL_PASS_TOKENS
 from trainables.packed.passes import PassCost, PassLimits, tokens_that_fit
 
-# Past these a pass gains nothing: a CPU is busy from a few hundred tokens on, a card from a few thousand with 8 billion
-# parameters. With 0.1 billion it is not: a card takes more where such a pass was measured to be short.
-USUAL_TOKENS = {"cpu": 512, "cuda": 8192}
 PASS_SECONDS = 10.0  # at most, for more than the usual tokens: what trials ask of a host waits for the pass to end
 FEWEST_TOKENS = 64
 # What a pass costs beside its tokens. On a card, until it is measured there: dequantizing all weights of 8 billion
@@ -26,7 +23,7 @@ class PassBudget:
     def __init__(self, devices: Sequence[torch.device], memory_limit_bytes: int | None, padding_bytes: int = 0) -> None:
         """`padding_bytes` are kept free for what fills up ranks, where another run in a pass costs anything."""
         self._kind = devices[0].type
-        self._most = USUAL_TOKENS[self._kind]
+        self._most = USUAL_PASS_TOKENS[self._kind]
         self._fixed_tokens: int | None = None
         self._bytes_per_token = 0.0
         self._padding_bytes, self._kept_free = padding_bytes, SLACK_BYTES

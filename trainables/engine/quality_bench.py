@@ -10,12 +10,11 @@ from trainables.dataset.rows import Row
 from trainables.engine.bench import Bench
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident
+from trainables.limits import USUAL_PASS_TOKENS
 from trainables.measure.evaluation import Candidates, Evaluation, evaluate_together
 from trainables.measure.generation import generate_together, prompt_tokens, text_ends
 from trainables.packed.packed_model import LoraAdapter, PackedModel
 
-# Of a pass at most, unless a pass itself costs more: its rows are as long as its longest, and more would be padding.
-EVALUATION_TOKENS = 8192
 LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
 
 
@@ -71,7 +70,9 @@ class QualityBench:
         dataset = self._bench.dataset
         candidates = Candidates(dataset.candidate_labels, dataset.candidates) if with_accuracy else Candidates()
         limits = self._budget.limits()
-        tokens = min(limits.max_tokens, max(EVALUATION_TOKENS, limits.fixed_tokens))
+        # No more than usual, unless a pass itself costs more: rows are as long as the longest, the rest is padding.
+        usual = USUAL_PASS_TOKENS[self._model.device.type]
+        tokens = min(limits.max_tokens, max(usual, limits.fixed_tokens))
         rows = getattr(dataset, split).rows
         return evaluate_together(self._model, adapters, rows, candidates, tokens, self._between)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from search_spaces.trial_config import TrialConfig
 from trainables.dataset.rows import Row
+from trainables.limits import USUAL_PASS_TOKENS
 from trainables.measure.generation import synchronize
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassCost, pass_cost
 from trainables.packed.training import TrainingMember, discard_gradients, run_pass
 
-LARGE_PASS_TOKENS = 8192
 REPEAT_SECONDS = 0.4  # short passes are timed again for so long: what else the machine does would decide
 
 
@@ -37,7 +37,7 @@ def measure_pass_cost(
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
     short, long = order[0], order[-1]
     few, longest = len(rows[short].tokens), len(rows[long].tokens)
-    half = min(most_tokens, LARGE_PASS_TOKENS) // longest // 2
+    half = min(most_tokens, USUAL_PASS_TOKENS["cuda"]) // longest // 2
     if half * longest < 2 * few:
         return None
     unlike = replace(config, rank=config.rank // 2 or 2)

@@ -1,29 +1,29 @@
-"""What layers keep, and need in their backward, where transformers' own layers are trained by autograd. (pure)
+"""Counts the bytes that transformers' own layers keep under autograd, and those of their backward.
 
-The same as `trainables.memory.fused_layers` says of the fused decoder, for the models that it does not serve; n, d,
-a, k, f and e as there. Autograd keeps every operation's inputs that its backward reads.
+For the models that the fused layers do not serve; n, d, a, k, f and e as in `trainables.memory.fused_layers`. Autograd
+keeps every operation's inputs that its backward reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from search_spaces.trial_config import MODULE_NAMES
 from trainables.base_model.shape import ModelShape
-from trainables.memory.fused_layers import FP32_BYTES, GATE_UP, QKV, Moment, low_rank
+from trainables.limits import FP32_BYTES
+from trainables.memory.fused_layers import GATE_UP, QKV, Moment, low_rank
 from trainables.memory.setting import MemorySetting, Pass
-
-ALL = (*QKV, "o_proj", *GATE_UP, "down_proj")
 
 
 def layer_inputs(shape: ModelShape, setting: MemorySetting, one: Pass, layers: int) -> int:
-    """With checkpointing every layer keeps its input, n d e; without, it is kept as its norm's fp32 copy."""
+    """Returns the bytes of all layers' inputs, n d e each; without checkpointing none, norms keep them in fp32."""
     if not setting.gradient_checkpointing:
         return 0
     return layers * one.tokens * shape.hidden_size * setting.compute_bytes
 
 
 def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """What a layer's backward reads beside its input.
+    """Returns the bytes that a layer's backward reads beside its input.
 
     fp32 copies of two norms' inputs (8 d bytes), and with norms of heads theirs (4 (a + k)); rotated queries and keys,
     values and the attention's output (2 a + 2 k) e and its log-sum-exp; gate, its SiLU, and up (3 f e); the low-rank
@@ -34,18 +34,20 @@ def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     heads_normed = FP32_BYTES * (a + k) if shape.has_head_norms else 0
     in_fp32 = 2 * FP32_BYTES * d + heads_normed + FP32_BYTES * shape.attention_heads
     kept = n * (in_fp32 + (2 * a + 2 * k + 3 * f) * setting.compute_bytes)
-    return kept + low_rank(shape, setting, one, ALL) + _inputs(shape, setting, one) + _scores(shape, setting, one)
+    kept += low_rank(shape, setting, one, MODULE_NAMES)
+    return kept + _inputs(shape, setting, one) + _scores(shape, setting, one)
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
-    """In the MLP's backward: gradients of the product, of SiLU's output and of up (3 f), and two hidden states' (2 d).
+    """Returns the bytes that a layer's backward needs beside what was kept, at each moment that may be its highest.
 
-    Where down_proj is a target without dropout, the product itself was kept and is gone by then (f). Where heads are
+    In the MLP: gradients of the product, of SiLU's output and of up (3 f), and two hidden states' (2 d). Where
+    down_proj is a target without dropout, the product itself was kept and is freed by then (f). Where heads are
     normalized, that norm's backward has five fp32 tensors of the queries' size (20 a bytes).
     """
     d, f = shape.hidden_size, shape.intermediate_size
-    gone = sum(load.rows * one.width for load in one.loads if "down_proj" in load.target_modules and not load.dropout)
-    mlp = Moment((one.tokens * (2 * d + 3 * f) - gone * f) * setting.compute_bytes, d * f)
+    freed = sum(load.rows * one.width for load in one.loads if "down_proj" in load.target_modules and not load.dropout)
+    mlp = Moment((one.tokens * (2 * d + 3 * f) - freed * f) * setting.compute_bytes, d * f)
     if not shape.has_head_norms:
         return {"mlp": mlp}
     return {"mlp": mlp, "head_norm": Moment(5 * FP32_BYTES * one.tokens * shape.query_size)}
@@ -69,8 +71,8 @@ def _inputs(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
 
 
 def _scores(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Attention by plain mathematics keeps the softmax of all scores: tokens x tokens for each row and head, in
-    fp32."""
+    """Returns the bytes of all scores' softmax, tokens x tokens for each row and head in fp32, which plain
+    mathematics keeps."""
     if setting.attention != "math":
         return 0
     return FP32_BYTES * one.rows * shape.attention_heads * one.width**2

@@ -1,4 +1,4 @@
-"""A base model over several cards of one node: whole layers, in order, so that the fullest card holds least. (pure)"""
+"""Splits a base model over several cards of one node: whole layers, in order, so that the fullest card holds least."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import (
     DEFAULT_CONSTANTS,
     MemoryPrediction,
-    ModelPart,
     allocatable,
-    base_components,
     predict_pack,
 )
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
+from trainables.memory.weights import ModelPart, base_components
 from trainables.settings import TrialSettings
 
 USUAL_RANK = 16  # of the adapter that cards are filled with evenly
@@ -25,7 +24,7 @@ USUAL_RANK = 16  # of the adapter that cards are filled with evenly
 def split_layers(
     shape: ModelShape, setting: MemorySetting, rows: int, tokens: int, cards: int
 ) -> tuple[ModelPart, ...]:
-    """How many layers each of `cards` equal cards takes: the embedding is on the first, norm and head on the last.
+    """Decides how many layers each of `cards` equal cards takes: embedding on the first, norm and head on the last.
 
     A head that is tied to the embedding stays with it. Layers go one by one to the card that is least full with it:
     optimal, since each adds the same to whichever card. Equal for all adapters of a host: each card's fill is that of
@@ -34,7 +33,7 @@ def split_layers(
     if not 1 <= cards <= shape.layers:
         raise ValueError(f"cards must be from 1 to the model's {shape.layers} layers; they are {cards}")
     load = AdapterLoad(USUAL_RANK, MODULE_NAMES, dropout=False, rows=rows, tokens=tokens, targets=rows * tokens)
-    setting = replace(setting, attention="flash")  # so that planner and host, which ask apart, come to the same
+    setting = replace(setting, attention="flash")  # so that plan and host, which each split by themselves, split alike
     last = 0 if shape.tie_word_embeddings else cards - 1
     parts = [ModelPart(1, place == 0, place == last) for place in range(cards)]
     grown = [_with_a_layer_more(shape, setting, load, part) for part in parts]
@@ -46,7 +45,7 @@ def split_layers(
 
 
 def module_cards(parts: Sequence[ModelPart]) -> dict[str, int]:
-    """Which card each module of a Llama-like model is on, as accelerate's device map: names to the parts' numbers."""
+    """Maps each module of a Llama-like model to its card's number, as accelerate's device map."""
     layers = [place for place, part in enumerate(parts) for _ in range(part.layers)]
     head = next(place for place, part in enumerate(parts) if part.has_head)
     return {
@@ -61,7 +60,7 @@ def module_cards(parts: Sequence[ModelPart]) -> dict[str, int]:
 def cards_of_modules(
     shape: ModelShape, settings: TrialSettings, precision: str, compute_precision: str, longest: int, cards: int
 ) -> dict[str, int]:
-    """`module_cards` of a host's base model; `longest` is the longest training row's tokens."""
+    """Maps each module of a host's base model to its card's number; `longest` is the longest training row's tokens."""
     setting = MemorySetting(
         precision,
         compute_precision,
@@ -74,7 +73,7 @@ def cards_of_modules(
 def _with_a_layer_more(
     shape: ModelShape, setting: MemorySetting, load: AdapterLoad, part: ModelPart
 ) -> tuple[int, ModelPart]:
-    """What the card would need, and what it would hold."""
+    """Returns the bytes that the card would need with a layer more, and the part that it would hold."""
     grown = replace(part, layers=part.layers + 1)
     return predict_pack(shape, setting, [load], part=grown).needed_bytes, grown
 
@@ -82,7 +81,7 @@ def _with_a_layer_more(
 def predict_split(
     shape: ModelShape, setting: MemorySetting, load: AdapterLoad, cards: int, constants: MemoryConstants | None = None
 ) -> tuple[MemoryPrediction, ...]:
-    """One adapter training alone over several cards: each card's prediction, in the model's order."""
+    """Predicts one adapter training alone over several cards: one prediction a card, in the model's order."""
     parts = split_layers(shape, setting, load.rows, load.tokens, cards)
     return tuple(predict_pack(shape, setting, [load], constants, part) for part in parts)
 
@@ -95,7 +94,7 @@ def cards_needed(
     most: int,
     constants: MemoryConstants | None = None,
 ) -> int | None:
-    """The fewest cards of `card_bytes` each that hold base and adapter together; None where `most` are too few."""
+    """Counts the cards of `card_bytes` each that base and adapter need together; None where `most` are too few."""
     capacity = allocatable(card_bytes, constants or DEFAULT_CONSTANTS[setting.device])
     weights = sum(base_components(shape, setting, ModelPart(shape.layers)).values())
     fewest = max(1, math.ceil(weights / max(1, capacity)))  # that hold the weights alone

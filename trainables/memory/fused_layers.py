@@ -1,6 +1,6 @@
-"""Bytes that a pass needs beside weights and states: what layers keep, and the moments when most is there. (pure)
+"""Counts the bytes that the fused layers of a pass keep, and those of each moment of their backward.
 
-Follows `trainables.packed.fused_llama`, tensor by tensor. In the formulas n is the pass' tokens (rows times the
+Follows `trainables.packed.fused`, tensor by tensor. In the formulas n is the pass' tokens (rows times the
 longest), d, a, k and f are the widths of hidden states, of all heads' queries, of all heads' keys, and between gate and
 down projection; e is the bytes of an activation. Low-rank intermediates are n x rank for each target, and each
 adapter's weights are cast to e.
@@ -12,10 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from trainables.base_model.shape import ModelShape
-from trainables.limits import logits_chunk_rows
+from trainables.limits import FP32_BYTES, logits_chunk_rows
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
-FP32_BYTES = 4
 QKV, GATE_UP, DOWN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)
 # fp32 tensors of the queries' size that the attention's backward accumulates in. FlashAttention 2: dQ. The
 # memory-efficient kernel where its outputs do not fit the registers (a T4 at head_dim 128): dQ, dK and dV.
@@ -31,12 +30,12 @@ class Moment:
 
 
 def layer_inputs(shape: ModelShape, setting: MemorySetting, one: Pass, layers: int) -> int:
-    """Every layer keeps its input, with checkpointing or without: n d e each."""
+    """Returns the bytes of all layers' inputs, n d e each, which are kept with checkpointing and without."""
     return layers * one.tokens * shape.hidden_size * setting.compute_bytes
 
 
 def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """What a layer's backward reads beside its input; with checkpointing, one layer's at a time, computed again.
+    """Returns the bytes that a layer's backward reads beside its input; with checkpointing, of one layer at a time.
 
     Two norms' outputs and the residual (3 d), queries, keys and values with one of each for every query head (3 a), the
     attention's output (a) and its log-sum-exp (one fp32 for each head), gate and up (2 f): n (3 d + 4 a + 2 f) e, and
@@ -50,7 +49,7 @@ def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
-    """What a layer's backward needs beside what was kept, at each moment that may be its highest.
+    """Returns the bytes that a layer's backward needs beside what was kept, at each moment that may be its highest.
 
     The gradient of the layer's output is there throughout (d). `down`: the gradient between gate and down (f); with
     dropout at down_proj, before the frozen product, the update's part and its thinned copy (2 f). Then gradients of
@@ -82,26 +81,31 @@ def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Ma
 
 
 def small_tensors(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Token ids (8 bytes a token), target ids and places and nats (20 a target), rotary cosines and sines (2 T head_dim
-    e)."""
+    """Returns the bytes of what a pass has once.
+
+    Token ids (8 bytes a token), targets' ids, places and nats (20 a target), rotary angles (2 head_dim e a column).
+    """
     angles = 2 * one.width * shape.head_dim * setting.compute_bytes
     return 8 * one.tokens + 20 * one.targets + angles
 
 
 def loss_rows(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """At the loss: the last hidden states (n d e), and those before targets with their gradient (2 d e a target)."""
+    """Returns the bytes of rows at the loss.
+
+    The last hidden states (n d e), and those before targets with their gradient (2 d e a target).
+    """
     return (one.tokens + 2 * one.targets) * shape.hidden_size * setting.compute_bytes
 
 
 def loss_chunk(shape: ModelShape, setting: MemorySetting, targets: int | None) -> int:
-    """Logits of one chunk of targets, in the head's type; `targets` None: as many as there may be."""
+    """Returns the bytes of one chunk's logits, in the head's type; `targets` None: of a full chunk."""
     rows = logits_chunk_rows(shape.vocab_size, setting.compute_bytes)
     there = rows if targets is None else min(targets, rows)
     return there * shape.vocab_size * setting.compute_bytes
 
 
 def low_rank(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
-    """Of these targets in one layer: A x (n rank e) for each adapter's own rows, and A and B cast to e."""
+    """Returns the bytes of A x (n rank e) of these targets in one layer, and of A and B cast to e."""
     casts = sum(
         load.rank * (sum(shape.linears[name])) for load in one.loads for name in load.target_modules if name in targets
     )
@@ -109,21 +113,22 @@ def low_rank(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Coll
 
 
 def low_rows(setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
-    """A x of these targets in one layer, n rank e for each adapter's own rows; its gradient is as large."""
+    """Returns the bytes of A x of these targets in one layer, n rank e for each adapter's own rows."""
     return sum(
         load.rows * one.width * load.rank * len(_of(load, targets)) * setting.compute_bytes for load in one.loads
     )
 
 
 def thinned(one: Pass, targets: Collection[str]) -> int:
-    """Tokens of the rows whose adapters have dropout at one of the targets."""
+    """Counts the tokens of rows whose adapters have dropout at one of the targets."""
     return sum(load.rows * one.width for load in one.loads if load.dropout and _of(load, targets))
 
 
 def _attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """The attention's backward: accumulators, and after it keys' and values' gradients summed to their own heads (2 k).
+    """Returns the bytes inside the attention's backward.
 
-    Plain mathematics has scores, their softmax and its gradient in fp32.
+    Accumulators, and after it keys' and values' gradients summed to their own heads (2 k). Plain mathematics has
+    scores, their softmax and its gradient in fp32.
     """
     summed = 2 * one.tokens * shape.key_size * setting.compute_bytes if shape.key_size < shape.query_size else 0
     inside = ACCUMULATORS[setting.attention] * FP32_BYTES * one.tokens * shape.query_size
@@ -133,7 +138,7 @@ def _attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
 
 
 def _masks(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
-    """Dropout masks, kept on a CPU alone: a card computes them anew from counters."""
+    """Returns the bytes of dropout masks, kept on a CPU alone: a card computes them anew from counters."""
     if setting.device != "cpu":
         return 0
     return sum(

@@ -1,4 +1,4 @@
-"""What memory depends on beside the model's shape: precision, checkpointing, the adapter, its rows, the card. (pure)"""
+"""Holds what memory depends on beside the model's shape: precision, checkpointing, adapters, rows, the card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRECISION_OF_DTYPE = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"} 
 
 @dataclass(frozen=True)
 class MemorySetting:
-    """How the base model is kept and run; `compute_precision` is what activations are in."""
+    """How the base model is kept and run; `compute_precision` is that of activations."""
 
     precision: str  # fp32, fp16, bf16 or nf4
     compute_precision: str
@@ -49,7 +49,7 @@ class AdapterLoad:
 
     @classmethod
     def of(cls, config: TrialConfig, rows: int, tokens: int, targets: int | None = None) -> AdapterLoad:
-        """A configuration's load; without `targets`, every token is taken as one."""
+        """Takes a configuration's load; without `targets`, every token counts as one."""
         return cls(
             config.rank,
             tuple(config.target_modules),
@@ -62,7 +62,7 @@ class AdapterLoad:
 
 @dataclass(frozen=True)
 class Pass:
-    """What goes through the model together: the adapters' rows, padded to the longest."""
+    """The rows that go through the model together, of all adapters, padded to the longest."""
 
     loads: Sequence[AdapterLoad] = ()
 

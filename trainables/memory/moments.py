@@ -1,0 +1,86 @@
+"""Lists the moments of training and generation that may be the peak, each with its bytes by component."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from trainables.base_model.shape import ModelShape
+from trainables.limits import FP32_BYTES, NF4_BLOCK
+from trainables.memory import autograd_layers, fused_layers
+from trainables.memory.setting import MemoryConstants, MemorySetting, Pass
+from trainables.memory.weights import ModelPart
+from trainables.settings import GenerationSettings
+
+GENERATION = "generation"
+NEW_TOKENS = GenerationSettings.max_new_tokens  # of a generated text, whatever the study asks for
+
+Components = Mapping[str, int]  # bytes by name
+
+
+def training_moments(
+    shape: ModelShape, setting: MemorySetting, one: Pass, constants: MemoryConstants, part: ModelPart
+) -> dict[str, dict[str, int]]:
+    """Returns the bytes beside weights, states and libraries at each moment of training that may be the peak.
+
+    A pass without loads has workspaces alone.
+    """
+    engine = fused_layers if shape.is_plain_llama else autograd_layers
+    layers_at_once = 1 if setting.gradient_checkpointing else part.layers
+    factor = constants.activation_factor
+    kept = engine.kept_by_layer(shape, setting, one)
+    small = fused_layers.small_tensors(shape, setting, one)
+    inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, part.layers)}
+    backward = {
+        name: {
+            **inputs,
+            "activations": math.ceil(factor * (layers_at_once * kept + moment.rows_bytes)) + small,
+            "targets": one.targets * shape.hidden_size * setting.compute_bytes,
+            "dequantization": _dequantized(setting, moment.weight_values),
+        }
+        for name, moment in engine.backward_moments(shape, setting, one).items()
+    }
+    if not part.has_head:
+        return backward
+    at_loss = 0 if setting.gradient_checkpointing else layers_at_once * kept
+    targets = one.targets if one.loads else None
+    loss = {
+        **inputs,
+        "activations": math.ceil(factor * at_loss) + small,
+        "targets": fused_layers.loss_rows(shape, setting, one),
+        "loss_chunk": fused_layers.loss_chunk(shape, setting, targets) + _cast_head(shape, setting),
+    }
+    return {**backward, "loss": loss}
+
+
+def generation(shape: ModelShape, setting: MemorySetting, tokens: int, part: ModelPart) -> dict[str, int]:
+    """Returns the bytes of one row's generation beside weights, states and libraries.
+
+    Keys and values in all layers (2 k e a token), and in the prompt's pass gate, up and their product (3 f) and four
+    hidden states (4 d); the letters are those of `trainables.memory.fused_layers`.
+    """
+    cache = 2 * part.layers * (tokens + NEW_TOKENS) * shape.key_size * setting.compute_bytes
+    prompt = tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) * setting.compute_bytes
+    logits = (FP32_BYTES + setting.compute_bytes) * shape.vocab_size
+    weight = _dequantized(setting, shape.largest_linear)
+    return {"key_value_cache": cache, "activations": prompt + logits, "dequantization": weight}
+
+
+def workspace(moment: Components) -> int:
+    """Returns the part of a moment's bytes that is the same however many adapters train."""
+    return moment.get("dequantization", 0) + moment.get("loss_chunk", 0)
+
+
+def _dequantized(setting: MemorySetting, values: int) -> int:
+    """Returns the bytes of frozen weights in the compute type for a product: of NF4, and of 16 bits in fp32.
+
+    An NF4 weight's absmax are written out first, one fp32 for each block.
+    """
+    if setting.precision == "nf4":
+        return values * setting.compute_bytes + FP32_BYTES * values // NF4_BLOCK
+    return values * setting.compute_bytes if setting.weight_bytes != setting.compute_bytes else 0
+
+
+def _cast_head(shape: ModelShape, setting: MemorySetting) -> int:
+    """Returns the bytes of the head in the compute type, where it is kept in another."""
+    return shape.embedding_parameters * setting.compute_bytes if setting.weight_bytes != setting.compute_bytes else 0
