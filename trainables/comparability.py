@@ -1,4 +1,4 @@
-"""What must agree where two trials' quality, and where their cost, are compared: hashes of it. (no torch)"""
+"""Hashes what must agree where two trials' quality, or their cost, are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MASK_POLICY = "completion and EOS"
 
 
 def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, device: str) -> dict[str, str]:
-    """Hashes that are equal where two trials' quality, and where their cost, may be compared.
+    """Returns hashes that are equal where two trials' quality, and where their cost, may be compared.
 
     `sha256` is of the base model's weights, `fingerprint` of the data's token ids: tokenizer, split and length are in
     it. `device` is the card's name, or `cpu_device_name`.
@@ -41,7 +41,7 @@ def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, de
 
 
 def cpu_device_name() -> str:
-    """What records call this machine's processor."""
+    """Returns the name of this machine's processor in records."""
     return f"CPU ({platform.machine()})"
 
 

@@ -1,4 +1,4 @@
-"""What is the same for every trial of a study: model, data, training, generation, hardware. (no torch)"""
+"""Holds the settings that all trials of a study share: model, data, training, generation, hardware."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Schedule = Literal["cosine", "linear", "constant"]
 
 @dataclass(frozen=True)
 class BaseModelSettings:
-    """Where the frozen weights come from: a hub id, a local folder, a `.gguf` file, or `package:NAME/FILE`."""
+    """The frozen weights' source: a hub id, a local folder, a `.gguf` file, or `package:NAME/FILE`."""
 
     path: str
     revision: str = "main"
@@ -20,9 +20,9 @@ class BaseModelSettings:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """Which rows train, evaluate and test; either a named `source`, or files of the user's own (JSON Lines)."""
+    """The rows that train, evaluate and test: of a named dataset, or of the user's own files (JSON Lines)."""
 
-    name: str  # "pubmedqa" and "stackoverflow" have their own form; with train_file, any name
+    name: str  # one of `trainables.dataset.named`; with train_file, any name
     source: str | None = None  # a hub id, a JSON file, or "sample" for the rows shipped with the project
     train_file: str | None = None
     eval_file: str | None = None
@@ -36,7 +36,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How every trial trains; a step is an optimizer step: `micro_batch_size` x `gradient_accumulation_steps` rows."""
+    """The training of every trial; an optimizer step has `micro_batch_size` x `gradient_accumulation_steps` rows."""
 
     epochs: float = 1.0
     max_steps: int | None = None  # optimizer steps; where given, it bounds the epochs
@@ -52,7 +52,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Which prompts are answered by base and tuned model, greedily."""
+    """The prompts that base and tuned model continue, greedily."""
 
     prompts: tuple[str, ...] = ()
     max_new_tokens: int = 128
@@ -61,7 +61,7 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class HardwareSettings:
-    """Which cards the study runs on."""
+    """The cards that the study runs on."""
 
     gpu: str = "auto"  # a catalogue name, "auto", or "cpu"
     gpus: int | None = None  # None: all that are there
@@ -73,20 +73,20 @@ class HardwareSettings:
 
 @dataclass(frozen=True)
 class RungSettings:
-    """After which parts of its training budget a trial may be stopped; the evaluation split is measured there too."""
+    """The parts of its training budget after which a trial may be stopped, and is evaluated."""
 
     fractions: tuple[float, ...] = ()  # above 0, under 1, upward
     grace_steps: int = 0  # optimizer steps before which no trial is stopped
 
     def steps(self, total_steps: int) -> tuple[int, ...]:
-        """The rungs as optimizer steps, upward; those under the grace are moved to its end, and the end is none."""
+        """Returns the rungs as optimizer steps, upward; those in the grace move to its end, and the end is no rung."""
         steps = {max(1, math.ceil(part * total_steps), self.grace_steps) for part in self.fractions}
         return tuple(sorted(step for step in steps if step < total_steps))
 
 
 @dataclass(frozen=True)
 class TrialSettings:
-    """Everything of a study that a host needs to run its trials."""
+    """All settings of a study that a host needs to run its trials."""
 
     base_model: BaseModelSettings
     dataset: DatasetSettings

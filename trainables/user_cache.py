@@ -1,4 +1,4 @@
-"""The user's cache folder: converted and quantized weights, made once and shared between processes. (no torch)
+"""Keeps converted and quantized weights in the user's cache folder, made once and shared between processes.
 
 An entry is a folder `KIND/KEY` with a manifest of its files' sizes. It is written beside its place and renamed, so
 that an entry is either whole or not there; a lock keeps two processes from making the same one; an entry that does
@@ -31,7 +31,10 @@ LOCK_SECONDS = 1800.0  # longer than quantizing the largest model; after it, the
 
 
 def cache_root() -> Path:
-    """The cache folder: `$LORA_FRONTIER_CACHE`, else `$XDG_CACHE_HOME/lora-frontier`, else `~/.cache/lora-frontier`."""
+    """Returns the cache folder.
+
+    `$LORA_FRONTIER_CACHE`, else `$XDG_CACHE_HOME/lora-frontier`, else `~/.cache/lora-frontier`.
+    """
     own = os.environ.get("LORA_FRONTIER_CACHE")
     if own:
         return Path(own).expanduser().absolute()
@@ -40,7 +43,7 @@ def cache_root() -> Path:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """A key of 32 hexadecimal digits for JSON-ready values, independent of their order."""
+    """Returns a key of 32 hexadecimal digits for JSON-ready values, independent of their order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -53,7 +56,7 @@ class CacheEntry:
 
     @property
     def folder(self) -> Path:
-        """Where the entry is, or will be."""
+        """The place of the entry, whether it is there yet or not."""
         return cache_root() / self.kind / self.key
 
     def intact(self) -> bool:
@@ -66,7 +69,7 @@ class CacheEntry:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the entry against other processes; where no lock can be had, goes on without (`fill` is atomic)."""
+        """Holds the entry against other processes; where no lock can be had, continues without (`fill` is atomic)."""
         held = FileLock(self.folder.with_suffix(".lock"))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,7 @@ class CacheEntry:
 
 
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
-    """The folder of the entry `kind`/`key`, made by `make(folder)` where it is missing or broken.
+    """Returns the folder of the entry `kind`/`key`, made by `make(folder)` where it is missing or broken.
 
     Raises what `make` raises, and OSError where the cache cannot be written.
     """
@@ -123,7 +126,7 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The file's SHA-256, remembered in the cache for as long as its path, size and modification time stay.
+    """Returns the file's SHA-256, remembered in the cache while its path, size and modification time stay.
 
     Of a file of several pieces (of 256 MiB) it is the SHA-256 over its pieces' digests, computed side by side: one
     core alone would take half a minute for the 16 GB of a model of 8 B parameters.

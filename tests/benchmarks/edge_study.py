@@ -41,7 +41,7 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
     from study.config.study_config import load_study
     from trainables.actors.host_loading import HostSettings, make_engine
     from trainables.measure.training_cost import measure_training_cost, measuring_plan
-    from trainables.packed.training import TrainingMember
+    from trainables.packed.member import TrainingMember
 
     study = load_study(file)
     settings = HostSettings(study.trial, "alone", "nf4", "cuda", 1)

@@ -24,9 +24,10 @@ from trainables.base_model.load import load_base_model
 from trainables.dataset.batches import batch_plan
 from trainables.dataset.prepared import PreparedDataset, prepare_dataset
 from trainables.measure.evaluation import evaluate_together
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassLimits
-from trainables.packed.training import WHOLE_STEP, TrainingMember, train_step
+from trainables.packed.training import WHOLE_STEP, train_step
 from trainables.settings import BaseModelSettings, DatasetSettings
 
 STEPS, MEMBERS = 50, 8

@@ -35,8 +35,9 @@ from trainables.measure.generation import synchronize
 from trainables.measure.peak_memory import peak_memory
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
+from trainables.packed.member import TrainingMember, apply_gradients
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember, apply_gradients, micro_step
+from trainables.packed.training import micro_step
 from trainables.settings import TrainingSettings
 
 GIB = 2**30

@@ -24,8 +24,9 @@ from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.benchmarks.support.device_time import interleaved
 from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
 from tests.benchmarks.support.step_bench import Endless, rows_of
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember, train_step
+from trainables.packed.training import train_step
 from trainables.settings import TrainingSettings
 
 RANKS, TARGETS, TWICE, ROWS_EACH = (4, 16, 64, 128), ("q_v", "all_linear"), 2, 4

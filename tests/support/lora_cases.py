@@ -14,9 +14,11 @@ from search_spaces.trial_config import TrialConfig
 from trainables.dataset.batches import batch_plan
 from trainables.dataset.pubmedqa import ANSWERS
 from trainables.dataset.rows import Row
+from trainables.packed.adapter import LoraAdapter
 from trainables.packed.adapter_files import peft_files, peft_tensors
-from trainables.packed.packed_model import LoraAdapter, PackedModel
-from trainables.packed.training import TrainingMember, train_step
+from trainables.packed.member import TrainingMember
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import train_step
 from trainables.settings import TrainingSettings
 
 

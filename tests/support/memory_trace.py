@@ -17,8 +17,9 @@ from trainables.kernels import elementwise
 from trainables.memory.setting import AdapterLoad
 from trainables.packed import pack
 from trainables.packed.dropout import Thinning
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember, micro_step
+from trainables.packed.training import micro_step
 from trainables.settings import TrainingSettings
 
 
@@ -32,11 +33,11 @@ class LiveBytes(TorchDispatchMode):
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in there}
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        answer = function(*arguments, **(keywords or {}))
-        for value in tree_flatten(answer)[0]:
+        result = function(*arguments, **(keywords or {}))
+        for value in tree_flatten(result)[0]:
             if isinstance(value, torch.Tensor):
                 self._note(value.untyped_storage())
-        return answer
+        return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
@@ -45,9 +46,9 @@ class LiveBytes(TorchDispatchMode):
         self._sizes[key] = storage.nbytes()
         self.now += storage.nbytes()
         self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._gone, key)
+        weakref.finalize(storage, self._freed, key)
 
-    def _gone(self, key: int) -> None:
+    def _freed(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)
 
 
@@ -74,8 +75,7 @@ def traced_peak(model: PackedModel, loads: Sequence[AdapterLoad]) -> int:
 
 
 def allocate_as_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elementwise work that allocates as the kernels of `elementwise_triton` do, and computes nothing: answers are
-    garbage."""
+    """Replaces elementwise work by what allocates as the Triton kernels do and computes nothing."""
     monkeypatch.setattr(elementwise, "fused", lambda x: True)
     monkeypatch.setattr(elementwise, "_triton", lambda: _KERNELS)
     make_run = pack.Run.__init__

@@ -13,15 +13,10 @@ from tests.support.lora_cases import lora_config
 from trainables.dataset.batches import batch_plan
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
+from trainables.packed.member import TrainingMember, apply_gradients, discard_gradients
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassLimits
-from trainables.packed.training import (
-    WHOLE_STEP,
-    TrainingMember,
-    accumulate_gradients,
-    apply_gradients,
-    discard_gradients,
-)
+from trainables.packed.training import WHOLE_STEP, accumulate_gradients
 from trainables.settings import TrainingSettings
 
 # Configuration and training of eight members: nothing is common to all.

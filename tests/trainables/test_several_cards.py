@@ -19,8 +19,10 @@ from trainables.measure.generation import generate_together
 from trainables.measure.training_cost import measure_training_cost, measuring_plan
 from trainables.memory.card_split import module_cards
 from trainables.memory.weights import ModelPart
-from trainables.packed.packed_model import PackedModel, PackedRows
-from trainables.packed.training import TrainingMember, accumulate_gradients, collate, target_hidden, train_step
+from trainables.packed.adapter import PackedRows
+from trainables.packed.member import TrainingMember
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import accumulate_gradients, collate, target_hidden, train_step
 from trainables.settings import BaseModelSettings, TrainingSettings
 
 LAYERS = 4

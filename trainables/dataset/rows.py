@@ -21,7 +21,7 @@ class Row:
 
     @property
     def target_tokens(self) -> int:
-        """How many tokens count in the loss."""
+        """The count of tokens that the loss is taken of."""
         return len(self.tokens) - self.target_start
 
 

@@ -13,7 +13,7 @@ import torch
 
 from search_spaces.trial_config import TrialConfig
 from trainables.base_model.load import BaseModel
-from trainables.dataset.batches import batch_plan, of_like_length
+from trainables.dataset.batches import Plan, batch_plan, of_like_length
 from trainables.dataset.prepared import PreparedDataset
 from trainables.engine.adapter_handover import AdapterHandover, KeepAdapter
 from trainables.engine.bench import Bench
@@ -28,9 +28,10 @@ from trainables.engine.warm_up import warm_up
 from trainables.limits import DEFAULT_PACK
 from trainables.measure.peak_memory import AllocatorPeak
 from trainables.measure.training_cost import NotFiniteError
+from trainables.packed.member import TrainingMember, apply_gradients
 from trainables.packed.pack import PADDING_BYTES
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import Plan, TrainingMember, accumulate_gradients, apply_gradients
+from trainables.packed.training import accumulate_gradients
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
 from trainables.settings import TrialSettings
 

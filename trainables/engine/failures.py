@@ -14,7 +14,7 @@ from trainables.engine.outcomes import ended_outcome
 from trainables.engine.parking import parked
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident
-from trainables.packed.training import discard_gradients
+from trainables.packed.member import discard_gradients
 
 Unit = Callable[[Sequence[Resident]], None]
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

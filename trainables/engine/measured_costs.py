@@ -23,9 +23,9 @@ from trainables.measure.training_cost import (
     measure_training_cost,
     measuring_plan,
 )
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassCost
-from trainables.packed.training import TrainingMember
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 

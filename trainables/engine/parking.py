@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from trainables.packed.training import TrainingMember
+from trainables.packed.member import TrainingMember
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from trainables.engine.residents import Resident
 from trainables.limits import USUAL_PASS_TOKENS
 from trainables.measure.evaluation import Candidates, Evaluation, evaluate_together
 from trainables.measure.generation import generate_together, prompt_tokens, text_ends
-from trainables.packed.packed_model import LoraAdapter, PackedModel
+from trainables.packed.adapter import LoraAdapter
+from trainables.packed.packed_model import PackedModel
 
 LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
 

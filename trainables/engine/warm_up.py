@@ -8,8 +8,9 @@ from typing import Any
 
 from search_spaces.trial_config import TrialConfig
 from trainables.dataset.rows import Row
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember, train_step
+from trainables.packed.training import train_step
 
 
 def warm_up(model: PackedModel, new_member: Callable[[TrialConfig, Any], TrainingMember], rows: Sequence[Row]) -> None:

@@ -1,7 +1,7 @@
-"""Elementwise parts of a Llama layer, forward and backward: Triton kernels on a card that has them, else plain torch.
+"""Computes the elementwise parts of a Llama layer: by Triton kernels where they can be built, else in plain torch.
 
 Arithmetic is in fp32 whatever the tensors' type. No gradient is computed for the frozen weights of norms, which Liger's
-kernels always do; so the few kernels that a frozen model needs are our own.
+kernels always compute; so the few kernels that a frozen model needs are our own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _triton() -> ModuleType:
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension of `x`, n x width (Zhang and Sennrich 2019)."""
+    """Returns x / sqrt(mean(x^2) + eps) * weight for `x` of n x width (Zhang and Sennrich 2019, arXiv 1910.07467)."""
     if fused(x):
         with torch.cuda.device_of(x):  # Triton launches on the current card
             return _triton().rms_norm(x, weight, eps)
@@ -61,7 +61,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def rms_norm_backward(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of `x`, plus `residual`: what flows round the norm."""
+    """Returns the gradient of `x`, plus `residual`: what flows round the norm."""
     if fused(x):
         with torch.cuda.device_of(x):
             return _triton().rms_norm_backward(grad, x, weight, eps, residual)
@@ -73,7 +73,7 @@ def rms_norm_backward(
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up (Shazeer 2020)."""
+    """Returns silu(gate) * up (Shazeer 2020, arXiv 2002.05202)."""
     if fused(gate):
         with torch.cuda.device_of(gate):
             return _triton().swiglu(gate, up)
@@ -83,7 +83,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def swiglu_backward(
     grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The gradients of `gate` and `up`, where `activated` silu(gate) * up as well; inputs may be overwritten."""
+    """Returns the gradients of `gate` and `up`, and silu(gate) * up where `activated`; inputs may be overwritten."""
     if fused(gate):
         with torch.cuda.device_of(gate):
             return _triton().swiglu_backward(grad, gate, up, activated)
@@ -98,10 +98,10 @@ def swiglu_backward(
 def rotate(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rotary position embedding (Su et al. 2021), and keys and values repeated to one for each query head.
+    """Rotates queries and keys by their positions (Su et al. 2021), and repeats keys and values for each query head.
 
     `q` is (rows * tokens) x heads x head_dim, `k` and `v` have fewer heads, `cos` and `sin` are tokens x head_dim. `q`
-    may be overwritten; the answers all have `heads` heads.
+    may be overwritten; all three results have `heads` heads.
     """
     if fused(q):
         with torch.cuda.device_of(q):
@@ -116,7 +116,7 @@ def rotate(
 def rotate_backward(
     grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, group: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of what `rotate` took, given those of its answers; `group` is query heads to a key head."""
+    """Returns the gradients of what `rotate` took, given those of its results; `group` is query heads to a key head."""
     if fused(grad_q):
         with torch.cuda.device_of(grad_q):
             return _triton().rotate_backward(grad_q, grad_k, grad_v, cos, sin, group)
@@ -137,9 +137,9 @@ def thin(
     x: torch.Tensor, keys: torch.Tensor, numbers: torch.Tensor, rates: torch.Tensor, layer: int, tokens: int,
     add_to: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
-    """Dropout on a card (`fused`): bits from a counter of (key of the row, layer, number of the row, token, feature).
+    """Applies dropout on a card (`fused`), by bits of (the row's key, layer, the row's number, token, feature).
 
-    `x` is (rows * tokens) x features, `keys`, `numbers` and `rates` have one entry for each row; answers a new tensor,
+    `x` is (rows * tokens) x features, `keys`, `numbers` and `rates` have one entry for each row; returns a new tensor,
     or `add_to` with the outcome added.
     """
     with torch.cuda.device_of(x):
@@ -147,7 +147,10 @@ def thin(
 
 
 def softmax_nats(logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool) -> torch.Tensor:
-    """Nats of each row's target, fp32; where `gradient`, `logits` become factor * (softmax - onehot), in place."""
+    """Returns the nats of each row's target, fp32.
+
+    Where `gradient`, `logits` (n x vocabulary) become factor * (softmax - onehot), in place.
+    """
     if fused(logits):
         with torch.cuda.device_of(logits):
             return _triton().softmax_nats(logits, targets, factor, gradient)

@@ -1,4 +1,4 @@
-"""Elementwise parts of a Llama layer as Triton kernels; arithmetic in fp32, storage in the tensors' own type.
+"""Triton kernels of a Llama layer's elementwise parts: arithmetic in fp32, storage in the tensors' own type.
 
 `trainables.kernels.triton_launches` launches them. No matrix products: cards without Triton's matrix support (a T4)
 run these too. All tensors are contiguous; `n` counts tokens of all rows.

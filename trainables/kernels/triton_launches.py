@@ -1,7 +1,7 @@
-"""Elementwise parts of a Llama layer on a card: the launches of `trainables.kernels.triton_kernels`.
+"""Launches the Triton kernels of a Llama layer's elementwise parts.
 
-All tensors are contiguous; `n` counts tokens of all rows. `trainables.kernels.elementwise` holds the meaning of each
-function in plain torch.
+All tensors are contiguous; `n` counts tokens of all rows. What each function computes is written in plain torch in
+`trainables.kernels.elementwise`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from trainables.kernels import triton_kernels
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """`x` is n x width."""
+    """Returns `x`, n x width, normalized."""
     out = torch.empty_like(x)
     block, warps = _row_block(x.shape[-1])
     triton_kernels.rms_norm[(len(x),)](x, weight, out, x.shape[-1], eps, BLOCK=block, num_warps=warps)
@@ -23,7 +23,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 def rms_norm_backward(
     grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient of `x`, plus `residual`."""
+    """Returns the gradient of `x`, plus `residual`."""
     out = torch.empty_like(x)
     block, warps = _row_block(x.shape[-1])
     triton_kernels.rms_norm_backward[(len(x),)](
@@ -33,7 +33,7 @@ def rms_norm_backward(
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up."""
+    """Returns silu(gate) * up."""
     out = torch.empty_like(gate)
     triton_kernels.swiglu[(triton.cdiv(gate.numel(), 2048),)](gate, up, out, gate.numel(), BLOCK=2048, num_warps=8)
     return out
@@ -42,7 +42,7 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def swiglu_backward(
     grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """The gradients of `gate` and `up`, written over them; silu(gate) * up, written over `grad`, where `activated`."""
+    """Returns the gradients of `gate` and `up`, in place; where `activated`, silu(gate) * up, in place of `grad`."""
     grid = (triton.cdiv(gate.numel(), 2048),)
     triton_kernels.swiglu_backward[grid](grad, gate, up, gate.numel(), ACTIVATED=activated, BLOCK=2048, num_warps=8)
     return gate, up, grad if activated else None
@@ -51,7 +51,7 @@ def swiglu_backward(
 def rotate(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`q`, n x heads x head_dim, is overwritten; `k`, `v`, n x key heads x head_dim, are repeated to `heads` heads."""
+    """Rotates `q`, n x heads x head_dim, in place; `k` and `v`, n x key heads x head_dim, get `heads` heads."""
     n, heads, head_dim = q.shape
     group = heads // k.shape[1]
     k_out, v_out = (torch.empty_like(q), torch.empty_like(q)) if group > 1 else (k, v)
@@ -65,7 +65,7 @@ def rotate(
 def rotate_backward(
     grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, group: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients before rotation, `grad_q` overwritten; those of `k` and `v` summed over each group of heads."""
+    """Returns gradients before rotation, `grad_q` in place; those of `k` and `v` summed over each group of heads."""
     n, heads, head_dim = grad_q.shape
     shape = (n, heads // group, head_dim)
     k_out, v_out = (grad_k, grad_v) if group == 1 else (grad_k.new_empty(shape), grad_v.new_empty(shape))
@@ -80,7 +80,7 @@ def thin(
     x: torch.Tensor, keys: torch.Tensor, numbers: torch.Tensor, rates: torch.Tensor, layer: int, tokens: int,
     add_to: torch.Tensor | None,
 ) -> torch.Tensor:  # fmt: skip
-    """Dropout of `x` ((rows * tokens) x features): as a new tensor, or added to `add_to`, in place."""
+    """Applies dropout to `x` ((rows * tokens) x features): as a new tensor, or added to `add_to`, in place."""
     out = torch.empty_like(x) if add_to is None else add_to
     quarter = triton.cdiv(x.shape[1], 4)
     grid = (len(x), triton.cdiv(quarter, 1024))
@@ -92,7 +92,7 @@ def thin(
 
 
 def softmax_nats(logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool) -> torch.Tensor:
-    """Nats of each row's target, fp32; where `gradient`, logits become factor * (softmax - onehot), in place."""
+    """Returns each row's nats, fp32; where `gradient`, logits become factor * (softmax - onehot), in place."""
     nats = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     triton_kernels.softmax_nats[(len(logits),)](
         logits, targets, nats, logits.shape[1], factor, GRADIENT=gradient, BLOCK=4096, num_warps=8

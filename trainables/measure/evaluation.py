@@ -10,7 +10,8 @@ import torch
 
 from search_spaces.footprint import Footprint
 from trainables.dataset.rows import Row
-from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows
+from trainables.packed.adapter import LoraAdapter, PackedRows
+from trainables.packed.packed_model import PackedModel
 from trainables.packed.target_loss import target_nats
 from trainables.packed.training import collate, target_hidden
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows
+from trainables.packed.adapter import LoraAdapter, PackedRows
+from trainables.packed.packed_model import PackedModel
 
 
 def generate(

@@ -16,9 +16,10 @@ from search_spaces.trial_config import TrialConfig
 from trainables.dataset.rows import Row
 from trainables.limits import USUAL_PASS_TOKENS
 from trainables.measure.generation import synchronize
+from trainables.packed.member import TrainingMember, discard_gradients
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassCost, pass_cost
-from trainables.packed.training import TrainingMember, discard_gradients, run_pass
+from trainables.packed.training import run_pass
 
 REPEAT_SECONDS = 0.4  # short passes are timed again for so long: what else the machine does would decide
 

@@ -63,7 +63,7 @@ class MemoryPrediction:
 
     @property
     def reserved_bytes(self) -> int:
-        """What the allocator holds of the card for `needed_bytes`, its slack included."""
+        """The allocator's hold on the card for `needed_bytes`, its slack included."""
         return round(self.needed_bytes * self.constants.reserved_factor)
 
     @property

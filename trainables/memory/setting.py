@@ -16,7 +16,7 @@ PRECISION_OF_DTYPE = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"} 
 
 @dataclass(frozen=True)
 class MemorySetting:
-    """How the base model is kept and run; `compute_precision` is that of activations."""
+    """The way a base model is kept and run; `compute_precision` is that of activations."""
 
     precision: str  # fp32, fp16, bf16 or nf4
     compute_precision: str

@@ -14,7 +14,7 @@ NF4_TABLES_BYTES = 2048  # of a linear layer: NF4's 16 values, the 8-bit code's 
 
 @dataclass(frozen=True)
 class ModelPart:
-    """What one card holds of a model: all of it, or some of its layers where several cards share it."""
+    """The part of a model that one card holds: all of it, or some of its layers where several cards share it."""
 
     layers: int
     has_embedding: bool = True

@@ -1,1 +1,1 @@
-"""Trains many adapters together over one frozen base model."""
+"""Trains many adapters together over one frozen base model, and writes them to files."""

@@ -1,7 +1,8 @@
-"""One adapter's low-rank weights, and which rows of a batch are its own."""
+"""Holds one adapter's low-rank weights, their initialization, and which rows of a batch are its own."""
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,12 +28,18 @@ class LoraAdapter:
         self.config = config
         self.weights = dict(weights)
 
+    @classmethod
+    def fresh(cls, config: TrialConfig, linears: Mapping[str, nn.Linear]) -> LoraAdapter:
+        """Initializes an adapter for the target modules among a model's linear layers, by their names."""
+        targets = {name: linear for name, linear in linears.items() if name.rsplit(".", 1)[-1] in config.target_modules}
+        return cls(config, {name: initial_weights(linear, name, config) for name, linear in targets.items()})
+
     def parameters(self) -> list[nn.Parameter]:
-        """All weights, in the base model's order of layers, A before B."""
+        """Lists all weights, in the base model's order of layers, A before B."""
         return [parameter for pair in self.weights.values() for parameter in (pair.a, pair.b)]
 
     def named_tensors(self) -> dict[str, torch.Tensor]:
-        """Weights by name, as PEFT names them under a layer: `LAYER.lora_A`, `LAYER.lora_B`."""
+        """Returns the weights by name, as PEFT names them under a layer: `LAYER.lora_A`, `LAYER.lora_B`."""
         return {
             f"{layer}.{name}": tensor.detach()
             for layer, pair in self.weights.items()
@@ -41,13 +48,13 @@ class LoraAdapter:
 
     @property
     def trainable_parameters(self) -> int:
-        """How many numbers the optimizer updates."""
+        """The count of numbers that the optimizer updates."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Which part of a batch belongs to one adapter.
+    """The part of a batch that belongs to one adapter.
 
     `rows` are its rows. `tokens` is the length of its own longest row (None: the batch's), so that padding which only
     the company brought is left out, and dropout masks are the same with and without company. `dropout_key` numbers the
@@ -61,10 +68,23 @@ class PackedRows:
 
     @property
     def dropout(self) -> bool:
-        """Whether the adapter's input is thinned here."""
+        """Whether the adapter's input has dropout here."""
         return self.dropout_key is not None and self.adapter.config.lora_dropout > 0
 
 
+def initial_weights(linear: nn.Linear, name: str, config: TrialConfig) -> LoraWeights:
+    """Draws A uniform in +-1 / sqrt(in_features), as PEFT does, and sets B to 0 (Hu et al. 2021, arXiv 2106.09685).
+
+    A depends on the trial's seed and the layer's name alone, and is the same on every device.
+    """
+    generator = torch.Generator().manual_seed(mixed_seed(config.seed, name, -1))  # on the CPU
+    bound = 1 / math.sqrt(linear.in_features)
+    a = torch.empty(config.rank, linear.in_features).uniform_(-bound, bound, generator=generator)
+    b = torch.zeros(linear.out_features, config.rank)
+    device = linear.weight.device
+    return LoraWeights(nn.Parameter(a.to(device)), nn.Parameter(b.to(device)))
+
+
 def mixed_seed(seed: int, *parts: object) -> int:
-    """A seed of 63 bits for each (seed, parts), the same on every machine."""
+    """Returns a seed of 63 bits for each (seed, parts), the same on every machine."""
     return (seed * 0x9E3779B1 + zlib.crc32(":".join(map(str, parts)).encode())) % 2**63

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, and adapters in PEFT's format."""
+"""Writes and reads checkpoints of a training, and writes adapters in PEFT's format."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from search_spaces.trial_config import TrialConfig
+from trainables.packed.adapter import LoraAdapter
+from trainables.packed.member import TrainingMember
 from trainables.packed.optimization import LossScaler
-from trainables.packed.packed_model import LoraAdapter
-from trainables.packed.training import TrainingMember
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 
 
 def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
-    """Weights, optimizer moments, scaler and place in the data as safetensors; `extra` is JSON kept beside them.
+    """Returns weights, optimizer moments, scaler and place in the data as safetensors, with `extra` as JSON.
 
-    Schedule and dropout follow from the step, so nothing else is needed to go on as if nothing had happened.
+    Schedule and dropout follow from the step, so a training that is restored continues as if never interrupted.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _places(member).items()}
     values = {
@@ -37,7 +37,7 @@ def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
 
 
 def restore_training(member: TrainingMember, state: bytes) -> dict[str, Any]:
-    """Puts a fresh member where `training_state` left one; answers the extra values.
+    """Puts a fresh member where `training_state` left one; returns the extra values.
 
     Raises ValueError, and changes nothing, where the state is not whole, or another configuration's or base model's.
     """
@@ -56,7 +56,7 @@ def restore_training(member: TrainingMember, state: bytes) -> dict[str, Any]:
 
 
 def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
-    """Every tensor that training changes, by its name in a checkpoint."""
+    """Returns every tensor that training changes, by its name in a checkpoint."""
     places = {f"weight.{name}": tensor for name, tensor in member.adapter.named_tensors().items()}
     for index, parameter in enumerate(member.adapter.parameters()):
         for name, value in member.optimizer.state[parameter].items():
@@ -65,14 +65,14 @@ def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
 
 
 def _read(state: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """What `training_state` wrote: the JSON in the file's header (after 8 bytes of its length), and the tensors."""
+    """Reads what `training_state` wrote: the JSON in the header (after 8 bytes of its length), and the tensors."""
     try:
         tensors = load(state)
         size = int.from_bytes(state[:8], "little")
         return json.loads(json.loads(state[8 : 8 + size])["__metadata__"]["training"]), tensors
     except (SafetensorError, ValueError, KeyError) as error:
         message = f"a checkpoint must be whole, as it was written; {len(state)} bytes of one cannot be read ({error!r})"
-        raise ValueError(f"{message}. Go on from an earlier one, or start the trial again.") from error
+        raise ValueError(f"{message}. Continue from an earlier one, or start the trial again.") from error
 
 
 def _check_shapes(places: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -89,7 +89,7 @@ def _shape(tensor: torch.Tensor) -> str:
 
 
 def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
-    """Copies of an adapter's weights on the CPU, under the names that PEFT gives them in a file.
+    """Copies an adapter's weights to the CPU, under the names that PEFT gives them in a file.
 
     All fp32: `lora_A` is rank x in_features, `lora_B` out_features x rank.
     """
@@ -102,7 +102,7 @@ def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
 def peft_files(
     tensors: Mapping[str, torch.Tensor], config: TrialConfig, base_model_path: str, revision: str
 ) -> dict[str, bytes]:
-    """`peft_tensors` as the files that `PeftModel.from_pretrained` reads, by name."""
+    """Returns `peft_tensors` as the files that `PeftModel.from_pretrained` reads, by name."""
     return {
         ADAPTER_FILE: save(dict(tensors), metadata={"format": "pt"}),
         ADAPTER_CONFIG_FILE: json.dumps(peft_config(config, base_model_path, revision), indent=2).encode(),
@@ -110,7 +110,7 @@ def peft_files(
 
 
 def peft_config(config: TrialConfig, base_model_path: str, revision: str) -> dict[str, Any]:
-    """`adapter_config.json` in PEFT's words."""
+    """Returns the values of `adapter_config.json`, in PEFT's words."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -1,6 +1,6 @@
-"""Dropout of LoRA inputs, decided by (seed, layer, micro-step) alone.
+"""Applies dropout to LoRA inputs, by masks that (seed, layer, micro-step) alone decide.
 
-Neither recomputation under checkpointing nor the other members of a pack change a mask. On a card one kernel thins all
+Neither recomputation under checkpointing nor the other members of a pack change a mask. On a card one kernel serves all
 rows of a pack with a counter-based generator; elsewhere each adapter's mask comes from a torch generator of its own.
 """
 
@@ -18,9 +18,9 @@ from trainables.packed.adapter import PackedRows, mixed_seed
 
 
 def dropout_mask(config: TrialConfig, name: str, key: int, like: torch.Tensor) -> torch.Tensor:
-    """0 with probability `lora_dropout`, else 1 / (1 - lora_dropout); decided by (seed, layer, micro-step) alone.
+    """Draws a mask: 0 with probability `lora_dropout`, else 1 / (1 - lora_dropout).
 
-    `like` is rows x tokens x features; the mask has its shape and type.
+    `like` is rows x tokens x features; the mask has its shape and type. (seed, layer, micro-step) alone decide it.
     """
     if elementwise.fused(like):
         rows, tokens, features = like.shape
@@ -33,7 +33,7 @@ def dropout_mask(config: TrialConfig, name: str, key: int, like: torch.Tensor) -
 
 
 class Thinning:
-    """What one kernel needs to thin the rows of several adapters: for each row, whose it is, and its number there."""
+    """Dropout of several adapters' rows by one kernel, which knows each row's adapter and its number there."""
 
     def __init__(self, parts: Sequence[tuple[TrialConfig, int, int]], device: torch.device) -> None:
         keys = [mixed_seed(config.seed, key) for config, key, rows in parts for _ in range(rows)]
@@ -42,13 +42,13 @@ class Thinning:
         self._rates = torch.tensor([c.lora_dropout for c, _, rows in parts for _ in range(rows)], device=device)
 
     def apply(self, x: torch.Tensor, name: str, tokens: int, add_to: torch.Tensor | None = None) -> torch.Tensor:
-        """`x` ((rows * tokens) x features) thinned, as a new tensor or added to `add_to`."""
+        """Returns `x` ((rows * tokens) x features) after dropout, as a new tensor or added to `add_to`."""
         layer = zlib.crc32(name.encode())
         return elementwise.thin(x, self._keys, self._numbers, self._rates, layer, tokens, add_to)
 
 
 def thinned_by(member: PackedRows) -> TrialConfig:
-    """What decides a member's mask in a run where some are thinned: its configuration, of rate 0 where it is not."""
+    """Returns the configuration that decides a member's mask in a run with dropout: of rate 0 where it has none."""
     config = member.adapter.config
     return config if member.dropout else replace(config, lora_dropout=0.0)
 
@@ -64,11 +64,11 @@ class Dropout:
         self._mask = weight.new_empty(0) if thinning else _masks(members, name, tokens, weight)
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` thinned, a new tensor."""
+        """Returns `x` after dropout, a new tensor."""
         return x * self._mask if self._thinning is None else self._thinning.apply(x, self._name, self._tokens)
 
     def add(self, x: torch.Tensor, total: torch.Tensor) -> None:
-        """Adds `x` thinned to `total`, in place."""
+        """Adds `x` after dropout to `total`, in place."""
         if self._thinning is None:
             total.addcmul_(x, self._mask)
         else:
@@ -76,7 +76,7 @@ class Dropout:
 
 
 def _masks(members: Sequence[PackedRows], name: str, tokens: int, weight: torch.Tensor) -> torch.Tensor:
-    """The members' masks one under the other; a member's padding beyond its own longest row is masked out."""
+    """Returns the members' masks one under the other; padding beyond a member's own longest row is masked out."""
     masks = []
     for member in members:
         shape = (member.rows.stop - member.rows.start, member.tokens or tokens, weight.shape[-1])

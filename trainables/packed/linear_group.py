@@ -1,4 +1,4 @@
-"""Frozen linear layers under several adapters, forward and backward by hand: y = x W^T, dx = g W, and the updates.
+"""Computes frozen linear layers under several adapters by hand: y = x W^T, dx = g W, and the updates.
 
 A frozen weight is dequantized and multiplied once for all rows; sums that share a buffer are accumulated by the matrix
 product itself. Neighbouring rows whose adapters have the same rank and targets share one batched product; in a padded
@@ -18,7 +18,7 @@ from trainables.packed.run_update import RunUpdate
 
 
 def frozen_weight(linear: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
-    """A frozen layer's weight for products in `dtype`, out_features x in_features; a 4-bit one is dequantized."""
+    """Returns a frozen layer's weight in `dtype`, out_features x in_features; a 4-bit one is dequantized."""
     state = getattr(linear.weight, "quant_state", None)
     if state is None:
         return linear.weight.to(dtype)
@@ -33,15 +33,20 @@ class LinearGroup:
         self._linears = list(linears.values())
         self._device = self._linears[0].weight.device
 
+    @classmethod
+    def below(cls, parent: str, names: Sequence[str], linears: Mapping[str, nn.Linear]) -> LinearGroup:
+        """Takes the layers `names` of the module `parent` from a model's linear layers."""
+        return cls({f"{parent}.{name}": linears[f"{parent}.{name}"] for name in names})
+
     def updates(self, pack: Pack, tokens: int, dtype: torch.dtype) -> list[RunUpdate]:
-        """What the pack's adapters add, their weights in `dtype`."""
+        """Returns what the pack's adapters add, their weights in `dtype`; `tokens` are those of a row."""
         runs = pack.runs(self.names, self._device)
         return [RunUpdate(run, [self.names[place] for place in run.places], tokens, dtype) for run in runs]
 
     def outputs(
         self, x: torch.Tensor, updates: Sequence[RunUpdate], residual: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """Each layer's output; `residual` (of a single layer) is added to it, in place."""
+        """Returns each layer's output; `residual` (of a single layer) is added to it, in place."""
         for update in updates:
             update.project(x)
         return [self._output(place, x, updates, residual) for place in range(len(self.names))]
@@ -65,7 +70,7 @@ class LinearGroup:
             update.receive([of_name[name] for name in update.names])
 
     def input_gradient(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> torch.Tensor:
-        """The input's gradient, given the outputs', which the updates have received."""
+        """Returns the input's gradient, given the outputs', which the updates have received."""
         first = [update for update in updates if update.first]
         total = _blank(gradients[0], updates[0].in_features, first) if updates else None
         for update in updates:
@@ -78,9 +83,14 @@ class LinearGroup:
         assert total is not None
         return total
 
+    def accumulate(self, x: torch.Tensor, updates: Sequence[RunUpdate]) -> None:
+        """Adds to the gradients of the adapters' weights, given the layers' input."""
+        for update in updates:
+            update.accumulate(x)
+
 
 def _blank(like: torch.Tensor, width: int, updates: Sequence[RunUpdate]) -> torch.Tensor:
-    """A buffer of `like`'s rows: zeros where no update will write, anything elsewhere."""
+    """Returns a buffer of `like`'s rows: zeros where no update will write, anything elsewhere."""
     blank = like.new_empty(like.shape[0], width)
     row = 0
     for start, stop in sorted({(update.span.start, update.span.stop) for update in updates}):

@@ -1,4 +1,4 @@
-"""One adapter in training, and its own part of an optimizer step: unscale, clip, AdamW."""
+"""Holds one adapter in training, and takes its part of an optimizer step: unscale, clip, AdamW."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch.optim.adamw import adamw
 
+from trainables.dataset.batches import Plan
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.optimization import LossScaler, learning_rate_at
 from trainables.settings import TrainingSettings
-
-Plan = tuple[tuple[tuple[int, ...], ...], ...]  # optimizer steps of micro-batches of row numbers
 
 
 class TrainingMember:
@@ -40,7 +39,7 @@ class TrainingMember:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole training."""
+        """The optimizer steps of the whole training."""
         return len(self.plan)
 
     @property
@@ -50,7 +49,7 @@ class TrainingMember:
 
     @property
     def last_learning_rate(self) -> float:
-        """The learning rate of the step before (before the first: of the first)."""
+        """The learning rate of the step before; before the first, that of the first."""
         return self._learning_rate_at(max(0, self.step - 1))
 
     def _learning_rate_at(self, step: int) -> float:
@@ -59,7 +58,7 @@ class TrainingMember:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one optimizer step did to one adapter: the mean nats per target token, and whether it was applied."""
+    """The outcome of one adapter's optimizer step; `loss` is the mean nats per target token."""
 
     loss: float
     gradient_norm: float
@@ -70,14 +69,14 @@ class StepResult:
 
 
 def discard_gradients(members: Sequence[TrainingMember]) -> None:
-    """Forgets what was accumulated: the members are as they were before the step."""
+    """Drops accumulated gradients, so that the members are as they were before the step."""
     for member in members:
         for parameter in member.adapter.parameters():
             parameter.grad = None
 
 
 def apply_gradients(member: TrainingMember, rows: Sequence[Row], loss: float) -> StepResult:
-    """Unscale, clip and step one member; an optimizer step is counted even where an overflow skipped it."""
+    """Unscales, clips and steps one member; the step counts even where an overflow skipped it."""
     update = Update(member, torch.tensor(loss))
     update.queue()
     return update.result(rows)
@@ -132,10 +131,10 @@ class Update:
 
 
 def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The Euclidean norm of all of one member's gradients together."""
+    """Returns the Euclidean norm of one member's gradients, all together."""
     return torch.nn.utils.get_total_norm(gradients)
 
 
 def clipping(norm: torch.Tensor, limit: float) -> torch.Tensor:
-    """What gradients are multiplied by so that their norm is at most `limit` (0: no limit), as torch clips."""
+    """Returns the factor that brings gradients of this norm down to `limit` (0: no limit), as torch clips."""
     return torch.clamp((limit or math.inf) / (norm + 1e-6), max=1.0)

@@ -1,4 +1,4 @@
-"""An adapter merged into its base model's 16-bit weights, one tensor after another."""
+"""Merges an adapter into its base model's 16-bit weights, one tensor after another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NOT_COPIED = ("config.json", "model.safetensors.index.json", ADAPTER_CONFIG_FIL
 
 
 def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
-    """Writes the base model with the adapter merged in as a folder that transformers loads; answers its type's name.
+    """Writes the base model with the adapter merged in as a folder that transformers loads; returns its type's name.
 
     `W = W0 + (alpha / r) B A` (Hu et al. 2021), summed in fp32 and rounded once, to fp16 where the base's weight is
     fp16, else to bf16. One tensor at a time is in memory, beside the shard being written. Raises BaseModelError where
@@ -47,7 +47,7 @@ def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
 
 
 def low_rank_updates(adapter_folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """For each weight that an adapter in PEFT's format changes, by its name in the base model: A, B and alpha / r."""
+    """Returns A, B and alpha / r of each weight that an adapter in PEFT's format changes, by its name in the base."""
     config: Mapping[str, Any] = json.loads((adapter_folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
     tensors = load_file(adapter_folder / ADAPTER_FILE)
     scale = config["lora_alpha"] / config["r"]
@@ -83,7 +83,7 @@ def _merged(name: str, weight: torch.Tensor, update: tuple[torch.Tensor, torch.T
 
 
 def _write_small_files(base_folder: Path, target: Path, dtype: str) -> None:
-    """The configuration with the weights' type, the tokenizer, and the licence where it lies beside the weights."""
+    """Writes the configuration with the weights' type, the tokenizer, and the licence where it is beside them."""
     for file in sorted(base_folder.iterdir()):
         wanted = any(fnmatch(file.name, pattern) for pattern in (*SMALL_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*"))
         if wanted and file.is_file() and file.name not in _NOT_COPIED:

@@ -1,4 +1,4 @@
-"""What belongs to one adapter's optimizer: the learning-rate schedule and the loss scaler (pure, no torch)."""
+"""Computes one adapter's learning-rate schedule, its loss scale, and when it is evaluated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROWTH_STEPS = 200
 
 
 def learning_rate_at(step: int, total_steps: int, peak: float, training: TrainingSettings) -> float:
-    """The learning rate of optimizer step `step` (from 0): linear warm-up, then the schedule over the full horizon."""
+    """Returns the learning rate of optimizer step `step` (from 0): linear warm-up, then the schedule to the end."""
     warmup_steps = math.ceil(training.warmup_ratio * total_steps)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
@@ -37,16 +37,16 @@ class LossScaler:
 
     @classmethod
     def for_half(cls) -> LossScaler:
-        """The scaler an fp16 base needs."""
+        """Returns the scaler that an fp16 base model needs."""
         return cls(INITIAL_SCALE)
 
     @property
     def at_floor(self) -> bool:
-        """Whether a smaller scale is no remedy any more."""
+        """Whether the scale is as small as it gets."""
         return self.scale <= SMALLEST_SCALE
 
     def after(self, finite: bool) -> LossScaler:
-        """The scaler for the next step, given whether this step's gradients were finite."""
+        """Returns the scaler for the next step, given whether this step's gradients were finite."""
         if self.scale == 1.0:
             return self
         if not finite:
@@ -57,9 +57,9 @@ class LossScaler:
 
 
 def evaluation_steps(total_steps: int, evaluations: int, rungs: Sequence[int] = ()) -> tuple[int, ...]:
-    """After which optimizer steps the evaluation split is measured: evenly spaced, the last at the end; and at rungs.
+    """Returns the optimizer steps after which the evaluation split is measured, upward.
 
-    Rungs are optimizer steps before the end.
+    `evaluations` evenly spaced ones, the last at the end, and `rungs`, which are optimizer steps before the end.
     """
     count = min(evaluations, total_steps)
     even = {round(total_steps * (k + 1) / count) for k in range(count)} if count else {0}

@@ -1,4 +1,4 @@
-"""Which rows of a batch go through a batched product together."""
+"""Groups a batch's rows into runs that share batched products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Run:
     """Neighbouring rows that share one batched product.
 
     Their adapters have equal rank and targets, and dropout on for all or for none; in a padded pack lower ranks are
-    filled up with zeros, and rows without dropout are thinned at rate 0. `places` are the linear layers of a group that
+    filled up with zeros, and rows without dropout have a rate of 0. `places` are the linear layers of a group that
     these adapters update. The rows are cut into equal units, each of one adapter: as large as the adapters' row counts
     allow.
     """
@@ -51,7 +51,7 @@ class Run:
             self.thinning = Thinning([(thinned_by(m), m.dropout_key or 0, count) for m, count in parts], device)
 
     def zeros(self, rows: int, columns: int) -> torch.Tensor:
-        """What fills up a rank, the same for all layers."""
+        """Returns zeros that fill up a rank, the same for all layers."""
         if (rows, columns) not in self._zeros:
             self._zeros[rows, columns] = self.scales.new_zeros(rows, columns)
         return self._zeros[rows, columns]
@@ -72,9 +72,10 @@ class Pack:
         return any(name in member.adapter.weights for member in self.members for name in names)
 
     def runs(self, names: tuple[str, ...], device: torch.device) -> list[Run]:
-        """The runs of rows at layers `names` on `device`, which read the same input.
+        """Returns the runs of rows at layers `names` on `device`, which read the same input.
 
-        With dropout each layer thins the input anew, in runs of its own; and so has each in a padded pack.
+        With dropout each layer has runs of its own, since its input has a mask of its own; and so it is in a padded
+        pack.
         """
         if names not in self._by_names:
             places = range(len(names))
@@ -121,7 +122,7 @@ def padding_pays(members: Sequence[PackedRows], run_tokens: int, room_bytes: flo
 
 
 def _zeros(members: Sequence[PackedRows], highest: int) -> int:
-    """How many zeros fill up all layers' weights to the highest rank."""
+    """Counts the zeros that fill up all layers' weights to the highest rank."""
     adapters = [member.adapter for member in members]
     return sum(one.trainable_parameters // one.config.rank * (highest - one.config.rank) for one in adapters)
 
@@ -129,7 +130,7 @@ def _zeros(members: Sequence[PackedRows], highest: int) -> int:
 def _alike(
     members: Sequence[PackedRows], targets: Sequence[tuple[int, ...]]
 ) -> list[tuple[list[PackedRows], tuple[int, ...]]]:
-    """Neighbours of equal targets, rank and dropout, and which layers they update."""
+    """Returns neighbours of equal targets, rank and dropout, and which layers they update."""
     found: list[tuple[list[PackedRows], tuple[int, ...]]] = []
     for member, own in zip(members, targets, strict=True):
         if found and own == found[-1][1] and _joins(found[-1][0][-1], member):
@@ -145,7 +146,7 @@ def _joins(last: PackedRows, member: PackedRows) -> bool:
 
 
 def _updating(place: int, members: Sequence[PackedRows], targets: Sequence[tuple[int, ...]]) -> list[list[PackedRows]]:
-    """Neighbours that update one layer, of any rank; of equal row counts, so that units are no smaller than parts."""
+    """Returns neighbours that update one layer, of any rank but equal row counts, so that no part is cut into units."""
     found: list[list[PackedRows]] = []
     for member, own in zip(members, targets, strict=True):
         if place not in own:

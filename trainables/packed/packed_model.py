@@ -1,10 +1,10 @@
-"""Low-rank updates of several adapters over one frozen base model.
+"""Wraps a frozen base model so that its rows carry the low-rank updates of several adapters.
 
 The rows of a batch are grouped by adapter. A frozen linear layer runs once over all rows; then each adapter adds its
 own update to its own rows: h = W0 x + (alpha / r) B A x, with B = 0 at the start (Hu et al. 2021, arXiv 2106.09685).
 
-Llama models train and evaluate through `trainables.packed.fused_llama`; others, and all generation, through
-transformers' own layers with `PackedLoraLinear` in place of the linear ones.
+Llama models train and evaluate through `trainables.packed.fused`; others, and all generation, through transformers'
+own layers with `PackedLoraLinear` in place of the linear ones.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ from torch import nn
 
 from search_spaces.trial_config import MODULE_NAMES, TrialConfig
 from trainables.base_model.load import devices_of
-from trainables.packed.adapter import LoraAdapter, LoraWeights, PackedRows, mixed_seed
+from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.dropout import dropout_mask
-from trainables.packed.fused_llama import FusedDecoder, serves
+from trainables.packed.fused.decoder import FusedDecoder, serves
 from trainables.packed.pack import PADDING_BYTES, Pack, padding_pays
-
-__all__ = ["LoraAdapter", "LoraWeights", "PackedLoraLinear", "PackedModel", "PackedRows", "dropout_mask"]
 
 
 @dataclass
 class PackContext:
-    """What layers need to know of the batch that is going through: shared by all, set around forward and backward."""
+    """The pack whose batch is going through: shared by all layers, set around forward and backward."""
 
     pack: Pack = field(default_factory=Pack)
 
@@ -45,7 +43,7 @@ class PackedLoraLinear(nn.Module):
         self.context = context
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """`x` is rows x tokens x in_features; the answer is rows x tokens x out_features, in the base's type."""
+        """Returns rows x tokens x out_features, in the base's type, for `x` of rows x tokens x in_features."""
         y = self.base(x)
         members = [member for member in self.context.pack.members if self.name in member.adapter.weights]
         if not members:
@@ -73,7 +71,7 @@ def _covers(rows: slice, count: int) -> bool:
 
 
 def _update(member: PackedRows, name: str, x: torch.Tensor) -> torch.Tensor:
-    """(alpha / r) B A dropout(x): products in the type of `x`, weights cast to it as autocast would."""
+    """Returns (alpha / r) B A dropout(x): products in the type of `x`, weights cast to it as autocast would."""
     config = member.adapter.config
     pair = member.adapter.weights[name]
     if member.dropout:
@@ -86,7 +84,10 @@ class PackedModel:
     """A Llama-like causal model whose linear layers carry several adapters at once."""
 
     def __init__(self, model: Any, fused: bool = True) -> None:
-        """Wraps the model's linear layers in place; `fused`: Llama models go through `fused_llama`."""
+        """Wraps the model's linear layers in place; `fused`: Llama models go through the fused decoder.
+
+        Raises ValueError where the model has none of the linear layers that adapters may update.
+        """
         self.model = model
         self.devices = devices_of(model)  # that hold a part of it, in the order of its layers
         self.context = PackContext()
@@ -94,13 +95,13 @@ class PackedModel:
         self.linears = _wrap_linears(model, self.context)
         if not self.linears:
             raise ValueError(f"the model must have linear layers named {', '.join(MODULE_NAMES)}; it has none of them")
-        frozen = {name: layer.base for name, layer in self.linears.items()}
-        if fused and serves(model, frozen):
-            _compute_by(FusedDecoder(model, frozen), model.get_decoder(), self.context)
+        self._frozen = {name: layer.base for name, layer in self.linears.items()}
+        if fused and serves(model, self._frozen):
+            _compute_by(FusedDecoder(model, self._frozen), model.get_decoder(), self.context)
 
     @contextmanager
     def rows_of(self, members: Sequence[PackedRows]) -> Iterator[Any]:
-        """The model, with its next batches' rows belonging to `members` (sorted by row); wraps forward and backward."""
+        """Gives the model whose next batches' rows belong to `members` (sorted by row), for forward and backward."""
         self.context.pack = Pack(members, self._pads(members))
         try:
             yield self.model
@@ -115,7 +116,7 @@ class PackedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the input embedding is, and so where token ids go."""
+        """The device of the input embedding, which token ids go to."""
         return self.model.get_input_embeddings().weight.device
 
     @property
@@ -124,13 +125,8 @@ class PackedModel:
         return self.model.get_output_embeddings().weight
 
     def new_adapter(self, config: TrialConfig) -> LoraAdapter:
-        """A fresh adapter: A uniform in +-1 / sqrt(in_features) as in PEFT, from its own generator; B = 0."""
-        weights = {
-            name: _new_weights(layer.base, name, config)
-            for name, layer in self.linears.items()
-            if name.rsplit(".", 1)[-1] in config.target_modules
-        }
-        return LoraAdapter(config, weights)
+        """Initializes an adapter over this model, which changes nothing yet."""
+        return LoraAdapter.fresh(config, self._frozen)
 
 
 def _compute_by(fused: FusedDecoder, decoder: nn.Module, context: PackContext) -> None:
@@ -157,12 +153,3 @@ def _wrap_linears(model: nn.Module, context: PackContext) -> dict[str, PackedLor
         wrapped[name] = PackedLoraLinear(module, name, context)
         setattr(model.get_submodule(parent), leaf, wrapped[name])
     return wrapped
-
-
-def _new_weights(base: nn.Linear, name: str, config: TrialConfig) -> LoraWeights:
-    generator = torch.Generator().manual_seed(mixed_seed(config.seed, name, -1))  # on the CPU: equal on every device
-    bound = 1 / math.sqrt(base.in_features)
-    a = torch.empty(config.rank, base.in_features).uniform_(-bound, bound, generator=generator)
-    b = torch.zeros(base.out_features, config.rank)
-    device = base.weight.device
-    return LoraWeights(nn.Parameter(a.to(device)), nn.Parameter(b.to(device)))

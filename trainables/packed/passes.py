@@ -1,4 +1,4 @@
-"""Which micro-batches of a pack's optimizer step go through the base model together. (pure, no torch)
+"""Plans which micro-batches of a pack's optimizer step go through the base model together.
 
 An adapter's gradient is a sum over its micro-batches, so their order, and who keeps them company, change nothing but
 rounding. A pass costs a fixed part (frozen weights are dequantized, kernels are launched) and a part for each token,
@@ -15,7 +15,7 @@ MOST_FIXED_TOKENS = 2**20
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One member's micro-batch: the member's place in the pack, the micro-batch's number in its step, and its size."""
+    """One member's micro-batch: the member's place in the pack, the micro-batch's number in its step, its size."""
 
     member: int
     number: int
@@ -25,7 +25,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class PassLimits:
-    """What bounds a pass, and what one costs beside its tokens.
+    """The bound of a pass, and its cost beside that of its tokens.
 
     `max_tokens` counts rows times the longest row; a micro-batch that is larger by itself goes alone. `fixed_tokens` is
     the fixed cost of a pass in tokens' worth of work.
@@ -37,7 +37,7 @@ class PassLimits:
 
 @dataclass(frozen=True)
 class PassCost:
-    """What passes cost where they run, in tokens' worth of work, and how long a token takes at most.
+    """The cost of passes where they run, in tokens' worth of work, and how long a token takes at most.
 
     `fixed_tokens` are for a pass, `run_tokens` for each further run in it of rows that share their products.
     """
@@ -48,10 +48,11 @@ class PassCost:
 
 
 def plan_passes(micro_batches: Sequence[MicroBatch], limits: PassLimits) -> list[tuple[MicroBatch, ...]]:
-    """The cheapest split into passes of like length, the longest rows first, so that a lack of memory shows at once.
+    """Returns the cheapest split into passes of like length, the longest rows first.
 
-    Within a pass micro-batches are in the pack's order. A pass costs `fixed_tokens` plus rows times longest row; the
-    split is optimal among those into runs of the order by length (dynamic programming over where runs begin).
+    The longest come first so that a lack of memory shows at once; within a pass micro-batches are in the pack's order.
+    A pass costs `fixed_tokens` plus rows times longest row; the split is optimal among those into runs of the order by
+    length (dynamic programming over where runs begin).
     """
     order = sorted(micro_batches, key=lambda batch: (-batch.longest, batch.member, batch.number))
     best = [0.0] + [float("inf")] * len(order)  # cheapest way to the first n micro-batches
@@ -80,14 +81,14 @@ def _runs(order: Sequence[MicroBatch], begin: Sequence[int]) -> list[tuple[Micro
 
 
 def tokens_that_fit(free_bytes: float, bytes_per_token: float, highest: int) -> int:
-    """How many tokens a pass may have in the memory that is free; at least one, at most `highest`."""
+    """Counts the tokens that a pass may have in the memory that is free; at least one, at most `highest`."""
     return max(1, min(highest, int(free_bytes / bytes_per_token)))
 
 
 def pass_cost(
     few: tuple[int, float], half: tuple[int, float], many: tuple[int, float], apart_seconds: float
 ) -> PassCost:
-    """What a pass costs, from (tokens, seconds) of a small pass and two large ones, one of half the other's tokens.
+    """Computes a pass' cost from (tokens, seconds) of a small one and two large ones, one of half the other's tokens.
 
     A pass takes what is longer, the host's launches or the card's work, so the rate is that of the large passes alone.
     Where the larger is no slower, launches decide and tokens are free: `MOST_FIXED_TOKENS`, with which a step is one
@@ -99,13 +100,7 @@ def pass_cost(
 
 
 def _in_tokens(seconds: float, rate: float) -> int:
-    """So many seconds as tokens at `rate` seconds each, at most `MOST_FIXED_TOKENS`."""
+    """Converts seconds to tokens at `rate` seconds each, at most `MOST_FIXED_TOKENS`."""
     if seconds == 0:
         return 0
     return round(seconds / rate) if rate * MOST_FIXED_TOKENS > seconds else MOST_FIXED_TOKENS
-
-
-def padding_share(passes: Sequence[Sequence[MicroBatch]], tokens: int) -> float:
-    """The share of padding in all that the passes compute, given how many `tokens` are real."""
-    computed = sum(sum(batch.rows for batch in one) * max(batch.longest for batch in one) for one in passes)
-    return 1 - tokens / computed

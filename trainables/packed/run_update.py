@@ -1,4 +1,4 @@
-"""What the adapters of one run add to frozen linear layers that read the same input, forward and backward by hand.
+"""Computes what one run's adapters add to frozen linear layers of the same input, forward and backward by hand.
 
 For the rows of one adapter, with low = (alpha / r) dropout(x) A^T, the update of y = x W^T is low B^T, and for a
 gradient g of y
@@ -21,7 +21,7 @@ from trainables.packed.pack import Run
 
 
 class RunUpdate:
-    """What one run's adapters add to the layers `names`, which read the same input.
+    """The update of one run's adapters at the layers `names`, which read the same input.
 
     Forward: `project`, then `add_to_output` of each layer. Backward: `receive` the outputs' gradients, `add_to_input`,
     `accumulate`. Inputs, outputs and their gradients are (rows * tokens) x features, of all rows.
@@ -91,7 +91,7 @@ class RunUpdate:
         accumulate([pair.a for pair in pairs], self._of_own_rank(grads_a, dim=0))
 
     def _of_own_rank(self, gradients: Sequence[torch.Tensor], dim: int) -> Sequence[torch.Tensor]:
-        """Without what fills up the rank, in memory of their own; a run that is padded has one layer."""
+        """Returns gradients without what fills up the rank, in memory of their own; a padded run has one layer."""
         if not self._run.padded:
             return gradients
         trimmed = [gradient.narrow(dim, 0, rank) for gradient, rank in zip(gradients, self._run.ranks, strict=True)]
@@ -102,7 +102,7 @@ class RunUpdate:
         return own
 
     def _per_adapter(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Gradients of units summed to those of adapters."""
+        """Sums gradients of units to those of adapters."""
         if self._run.adapter_of_unit is None:
             return gradients
         total = gradients.new_zeros(len(self._run.adapters), *gradients.shape[1:])
@@ -110,7 +110,7 @@ class RunUpdate:
 
 
 def _gathered(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The weights of a run's units in `dtype`: A as units x (layers * rank) x in_features, B for each layer."""
+    """Returns a run's weights in `dtype`: A as units x (layers * rank) x in_features, and each layer's B."""
     pairs = [[adapter.weights[name] for name in names] for adapter in run.unit_adapters]
     a = [pair.a for unit in pairs for pair in unit]
     b = [[unit[index].b for unit in pairs] for index in range(len(names))]
@@ -121,7 +121,7 @@ def _gathered(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch
 
 
 def _filled_up(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The same of adapters of unlike rank, with zeros up to the run's; such a run has one layer."""
+    """Returns the same of adapters of unlike rank, with zeros up to the run's; such a run has one layer."""
     (name,) = names
     a: list[torch.Tensor] = []
     b: list[torch.Tensor] = []
@@ -135,7 +135,7 @@ def _filled_up(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torc
 
 
 def _wide_bmm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The batched product in fp32, summed in fp32, of factors in any type."""
+    """Returns the batched product in fp32, summed in fp32, of factors in any type."""
     if first.is_cuda and first.dtype != torch.float32:
         return torch.bmm(first, second, out_dtype=torch.float32)
     return torch.bmm(first, second).float()

@@ -1,4 +1,7 @@
-"""Cross-entropy on target tokens only, in chunks, without a gradient for the frozen head."""
+"""Computes the cross-entropy of target tokens alone, without a gradient for the frozen head.
+
+How many positions' logits exist at once is `trainables.limits.LOGITS_CHUNK_BYTES`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ HALF_FACTOR = 1024.0  # what fp16 shares are multiplied by: 1 / 128,256 would be
 
 
 def target_nats(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Minus log-likelihood of each target, in nats.
+    """Returns minus the log-likelihood of each target, in nats.
 
     `hidden` is n x d (the positions before the targets), `head` is vocabulary x d and frozen, `targets` is n token ids;
-    the answer is n fp32 numbers. Logits exist for one chunk of positions at a time; where `hidden` needs a gradient, it
+    the result is n fp32 numbers. Logits exist for one chunk of positions at a time; where `hidden` needs a gradient, it
     is computed in the same pass, as softmax(logits) - onehot(target) times the head, and only scaled in the backward.
     Products are taken in the type of `hidden`.
     """

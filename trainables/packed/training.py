@@ -1,4 +1,4 @@
-"""One optimizer step for all adapters that are ready.
+"""Takes one optimizer step for all adapters that are ready.
 
 Parameters are disjoint, so each adapter gets the gradient it would get alone: its loss is the mean over the target
 tokens of its own optimizer step, and clipping, schedule, loss scaler and AdamW are its own.
@@ -14,33 +14,16 @@ import torch
 
 from search_spaces.footprint import Footprint
 from trainables.dataset.rows import Row
+from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.member import (
-    Plan,
     StepResult,
     TrainingMember,
     Update,
-    apply_gradients,
     discard_gradients,
 )
-from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows
+from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassLimits, plan_passes
 from trainables.packed.target_loss import target_nats
-
-__all__ = [
-    "Batch",
-    "Plan",
-    "StepResult",
-    "TrainingMember",
-    "accumulate_gradients",
-    "apply_gradients",
-    "collate",
-    "discard_gradients",
-    "micro_step",
-    "pack_rows",
-    "run_pass",
-    "target_hidden",
-    "train_step",
-]
 
 WHOLE_STEP = PassLimits(max_tokens=2**40, fixed_tokens=2**40)  # everything in one pass
 
@@ -52,7 +35,7 @@ def train_step(
     limits: PassLimits = WHOLE_STEP,
     between: Callable[[], None] = lambda: None,
 ) -> list[StepResult]:
-    """Takes every member's next optimizer step together; answers in the members' order.
+    """Takes every member's next optimizer step together; returns results in the members' order.
 
     `between` is called between passes. A member whose loss is not finite is left as it was before the step. Whatever is
     raised, torch.OutOfMemoryError for one, gradients are discarded and no member is changed.
@@ -75,7 +58,7 @@ def accumulate_gradients(
     limits: PassLimits = WHOLE_STEP,
     between: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """Forward and backward over all micro-batches of each member's next step; answers each member's mean nats.
+    """Accumulates the gradients of each member's next step; returns each member's mean nats per target.
 
     Micro-batches of like length go through the base model together, several of one member too: `plan_passes`.
     """
@@ -89,7 +72,7 @@ def _accumulated(
     limits: PassLimits,
     between: Callable[[], None],
 ) -> torch.Tensor:
-    """`accumulate_gradients`, with the losses left on the device."""
+    """Does as `accumulate_gradients`, with the losses left on the device."""
     losses = torch.zeros(len(members), device=model.head.device)
     for one in plan_passes(micro_batches(members, rows), limits):
         losses += run_pass(model, members, rows, one)
@@ -98,7 +81,7 @@ def _accumulated(
 
 
 def micro_batches(members: Sequence[TrainingMember], rows: Sequence[Row]) -> list[MicroBatch]:
-    """All micro-batches of the members' next steps."""
+    """Lists all micro-batches of the members' next steps."""
     return [
         MicroBatch(place, number, len(batch), max(len(rows[row].tokens) for row in batch))
         for place, member in enumerate(members)
@@ -109,7 +92,7 @@ def micro_batches(members: Sequence[TrainingMember], rows: Sequence[Row]) -> lis
 def run_pass(
     model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], one: Sequence[MicroBatch]
 ) -> torch.Tensor:
-    """Adds the gradients of a pass' micro-batches; answers their parts of the members' losses."""
+    """Adds the gradients of a pass' micro-batches; returns their parts of the members' losses."""
     one = sorted(one, key=lambda batch: (batch.rows, Footprint.of(members[batch.member].adapter.config), batch.member))
     own = [members[batch.member] for batch in one]
     numbers = [member.plan[member.step][batch.number] for member, batch in zip(own, one, strict=True)]
@@ -128,17 +111,17 @@ def run_pass(
 
 
 def micro_step(model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], number: int) -> torch.Tensor:
-    """Adds the gradients of micro-batch `number` of each member's next step, in one pass; their parts of the losses."""
+    """Adds the gradients of micro-batch `number` of each member's next step, in one pass; returns parts of losses."""
     return run_pass(model, members, rows, [one for one in micro_batches(members, rows) if one.number == number])
 
 
 def dropout_key(step: int, micro: int) -> int:
-    """A number of its own for each micro-batch of a training."""
+    """Returns a number of its own for each micro-batch of a training."""
     return step * 65536 + micro
 
 
 def step_targets(member: TrainingMember, rows: Sequence[Row]) -> int:
-    """Target tokens of the member's whole next optimizer step: what its loss is the mean over."""
+    """Counts the target tokens of the member's whole next optimizer step, which its loss is the mean over."""
     return sum(rows[number].target_tokens for micro in member.plan[member.step] for number in micro)
 
 
@@ -158,7 +141,7 @@ class Batch:
 
 
 def collate(groups: Sequence[Sequence[Row]], device: torch.device) -> Batch:
-    """The groups' rows as one batch, in order."""
+    """Returns the groups' rows as one batch, in order."""
     rows = [row for group in groups for row in group]
     width = max(len(row.tokens) for row in rows)
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -176,7 +159,7 @@ def collate(groups: Sequence[Sequence[Row]], device: torch.device) -> Batch:
 def pack_rows(
     adapters: Sequence[LoraAdapter], groups: Sequence[Sequence[Row]], keys: Sequence[int | None]
 ) -> list[PackedRows]:
-    """Which rows of the groups' batch belong to which adapter."""
+    """Says which rows of the groups' batch belong to which adapter."""
     packed: list[PackedRows] = []
     first = 0
     for adapter, group, key in zip(adapters, groups, keys, strict=True):
@@ -187,7 +170,7 @@ def pack_rows(
 
 
 def target_hidden(causal: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states at the positions before the targets, n x d, where the head is."""
+    """Returns the last hidden states at the positions before the targets, n x d, on the head's device."""
     hidden = causal.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
     chosen = hidden.reshape(-1, hidden.shape[-1])[batch.positions.to(hidden.device)]
     return chosen.to(causal.get_output_embeddings().weight.device)

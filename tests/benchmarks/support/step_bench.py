@@ -15,8 +15,8 @@ from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weigh
 from trainables.dataset.rows import Row
 from trainables.limits import logits_chunk_rows
 from trainables.packed.linear_group import frozen_weight
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember
 from trainables.settings import TrainingSettings
 
 RANK = 16

@@ -11,7 +11,7 @@ import types
 import pytest
 import torch
 
-import trainables
+from trainables import kernels
 from trainables.kernels import elementwise
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -192,7 +192,7 @@ def test_where_no_kernel_can_be_built_plain_torch_serves_and_the_log_says_so(mon
     broken = types.ModuleType("trainables.kernels.triton_launches")
     broken.swiglu = cannot
     monkeypatch.setitem(sys.modules, "trainables.kernels.triton_launches", broken)
-    monkeypatch.setattr(trainables, "elementwise_triton", broken, raising=False)
+    monkeypatch.setattr(kernels, "triton_launches", broken, raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.full(shape, 1.0))
     assert elementwise._kernels.__wrapped__() is None
@@ -201,8 +201,8 @@ def test_where_no_kernel_can_be_built_plain_torch_serves_and_the_log_says_so(mon
 
 def _plain(name: str, *arguments):
     """The plain torch version, on whatever device."""
-    triton_launches, elementwise._kernels = elementwise._kernels, lambda: None
+    built, elementwise._kernels = elementwise._kernels, lambda: None
     try:
         return getattr(elementwise, name)(*arguments)
     finally:
-        elementwise._kernels = triton_launches
+        elementwise._kernels = built

@@ -19,7 +19,8 @@ from trainables.base_model.load import load_base_model
 from trainables.dataset.rows import Row
 from trainables.measure.evaluation import Candidates, Evaluation, batches_by_length, evaluate, evaluate_together
 from trainables.measure.generation import generate
-from trainables.packed.packed_model import LoraAdapter, PackedModel
+from trainables.packed.adapter import LoraAdapter
+from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
 from trainables.settings import BaseModelSettings
 

@@ -17,7 +17,8 @@ from trainables.measure.generation import (
     prompt_tokens,
     text_ends,
 )
-from trainables.packed.packed_model import LoraAdapter, PackedModel
+from trainables.packed.adapter import LoraAdapter
+from trainables.packed.packed_model import PackedModel
 from trainables.settings import BaseModelSettings
 
 PROMPTS = [[5], [0, 0, 7], [96, 1, 2, 3, 0], list(range(30, 60))]

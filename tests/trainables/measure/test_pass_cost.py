@@ -9,8 +9,8 @@ from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.measure import pass_cost
 from trainables.measure.pass_cost import measure_pass_cost
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember
 
 ROWS = random_rows(8)
 LENGTHS = sorted(len(row.tokens) for row in ROWS)

@@ -18,8 +18,8 @@ from trainables.measure.training_cost import (
     measure_training_cost,
     measuring_plan,
 )
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember
 from trainables.settings import TrainingSettings
 
 CPU = torch.device("cpu")

@@ -14,15 +14,17 @@ from safetensors.torch import load, save
 from search_spaces.trial_config import MODULE_NAMES
 from tests.support.lora_cases import files_of, lora_config, new_member, peft_model, random_rows, trained_adapter
 from tests.support.small_models import tiny_llama
+from trainables.packed.adapter import PackedRows
 from trainables.packed.adapter_files import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_FILE,
     restore_training,
     training_state,
 )
+from trainables.packed.member import StepResult, TrainingMember
 from trainables.packed.optimization import LossScaler
-from trainables.packed.packed_model import PackedModel, PackedRows
-from trainables.packed.training import StepResult, TrainingMember, train_step
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import train_step
 
 ROWS = random_rows(13)
 IDS = torch.randint(97, (2, 15), generator=torch.Generator().manual_seed(0))
@@ -90,7 +92,7 @@ def contents(member: TrainingMember) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("before", [0, 1, 3, 5])
-def test_a_restored_training_goes_on_as_if_nothing_had_happened(before: int, model: PackedModel) -> None:
+def test_a_restored_training_continues_as_if_never_interrupted(before: int, model: PackedModel) -> None:
     """Six steps, against `before` of them, a restore into a fresh member, and the rest: equal to the bit."""
     config = lora_config(lora_dropout=0.3)
     training = {"weight_decay": 0.1, "warmup_ratio": 0.3, "epochs": 2}
@@ -157,7 +159,7 @@ def test_another_base_models_state_is_refused(model: PackedModel) -> None:
 
 @pytest.mark.parametrize("kept", [0.0, 1e-5, 1e-3, 0.5, 0.99999])
 def test_a_cut_off_state_is_refused(kept: float, model: PackedModel, state: bytes) -> None:
-    untouched(model, state[: int(kept * len(state))], "must be whole, as it was written; .* Go on from an earlier one")
+    untouched(model, state[: int(kept * len(state))], "must be whole, as it was written; .* Continue from an")
 
 
 def test_what_is_no_state_is_refused(model: PackedModel) -> None:

@@ -66,4 +66,3 @@ def test_evaluations_end_with_the_training(total, evaluations):
 def test_the_evaluation_split_is_measured_at_rungs_too():
     assert evaluation_steps(28, 4, rungs=(2, 7, 11)) == (2, 7, 11, 14, 21, 28)
     assert evaluation_steps(28, 1, rungs=RungSettings((1 / 16, 3 / 16, 3 / 8)).steps(28)) == (2, 6, 11, 28)
-    assert RungSettings((1 / 16, 1 / 2, 3 / 4), grace_steps=16).steps(28) == (16, 21)

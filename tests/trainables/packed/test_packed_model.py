@@ -1,14 +1,13 @@
 """Our low-rank updates against PEFT's: outputs and gradients; packed rows against rows alone."""
 
-import copy
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.support.small_models import tiny_llama
-from trainables.packed.packed_model import LoraAdapter, PackedModel, PackedRows, dropout_mask
+from trainables.packed.adapter import LoraAdapter, PackedRows
+from trainables.packed.packed_model import PackedModel
 
 
 def config(**changes) -> TrialConfig:
@@ -76,23 +75,6 @@ def test_no_adapter_is_the_base_and_a_fresh_one_changes_nothing():
         assert torch.equal(causal(input_ids=ids).logits, expected)
 
 
-def test_the_start_is_pefts_distribution_its_own_per_seed_and_layer_and_leaves_the_global_state_alone():
-    model = PackedModel(tiny_llama())
-    before = torch.random.get_rng_state()
-    first, again = model.new_adapter(config(rank=32)), model.new_adapter(config(rank=32))
-    other = model.new_adapter(config(rank=32, seed=4))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    pairs = list(first.weights.values())
-    bound = 1 / 32**0.5
-    values = torch.cat([pair.a.flatten() for pair in pairs])
-    assert values.abs().max() <= bound
-    assert float(values.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
-    assert all(not pair.b.any() for pair in pairs)
-    assert torch.equal(pairs[0].a, next(iter(again.weights.values())).a)
-    assert not torch.equal(pairs[0].a, next(iter(other.weights.values())).a)
-    assert not torch.equal(pairs[0].a, pairs[2].a)
-
-
 def test_rows_in_company_are_as_alone():
     """Three adapters of different rank, alpha, targets and length, dropout on: gradients within 1e-5 relative."""
     model = PackedModel(tiny_llama())
@@ -124,15 +106,3 @@ def test_rows_in_company_are_as_alone():
     for adapter, expected in zip(adapters, alone, strict=True):
         for parameter, gradient in zip(adapter.parameters(), expected, strict=True):
             assert torch.linalg.norm(parameter.grad - gradient) <= 1e-5 * torch.linalg.norm(gradient)
-
-
-def test_dropout_masks_depend_on_seed_layer_and_step_alone():
-    like = torch.ones(4, 50, 8)
-    one = config(lora_dropout=0.25)
-    mask = dropout_mask(one, "layer", 5, like)
-    assert torch.equal(mask, dropout_mask(copy.deepcopy(one), "layer", 5, like))
-    assert mask.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
-    assert float(mask.mean()) == pytest.approx(1.0, abs=0.06)  # 1600 draws: four standard errors
-    for other in (dropout_mask(one, "layer", 6, like), dropout_mask(one, "other", 5, like),
-                  dropout_mask(config(lora_dropout=0.25, seed=4), "layer", 5, like)):  # fmt: skip
-        assert not torch.equal(mask, other)

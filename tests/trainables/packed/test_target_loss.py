@@ -68,14 +68,6 @@ def test_fp16_shares_of_a_large_vocabulary_keep_their_bits(monkeypatch):
     assert error() > 9e-4
 
 
-def test_chunks_bound_the_logits():
-    for number_bytes in (2, 4):
-        rows = limits.logits_chunk_rows(128_256, number_bytes)
-        assert rows * 128_256 * number_bytes <= limits.LOGITS_CHUNK_BYTES
-        assert rows % 64 == 0
-    assert limits.logits_chunk_rows(10**9, 4) == 16
-
-
 def test_one_chunk_of_logits_exists_at_a_time(monkeypatch):
     """However many chunks: their logits share one storage."""
     monkeypatch.setattr(limits, "LOGITS_CHUNK_BYTES", 16 * 4 * 50)

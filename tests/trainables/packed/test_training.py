@@ -19,10 +19,11 @@ from trainables.dataset.rows import Row
 from trainables.packed import member as training_member
 from trainables.packed import pack
 from trainables.packed import training as packed_training
+from trainables.packed.member import TrainingMember, apply_gradients
 from trainables.packed.optimization import LossScaler
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassLimits
-from trainables.packed.training import TrainingMember, accumulate_gradients, apply_gradients, train_step
+from trainables.packed.training import accumulate_gradients, train_step
 from trainables.settings import BaseModelSettings
 
 ROWS = random_rows(30, longest=16)
@@ -77,7 +78,7 @@ def test_gradients_are_pefts() -> None:
         twin = peft_twin(member.adapter, tiny_llama())
         expected = _mean_loss(twin, [ROWS[number] for micro in member.plan[member.step] for number in micro])
         expected.backward()
-        assert loss == pytest.approx(float(expected), rel=1e-5)
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
         modules = dict(twin.named_modules())
         for name, pair in member.adapter.weights.items():
             layer = modules[f"base_model.model.{name}"]

@@ -12,9 +12,10 @@ from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import shared, tiny_llama
 from trainables.base_model.load import compute_dtype, load_base_model
 from trainables.packed import linear_group
-from trainables.packed.adapter import LoraAdapter
-from trainables.packed.packed_model import PackedModel, PackedRows
-from trainables.packed.training import TrainingMember, accumulate_gradients
+from trainables.packed.adapter import LoraAdapter, PackedRows
+from trainables.packed.member import TrainingMember
+from trainables.packed.packed_model import PackedModel
+from trainables.packed.training import accumulate_gradients
 from trainables.settings import BaseModelSettings
 
 ROWS = random_rows(40)
@@ -75,11 +76,11 @@ def test_hidden_states_are_transformers() -> None:
     ids = torch.randint(97, (4, 17), generator=torch.Generator().manual_seed(1))
     adapter = learned(ours.new_adapter(lora_config()))
     for members in ([], [PackedRows(adapter, slice(1, 3))]):
-        answers = []
+        states = []
         for model in (ours, theirs):
             with model.rows_of(members) as causal, torch.no_grad():
-                answers.append(causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
-        assert torch.linalg.norm(answers[0] - answers[1]) <= 1e-6 * torch.linalg.norm(answers[1])
+                states.append(causal.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+        assert torch.linalg.norm(states[0] - states[1]) <= 1e-6 * torch.linalg.norm(states[1])
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -107,9 +108,9 @@ def test_sixteen_bit_hidden_states_are_transformers_within_rounding() -> None:
     ours, theirs = (packed(tiny_llama(torch.bfloat16), fused) for fused in (True, False))
     ids = torch.arange(24).reshape(2, 12)
     with torch.no_grad():
-        answers = [m.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state for m in (ours, theirs)]
-    assert answers[0].dtype == torch.bfloat16
-    difference = torch.linalg.norm((answers[0] - answers[1]).float()) / torch.linalg.norm(answers[1].float())
+        states = [m.model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state for m in (ours, theirs)]
+    assert states[0].dtype == torch.bfloat16
+    difference = torch.linalg.norm((states[0] - states[1]).float()) / torch.linalg.norm(states[1].float())
     assert difference < 0.01  # bf16 keeps 8 bits
 
 

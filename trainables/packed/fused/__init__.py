@@ -1,0 +1,1 @@
+"""Computes a Llama decoder for packs of adapters, forward and backward by hand."""

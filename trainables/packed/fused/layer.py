@@ -1,0 +1,102 @@
+"""Computes one decoder layer between two hidden states, as a node of autograd's graph.
+
+Under activation checkpointing (Chen et al. 2016, arXiv 1604.06174) a layer keeps its input alone, and the backward pass
+computes again only what it needs: not the layer's last product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainables.packed.fused.attention import Angles, AttentionState, FusedAttention
+from trainables.packed.fused.mlp import FusedMlp, MlpState
+from trainables.packed.fused.norm import FrozenNorm
+from trainables.packed.pack import Pack
+
+
+@dataclass
+class LayerState:
+    """All that a layer's backward pass needs beside its input."""
+
+    attention: AttentionState
+    mlp: MlpState
+
+
+class FusedLayer:
+    """One decoder layer; hidden states are (rows * tokens) x hidden."""
+
+    def __init__(self, name: str, module: Any, linears: Mapping[str, nn.Linear]) -> None:
+        """`module` is transformers' own layer, `name` its name in the model."""
+        self._module = module
+        self._input_norm = FrozenNorm(module.input_layernorm)
+        self._attention = FusedAttention(f"{name}.self_attn", module.self_attn, self._input_norm, linears)
+        self._mlp = FusedMlp(f"{name}.mlp", FrozenNorm(module.post_attention_layernorm), linears)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the layer's weights."""
+        return self._input_norm.device
+
+    def adapted(self, pack: Pack) -> bool:
+        """Whether any adapter of the pack updates this layer."""
+        return any(pack.updates(group.names) for group in (*self._attention.groups, *self._mlp.groups))
+
+    def forward(self, hidden: torch.Tensor, angles: Angles, pack: Pack) -> torch.Tensor:
+        """Returns the layer's output, with nothing kept."""
+        return self.output(self.state(hidden, angles, pack, graph=False), angles, pack, keep=False)
+
+    def apply(self, hidden: torch.Tensor, angles: Angles, pack: Pack, input_too: bool) -> torch.Tensor:
+        """Returns the layer's output with autograd's graph; `input_too`: `hidden` needs its gradient as well."""
+        checkpointing = self._module.gradient_checkpointing and self._module.training
+        output: torch.Tensor = _LayerFunction.apply(hidden, self, angles, pack, checkpointing, input_too)
+        return output
+
+    def state(self, hidden: torch.Tensor, angles: Angles, pack: Pack, graph: bool) -> LayerState:
+        """Computes all but the last product; `graph` records the attention for a backward pass."""
+        residual, attention = self._attention.forward(hidden, angles, pack, graph)
+        return LayerState(attention, self._mlp.gate_and_up(residual, pack, angles[0].shape[0]))
+
+    def output(self, state: LayerState, angles: Angles, pack: Pack, keep: bool) -> torch.Tensor:
+        """Returns the layer's output from its state, which `keep` leaves as it is."""
+        return self._mlp.output(state.mlp, pack, angles[0].shape[0], keep)
+
+    def backward(
+        self, hidden: torch.Tensor, grad: torch.Tensor, state: LayerState, angles: Angles, pack: Pack, input_too: bool
+    ) -> torch.Tensor | None:
+        """Adds to the adapters' gradients, given the output's; returns that of `hidden` where it is needed."""
+        grad_residual = self._mlp.backward(grad, state.mlp, pack, angles[0].shape[0])
+        return self._attention.backward(hidden, grad_residual, state.attention, angles, input_too)
+
+
+class _LayerFunction(torch.autograd.Function):
+    """A layer in autograd's graph; its adapters' gradients are added to their weights' `.grad` directly."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        layer: FusedLayer,
+        angles: Angles,
+        pack: Pack,
+        checkpointing: bool,
+        input_too: bool,
+    ) -> torch.Tensor:
+        state = layer.state(hidden, angles, pack, graph=not checkpointing)
+        ctx.save_for_backward(hidden)
+        ctx.rest = (layer, angles, pack, input_too)
+        ctx.state = None if checkpointing else state
+        return layer.output(state, angles, pack, keep=not checkpointing)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None, None, None]:
+        (hidden,) = ctx.saved_tensors
+        layer, angles, pack, input_too = ctx.rest
+        state, ctx.state = ctx.state, None  # swiglu's backward overwrites it: it serves once
+        if state is None:
+            state = layer.state(hidden, angles, pack, graph=True)
+        return layer.backward(hidden, grad, state, angles, pack, input_too), None, None, None, None, None
