@@ -28,12 +28,12 @@ GIB = 2**30
 
 
 def run_study(file: Path, out: Path, log: Path) -> list[dict[str, Any]]:
-    """The study's records."""
+    """Runs the study; returns its records."""
     timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], log)
     return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
+def alone(file: Path, configs: list[dict[str, Any]], results: Any) -> None:
     """Puts each configuration's peak alone under the cap, or what torch said where it ran out."""
     import torch
 
@@ -52,10 +52,10 @@ def alone(file: Path, configs: list[dict[str, Any]], answer: Any) -> None:
         try:
             member = engine.new_member(config, measuring_plan(rows, training.micro_batch_size))
             assert isinstance(member, TrainingMember)
-            footprint = measure_training_cost(engine._model, member, rows, rows[0].tokens[:64], 8)
-            answer.put({"config": values, "peak_memory_bytes": footprint.peak_memory_bytes})
+            cost = measure_training_cost(engine._model, member, rows, rows[0].tokens[:64], 8)
+            results.put({"config": values, "peak_memory_bytes": cost.peak_memory_bytes})
         except torch.OutOfMemoryError as error:
-            answer.put({"config": values, "peak_memory_bytes": None, "error": str(error).splitlines()[0][:120]})
+            results.put({"config": values, "peak_memory_bytes": None, "error": str(error).splitlines()[0][:120]})
             del error
         del member
         torch.cuda.empty_cache()
@@ -80,20 +80,20 @@ def main() -> None:
     tester.start()
     tested = [queue.get(timeout=300) for _ in refused]
     tester.join()
-    answer = {"case": EDGE, "device": records[-1]["device"], "records": records, "refused_alone": tested}
+    report = {"case": EDGE, "device": records[-1]["device"], "records": records, "refused_alone": tested}
     print(table(records, tested))
     if options.json:
-        options.json.write_text(json.dumps(slim(answer), indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(slim(report), indent=1) + "\n", encoding="utf-8")
 
 
-def slim(answer: dict[str, Any]) -> dict[str, Any]:
-    """Of each record what this is about."""
+def slim(report: dict[str, Any]) -> dict[str, Any]:
+    """Keeps of each record what this is about."""
     kept = ("status", "reason", "config", "predictions", "infeasible")
     records = [
         {**{name: one[name] for name in kept}, "peak_memory_bytes": one["measurements"]["peak_memory_bytes"]}
-        for one in answer["records"]
+        for one in report["records"]
     ]
-    return {**answer, "records": records}
+    return {**report, "records": records}
 
 
 def table(records: list[dict[str, Any]], tested: list[dict[str, Any]]) -> str:

@@ -114,7 +114,7 @@ def main() -> None:
     }
     first: Run | None = None
     about = {"model": Path(options.model).name, "precision": options.precision, "device": options.device}
-    answer: dict[str, Any] = {**about, "rows": []}
+    report: dict[str, Any] = {**about, "rows": []}
     print(f"{options.precision}, {options.device}; largest differences from the first run")
     for name, (packs, limits) in runs.items():
         one = train(model, dataset, packs, limits, half)
@@ -122,10 +122,10 @@ def main() -> None:
         row = difference(name, one, first)
         print(f"{name:22} loss of step 1 {row['first_step']:.2e}  of step {STEPS} {row['last_step']:.2e}  "
               f"perplexity {100 * row['perplexity']:.4f} %", flush=True)  # fmt: skip
-        answer["rows"].append(row)
-        answer |= {"losses": first.losses, "perplexities": first.perplexities}
+        report["rows"].append(row)
+        report |= {"losses": first.losses, "perplexities": first.perplexities}
         if options.json:  # after each run: a long one that is broken off has shown something
-            options.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

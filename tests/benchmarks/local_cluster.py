@@ -63,7 +63,7 @@ def submits_and_waits(there: Cluster) -> tuple[bool, str]:
     )
 
 
-def answers_the_drivers_exit_code(there: Cluster) -> tuple[bool, str]:
+def returns_the_drivers_exit_code(there: Cluster) -> tuple[bool, str]:
     """A study that the nodes cannot run ends with the driver's own 2, not with Ray's 1."""
     file = _study(there, "second", base_model={"path": "/nowhere/on/any/node"})
     done = there.study("submit", str(file), "--wait")
@@ -81,7 +81,7 @@ def takes_rays_own_submit(there: Cluster) -> tuple[bool, str]:
     return done.returncode == 0 and len(records) == 2, f"exit code {done.returncode}, {len(records)} records"
 
 
-def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
+def stops_and_continues(there: Cluster) -> tuple[bool, str]:
     """A stopped job's trials leave checkpoints; the job that resumes it ends as an undisturbed one does."""
     undisturbed = there.study("submit", str(_study(there, "long", max_steps=LONG_STEPS)), "--wait")
     expected = _perplexities(_directory(there, _job_id(undisturbed.stdout)))
@@ -102,7 +102,7 @@ def stops_and_goes_on(there: Cluster) -> tuple[bool, str]:
 
 
 def outlives_a_node(there: Cluster) -> tuple[bool, str]:
-    """Trials on a node that is lost in the middle go on elsewhere, to the same perplexity."""
+    """Trials on a node that is lost in the middle continue elsewhere, to the same perplexity."""
     expected, job_id = _on_two_nodes(there, "torn")
     time.sleep(4.0)
     return _after_a_loss(there, job_id, expected)
@@ -148,9 +148,9 @@ def _after_a_loss(there: Cluster, job_id: str, expected: dict[str, float]) -> tu
 STEPS: dict[str, Callable[[Cluster], tuple[bool, str]]] = {
     "token": refuses_without_the_token,
     "submit": submits_and_waits,
-    "exit-code": answers_the_drivers_exit_code,
+    "exit-code": returns_the_drivers_exit_code,
     "ray-submit": takes_rays_own_submit,
-    "stop": stops_and_goes_on,
+    "stop": stops_and_continues,
     "node-lost": outlives_a_node,
     "node-leaves": saves_before_a_node_leaves,
 }

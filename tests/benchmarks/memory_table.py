@@ -6,7 +6,7 @@
 Models have random weights: memory does not depend on values. A configuration is warmed up by a whole optimizer step;
 the peak is that of two micro-batches (at the second, gradients are there) and the update. `--compare` shows
 predictions, errors and the constants that the first model's rows ask for. `--tiny --device cpu` goes through everything
-with a small model, for faults; there is no peak to measure.
+with a small model, to find faults; there is no peak to measure.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _set_checkpointing(model: nn.Module, on: bool) -> None:
 
 
 def footprints(table: dict[str, Any], model: str | None = None) -> list[MeasuredFootprint]:
-    """The table's measured rows (of one model, or all)."""
+    """Returns the table's measured rows, of one model or all."""
     return [
         MeasuredFootprint.from_dict({
             **{key: row[key] for key in ("shape", "setting", "load")}, "engine": table["engine"],

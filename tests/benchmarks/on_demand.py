@@ -1,7 +1,7 @@
 """Runs a study on a cluster whose workers start on demand, as after `ray up cluster.yaml`.
 
 `python -m tests.benchmarks.on_demand [--trial-seconds 20]` starts Ray's autoscaler on this machine with the nodes that
-`cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them: planner,
+`cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them: plan,
 forecast, search, driver, keeper, trial processes and records are the real ones, hosts sleep (`simulated_hosts.py`).
 Prints what became of each trial, and how many workers came; exit code 1 where an NF4 trial did not complete, or an fp16
 one, whose base takes two cards of one machine, was not refused. Ends every Ray of this machine.
@@ -78,7 +78,7 @@ def autoscaling(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def begun(config: Mapping[str, Any], folder: Path) -> Any:
     """The study, which takes Llama-3-8B's shape for granted: nothing of the model is here."""
-    from study.cluster import nodes as cluster
+    from study.cluster import nodes
     from study.config.study_config import load_study
     from study.plan.preflight import Preflight
     from study.run import hosts, lifecycle
@@ -86,7 +86,7 @@ def begun(config: Mapping[str, Any], folder: Path) -> Any:
     bootstrap = folder / "ray_bootstrap_config.yaml"  # what `ray up` leaves on the head
     bootstrap.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
     found = Preflight(8_030_261_248, "llama", PUBMEDQA, LLAMA_3_8B)
-    setattr(cluster, "AUTOSCALER_FILE", bootstrap)  # noqa: B010
+    setattr(nodes, "AUTOSCALER_FILE", bootstrap)  # noqa: B010
     setattr(lifecycle, "check", lambda config, here: found)  # noqa: B010
     setattr(hosts, "HostKeeper", SimulatedKeeper)  # noqa: B010
     space = yaml.safe_load((ROOT / "search_spaces" / "paper_grid.yaml").read_text(encoding="utf-8"))

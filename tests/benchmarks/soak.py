@@ -36,7 +36,7 @@ SPACE = {
 
 @dataclass
 class Outcome:
-    """What the faults came to, over all rounds; everything but `faults`, `rounds` and `trials` must be 0."""
+    """The consequences of the faults, over all rounds; everything but `faults`, `rounds` and `trials` must be 0."""
 
     faults: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
@@ -72,11 +72,11 @@ class Round:
             self.seen.setdefault(json.loads(line)["trial_id"], line)
 
     def end_driver(self, number: signal.Signals) -> None:
-        """Ends the driver by a signal, and waits until what it owned has gone as well."""
+        """Ends the driver by a signal, and waits until what it owned has ended as well."""
         self.await_driver(number)
 
     def await_driver(self, number: signal.Signals | None = None) -> None:
-        """Waits until the driver has ended, by a signal or by itself, and what it owned has gone as well."""
+        """Waits until the driver has ended, by a signal or by itself, and what it owned has ended as well."""
         ours = [child for child in psutil.Process(self.driver.pid).children(recursive=True) if is_ours(child)]
         if number is not None:
             self.driver.send_signal(number)
@@ -85,7 +85,7 @@ class Round:
         self.note_records()
 
     def resume(self) -> bool:
-        """Goes on; the fault before has hit."""
+        """Resumes the study; the fault before has hit."""
         self.driver = start("resume", str(self.directory))
         return True
 
@@ -192,7 +192,7 @@ def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, unti
 
 
 def judge(one: Round, expected: dict[str, float], outcome: Outcome) -> None:
-    """Counts what a round has lost, has twice, or has otherwise than undisturbed."""
+    """Counts the trials that a round has lost, recorded twice, or ended otherwise than undisturbed."""
     lines = whole_lines(one.directory / "results.jsonl")
     counts = Counter(json.loads(line)["trial_id"] for line in lines)
     found = {json.loads(line)["trial_id"]: json.loads(line)["measurements"]["perplexity"] for line in lines}

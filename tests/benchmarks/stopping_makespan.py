@@ -22,10 +22,9 @@ from typing import Any
 import yaml
 
 from analysis.pareto import hypervolume, non_dominated
-from tests.benchmarks.study_makespan import ALL_LINEAR, timed
+from tests.benchmarks.study_makespan import TARGETS, timed
 
 RANKS = (4, 16, 64, 128)
-TARGETS = {"q_v": ["q_proj", "v_proj"], "all_linear": ALL_LINEAR}
 PARTS = ("packed", *(f"alone-{precision}-{targets}" for precision in ("16bit", "nf4") for targets in TARGETS))
 REFERENCE = (30.0, 2.0 * 2**30)  # perplexity, bytes
 
@@ -125,15 +124,15 @@ def compared(packed: dict[str, Any], alone: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_table(answer: dict[str, Any]) -> None:
+def print_table(report: dict[str, Any]) -> None:
     """Makespans, fronts, pack size, and where the hosts' time went."""
     for name in ("packed", "alone"):
-        print(f"{name:7} {answer[name]['seconds']:7.1f} s  {len(answer[name]['records'])} trials")
-    for name, value in answer.items():
+        print(f"{name:7} {report[name]['seconds']:7.1f} s  {len(report[name]['records'])} trials")
+    for name, value in report.items():
         if not isinstance(value, dict):
             print(f"{name:20} {value:.4g}")
     for name in ("packed", "alone"):
-        for host, seconds in answer[name]["host_seconds"].items():
+        for host, seconds in report[name]["host_seconds"].items():
             print(name, host, {key: round(value, 1) for key, value in seconds.items()})
 
 
@@ -157,10 +156,10 @@ def main() -> None:
     if not all(file.exists() for file in files.values()):
         return
     packed, *alone = (json.loads(file.read_text(encoding="utf-8")) for file in files.values())
-    answer = compared(packed, as_one_study(alone))
-    print_table(answer)
+    report = compared(packed, as_one_study(alone))
+    print_table(report)
     if options.json:
-        options.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

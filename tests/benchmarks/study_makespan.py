@@ -24,10 +24,10 @@ from typing import Any
 
 import yaml
 
+from search_spaces.trial_config import TARGET_SETS
 from tests.support.places import ROOT
 
-ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-TARGETS = {"q_v": ["q_proj", "v_proj"], "all_linear": ALL_LINEAR}
+TARGETS = {name: list(modules) for name, modules in TARGET_SETS.items()}
 LLAMA_3_8B = {
     "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192, "rope_theta": 500000.0,
@@ -181,10 +181,10 @@ def run_plain(case: dict[str, Any], device: str, model: Path, work: Path, trials
     command += ["--configurations", str(work / "plain_configurations.json"), "--json", str(work / "plain.json")]
     command += ["--gpus", "1", "--cpus", "8"] if device == "cuda" else ["--concurrent", "2"]
     seconds = timed(command, work / "plain.log")
-    answer = json.loads((work / "plain.json").read_text(encoding="utf-8"))
-    if answer["errors"]:
-        raise SystemExit(f"plain trials failed: {answer['errors']}")
-    return {**answer, "seconds": seconds, "run": len(chosen), "all_seconds": seconds * len(every) / len(chosen)}
+    plain = json.loads((work / "plain.json").read_text(encoding="utf-8"))
+    if plain["errors"]:
+        raise SystemExit(f"plain trials failed: {plain['errors']}")
+    return {**plain, "seconds": seconds, "run": len(chosen), "all_seconds": seconds * len(every) / len(chosen)}
 
 
 def main() -> None:
@@ -204,7 +204,7 @@ def main() -> None:
     ours = run_ours(case, options.device, model, work)
     again = run_ours(case, options.device, model, work)
     plain = run_plain(case, options.device, model, work, options.plain_trials or trials)
-    answer = {
+    report = {
         "device": _device_name(options.device),
         "trials": trials,
         "case": case,
@@ -212,11 +212,11 @@ def main() -> None:
         "again": again,
         "plain": plain,
     }
-    answer["times_faster"] = plain["all_seconds"] / ours["seconds"]
-    answer["times_faster_again"] = plain["all_seconds"] / again["seconds"]
-    _print(answer)
+    report["times_faster"] = plain["all_seconds"] / ours["seconds"]
+    report["times_faster_again"] = plain["all_seconds"] / again["seconds"]
+    _print(report)
     if options.json:
-        options.json.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
 def _device_name(device: str) -> str:
@@ -225,13 +225,13 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores"
 
 
-def _print(answer: dict[str, Any]) -> None:
-    ours, plain, trials = answer["ours"], answer["plain"], answer["trials"]
-    print(f"{trials} trials on {answer['device']}")
+def _print(report: dict[str, Any]) -> None:
+    ours, plain, trials = report["ours"], report["plain"], report["trials"]
+    print(f"{trials} trials on {report['device']}")
     print(f"plain Ray Tune   {plain['all_seconds']:8.1f} s  ({plain['run']} of {trials} run: {plain['seconds']:.1f} s)")
     print(f"this project     {ours['seconds']:8.1f} s  (mean pack {ours['mean_pack_size']:.1f}, {ours['statuses']})")
-    print(f"  once more      {answer['again']['seconds']:8.1f} s  (model hashed, quantized weights in the cache)")
-    print(f"times faster     {answer['times_faster']:8.2f}, once more {answer['times_faster_again']:.2f}")
+    print(f"  once more      {report['again']['seconds']:8.1f} s  (model hashed, quantized weights in the cache)")
+    print(f"times faster     {report['times_faster']:8.2f}, once more {report['times_faster_again']:.2f}")
     for host, seconds in ours["host_seconds"].items():
         shares = ", ".join(f"{name} {value:.1f} s ({value / seconds['all']:.0%})" for name, value in seconds.items())
         print(f"host {host}: {shares}")

@@ -54,7 +54,7 @@ class Cluster:
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     def start_head(self) -> None:
-        """Starts the head, and waits until its job port answers."""
+        """Starts the head, and waits until its job port replies."""
         self._start(
             HEAD, "--head", f"--port={self.gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}",
             f"--ray-client-server-port={_free_port()}", f"--temp-dir={self.folder / 'ray'}",
@@ -65,7 +65,7 @@ class Cluster:
         while self.status_code(self.token) != 200:
             if time.monotonic() > deadline or self.nodes[0].poll() is not None:
                 said = (self.folder / "node0.log").read_text(encoding="utf-8")
-                raise RuntimeError(f"the head did not answer within {START_SECONDS:.0f} s: {tail(said)}")
+                raise RuntimeError(f"the head did not reply within {START_SECONDS:.0f} s: {tail(said)}")
             time.sleep(1.0)
 
     def start_worker(self) -> None:
@@ -108,9 +108,9 @@ class Cluster:
         return found
 
     def status_code(self, token: str | None) -> int | None:
-        """What the job port answers to that token; None where nothing answers yet."""
-        answered = self.run(sys.executable, "-c", ASK_JOBS, f"{self.address}/api/jobs/", *([token] if token else []))
-        return int(answered.stdout) if answered.returncode == 0 else None
+        """Returns the job port's HTTP status for that token; None where nothing replies yet."""
+        replied = self.run(sys.executable, "-c", ASK_JOBS, f"{self.address}/api/jobs/", *([token] if token else []))
+        return int(replied.stdout) if replied.returncode == 0 else None
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command as a user of the cluster does."""

@@ -143,8 +143,8 @@ def main() -> None:
         for result in grid
     ]
     errors = [str(result.error).splitlines()[-1] for result in grid if result.error]
-    answer = {"seconds": seconds, "trials": trials, "errors": errors}
-    options.json.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    report = {"seconds": seconds, "trials": trials, "errors": errors}
+    options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     print(json.dumps({"seconds": seconds, "trials": len(trials), "errors": errors}))
 
 
