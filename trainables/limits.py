@@ -1,4 +1,4 @@
-"""Sizes that the memory model, the plan and the engine share: packs, passes, the logits' chunk, numbers in memory."""
+"""Sizes that the memory model, the plan and the engine share: packs, passes, the logits' chunk."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tests.support.packed_cases import make_member
+from tests.support.trainables.packed_cases import make_member
 from trainables.base_model.load import load_base_model
 from trainables.dataset.batches import batch_plan
 from trainables.dataset.prepared import PreparedDataset, prepare_dataset

@@ -18,7 +18,9 @@ COMMAND = "python -m tests.support.maps --write"
 BEGIN, END = f"<!-- map: {COMMAND} -->", "<!-- end of map -->"
 PAGES = {  # the room of each page, and its folders in the order of its map; others follow by name
     "search_spaces/README.md": (),
-    "trainables/README.md": ("kernels", "dataset", "base_model", "memory", "packed", "measure", "engine", "actors"),
+    "trainables/README.md": (
+        "kernels", "dataset", "base_model", "memory", "packed", "packed/fused", "measure", "engine", "actors",
+    ),
     "study/README.md": (
         "records", "hardware", "reporting", "config", "progress", "environment", "search", "export", "plan", "cluster",
         "run", "cli",

@@ -13,7 +13,8 @@ from tests.support.lora_cases import random_rows
 from tests.support.small_models import tiny_llama
 from trainables.base_model.files import BaseModelInfo
 from trainables.base_model.load import BaseModel
-from trainables.dataset.prepared import PreparedDataset, Row, Split
+from trainables.dataset.prepared import PreparedDataset
+from trainables.dataset.rows import Row, Split
 from trainables.engine.bench import Bench
 from trainables.engine.engine import Engine
 from trainables.protocol import JoinRequest, Outcome

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.trial_config import MODULE_NAMES
-from tests.support.memory_cases import LLAMA_3
+from tests.support.trainables.memory_cases import LLAMA_3
 from trainables import limits
 from trainables.limits import (
     ABSMAX_BLOCK,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.support.lora_cases import lora_config, random_rows
-from tests.support.packed_cases import make_member
 from tests.support.small_models import tiny_llama
+from tests.support.trainables.packed_cases import make_member
 from trainables.base_model.load import load_base_model
 from trainables.measure.evaluation import evaluate_together
 from trainables.measure.generation import generate_together

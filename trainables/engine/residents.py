@@ -11,8 +11,8 @@ from typing import Any
 from search_spaces.trial_config import TrialConfig
 from trainables.measure.evaluation import Evaluation
 from trainables.packed.adapter_files import restore_training, training_state
+from trainables.packed.member import StepResult, TrainingMember
 from trainables.packed.optimization import evaluation_steps
-from trainables.packed.training import StepResult, TrainingMember
 from trainables.protocol import REPORT_STEPS, News, Outcome, Report, ResidentStatus, Stage
 
 

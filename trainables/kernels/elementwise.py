@@ -1,4 +1,4 @@
-"""Computes the elementwise parts of a Llama layer: by Triton kernels where they can be built, else in plain torch.
+"""Computes a Llama layer's elementwise parts: by Triton kernels where they can be built, else in plain torch.
 
 Arithmetic is in fp32 whatever the tensors' type. No gradient is computed for the frozen weights of norms, which Liger's
 kernels always compute; so the few kernels that a frozen model needs are our own.

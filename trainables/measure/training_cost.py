@@ -6,12 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainables.dataset.prepared import Row
+from trainables.dataset.batches import Plan
+from trainables.dataset.rows import Row
 from trainables.measure.generation import generated_tokens_per_second, synchronize
 from trainables.measure.nvml import device_energy_joules, summed
 from trainables.measure.peak_memory import peak_memory
+from trainables.packed.member import TrainingMember, apply_gradients
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import Plan, TrainingMember, apply_gradients, micro_step
+from trainables.packed.training import micro_step
 
 TYPICAL_MICRO_BATCHES = {"cpu": 1, "cuda": 2}  # that speed is taken on
 

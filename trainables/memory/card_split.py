@@ -1,4 +1,4 @@
-"""Splits a base model over several cards of one node: whole layers, in order, so that the fullest card holds least."""
+"""Splits a base model over several cards of one node: whole layers, so that the fullest card holds least."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from dataclasses import replace
 
 from search_spaces.trial_config import MODULE_NAMES
 from trainables.base_model.shape import ModelShape
-from trainables.memory.prediction import (
-    DEFAULT_CONSTANTS,
-    MemoryPrediction,
-    allocatable,
-    predict_pack,
-)
+from trainables.memory.prediction import DEFAULT_CONSTANTS, MemoryPrediction, allocatable, predict_pack
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.memory.weights import ModelPart, base_components
 from trainables.settings import TrialSettings

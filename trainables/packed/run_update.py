@@ -1,4 +1,4 @@
-"""Computes what one run's adapters add to frozen linear layers of the same input, forward and backward by hand.
+"""Computes what one run's adapters add to frozen linear layers, forward and backward by hand.
 
 For the rows of one adapter, with low = (alpha / r) dropout(x) A^T, the update of y = x W^T is low B^T, and for a
 gradient g of y

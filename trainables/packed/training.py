@@ -15,12 +15,7 @@ import torch
 from search_spaces.footprint import Footprint
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter, PackedRows
-from trainables.packed.member import (
-    StepResult,
-    TrainingMember,
-    Update,
-    discard_gradients,
-)
+from trainables.packed.member import StepResult, TrainingMember, Update, discard_gradients
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassLimits, plan_passes
 from trainables.packed.target_loss import target_nats

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.base_folders import config_folder
 from tests.support.places import ROOT, SHARED
+from tests.support.trainables.base_folders import config_folder
 from trainables.base_model.files import inspect, load_tokenizer, weights_folder
 from trainables.base_model.location import BaseModelError, locate
 from trainables.settings import BaseModelSettings

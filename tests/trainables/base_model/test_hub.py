@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from tests.support.base_folders import config_folder
+from tests.support.trainables.base_folders import config_folder
 from trainables.base_model.files import inspect, read_config, weights_folder
 from trainables.base_model.hub import base_licence
 from trainables.base_model.location import BaseModelError, ModelFiles, locate

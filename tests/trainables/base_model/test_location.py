@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.base_folders import config_folder
+from tests.support.trainables.base_folders import config_folder
 from trainables.base_model.location import BaseModelError, locate
 from trainables.settings import BaseModelSettings
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.support.memory_cases import SHAPES
+from tests.support.trainables.memory_cases import SHAPES
 from trainables.base_model.shape import ModelShape
 
 SMALL = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.raw_rows import fake_hub
+from tests.support.trainables.raw_rows import fake_hub
 from trainables.dataset.files import DatasetError
 from trainables.dataset.hub import hub_rows, local_file
 from trainables.dataset.sources import load_examples

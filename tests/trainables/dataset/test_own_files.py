@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.raw_rows import prompt_rows, write
+from tests.support.trainables.raw_rows import prompt_rows, write
 from trainables.dataset.files import DatasetError
 from trainables.dataset.sources import load_examples
 from trainables.settings import DatasetSettings

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.letter_tokenizer import BOS, EOS, LetterTokenizer
 from tests.support.places import ROOT, SHARED
+from tests.support.trainables.letter_tokenizer import BOS, EOS, LetterTokenizer
 from trainables.dataset.files import DatasetError
 from trainables.dataset.prepared import prepare_dataset
 from trainables.settings import DatasetSettings

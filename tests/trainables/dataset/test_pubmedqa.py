@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.places import SHARED
-from tests.support.raw_rows import fake_hub, write
+from tests.support.trainables.raw_rows import fake_hub, write
 from trainables.dataset.files import DatasetError
 from trainables.dataset.pubmedqa import ANSWERS, SAMPLE_FILE
 from trainables.dataset.sources import load_examples

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.raw_rows import prompt_rows
+from tests.support.trainables.raw_rows import prompt_rows
 from trainables.dataset.files import DatasetError
 from trainables.dataset.named import NAMED
 from trainables.dataset.sources import load_examples

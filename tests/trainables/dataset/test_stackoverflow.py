@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.places import SHARED
-from tests.support.raw_rows import fake_hub, write
+from tests.support.trainables.raw_rows import fake_hub, write
 from trainables.dataset.files import DatasetError
 from trainables.dataset.sources import load_examples
 from trainables.settings import DatasetSettings

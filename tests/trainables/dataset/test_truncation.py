@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.letter_tokenizer import BOS, EOS, LetterTokenizer
+from tests.support.trainables.letter_tokenizer import BOS, EOS, LetterTokenizer
 from trainables.dataset.splits import Example
 from trainables.dataset.truncation import tokenize
 

@@ -14,8 +14,9 @@ from trainables.engine import parking
 from trainables.engine.parking import parked
 from trainables.measure.peak_memory import peak_memory
 from trainables.packed.adapter_files import training_state
+from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import TrainingMember, train_step
+from trainables.packed.training import train_step
 
 CPU = torch.device("cpu")
 ROWS = random_rows(8)

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from trainables.engine import pass_budget
 from trainables.engine.pass_budget import FEWEST_TOKENS, SLACK_BYTES, PassBudget
+from trainables.limits import USUAL_PASS_TOKENS
 from trainables.packed.passes import PassCost, PassLimits
 
 CPU = torch.device("cpu")
@@ -61,5 +61,5 @@ def test_room_for_padding_is_kept_free_where_runs_cost_something(
 def _card_without_memory() -> PassBudget:
     """A budget as a card has it, where there is none to ask for its memory."""
     budget = PassBudget([CPU], None)
-    budget._kind, budget._most = "cuda", pass_budget.USUAL_TOKENS["cuda"]
+    budget._kind, budget._most = "cuda", USUAL_PASS_TOKENS["cuda"]
     return budget

@@ -12,9 +12,10 @@ from tests.support.small_models import tiny_llama
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
 from trainables.packed.adapter_files import training_state
+from trainables.packed.member import StepResult
 from trainables.packed.optimization import learning_rate_at
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.training import StepResult, train_step
+from trainables.packed.training import train_step
 from trainables.protocol import REPORT_STEPS, Outcome
 
 ROWS = random_rows(12)  # three steps an epoch

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from search_spaces.footprint import Footprint
 from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
-from trainables.dataset.prepared import Row
+from trainables.dataset.rows import Row
 from trainables.measure.training_cost import (
     TrainingCost,
     measure_training_cost,

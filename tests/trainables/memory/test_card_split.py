@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from tests.support.memory_cases import ALL_LINEAR, CONFIGS, FP16, GIB, LLAMA_3, NF4, Q_V, weight_bytes
+from tests.support.trainables.memory_cases import ALL_LINEAR, CONFIGS, FP16, GIB, LLAMA_3, NF4, Q_V, weight_bytes
 from trainables.base_model.shape import ModelShape
 from trainables.memory.card_split import cards_needed, cards_of_modules, module_cards, predict_split, split_layers
 from trainables.memory.prediction import predict_pack

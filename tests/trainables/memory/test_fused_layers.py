@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from search_spaces.trial_config import TARGET_SETS
-from tests.support.memory_trace import allocate_as_a_card, traced_peak
+from tests.support.trainables.memory_trace import allocate_as_a_card, traced_peak
 from trainables import limits
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import predict_pack

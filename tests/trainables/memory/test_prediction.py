@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.memory_cases import ALL_LINEAR, FP16, GIB, LLAMA_3, MIB, NF4, Q_V, SHAPES
+from tests.support.trainables.memory_cases import ALL_LINEAR, FP16, GIB, LLAMA_3, MIB, NF4, Q_V, SHAPES
 from trainables.memory.prediction import adapter_bytes, allocatable, base_bytes, predict, predict_pack, room
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 

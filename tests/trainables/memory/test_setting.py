@@ -1,7 +1,7 @@
 """What memory depends on: an adapter's load, and the rows of a pass."""
 
 from search_spaces.trial_config import TrialConfig
-from tests.support.memory_cases import Q_V
+from tests.support.trainables.memory_cases import Q_V
 from trainables.memory.setting import AdapterLoad, Pass
 
 

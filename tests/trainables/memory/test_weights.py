@@ -4,7 +4,7 @@ import bitsandbytes
 import pytest
 import torch
 
-from tests.support.memory_cases import ALL_LINEAR, FP16, GIB, LLAMA_3, MIB, NF4, Q_V, weight_bytes
+from tests.support.trainables.memory_cases import ALL_LINEAR, FP16, GIB, LLAMA_3, MIB, NF4, Q_V, weight_bytes
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import predict
 from trainables.memory.setting import AdapterLoad, MemorySetting

@@ -12,8 +12,16 @@ import pytest
 import torch
 
 from tests.support.lora_cases import random_rows
-from tests.support.packed_cases import MEMBERS, make_member, peft_twin, put_back, relative, state_of, take_and_compare
 from tests.support.small_models import shared, tiny_llama
+from tests.support.trainables.packed_cases import (
+    MEMBERS,
+    make_member,
+    peft_twin,
+    put_back,
+    relative,
+    state_of,
+    take_and_compare,
+)
 from trainables.base_model.load import load_base_model
 from trainables.dataset.rows import Row
 from trainables.packed import member as training_member
