@@ -23,8 +23,8 @@ MOST_POINTS = 10_000  # `confirm` names its configurations so, once for each see
 EXAMPLE = "[{precision: nf4, rank: 16, target_modules: q_v, learning_rate: 2.0e-4}]"
 
 
-# Chosen on recorded curves (tests/benchmarks/results/search/replay_stories260k.json): of the settings that spend at most a
-# fifth of full training, those that keep most of the hypervolume.
+# Chosen on recorded curves (tests/benchmarks/results/search/replay_stories260k.json): of the settings that spend at
+# most a fifth of full training, those that keep most of the hypervolume.
 DEFAULT_RUNGS = (1 / 16, 5 / 16)  # of the training budget
 
 DEFAULT_KEEP_FRACTION = 0.1

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy as shallow_copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -18,14 +18,17 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
 from search_spaces.trial_config import TrialConfig
 from study.config.search_sections import SearchAlgorithm
-from study.search import known_cost
 from study.search.known_cost import KnownCost
+
+if TYPE_CHECKING:
+    from study.search.bayesian import BayesianSearch
 
 FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
 GENERATION = "NSGAIISampler:generation"  # Optuna's attribute of the trials that NSGA-II breeds from
 REDRAWS = 32  # how often a configuration that was asked before is drawn again
 LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
 MAX_STARTUP_TRIALS = 10  # of TPE, Optuna's own default
+MAX_GP_STARTUP_TRIALS = 8
 MIN_POPULATION, MAX_POPULATION = 4, 50  # of NSGA-II; the latter is Optuna's own default
 
 
@@ -51,8 +54,7 @@ class Sampling:
         times, then by chance among what is left. None if nothing is left.
         """
         if self.algorithm == "gp" and self.known is not None:
-            rest = (self.trials, seed_of(self.seed, number), history, taken, self.trial_seed)
-            config = known_cost.propose(self.space, precision, self.known, *rest)
+            config = self._bayesian(self.known).propose(precision, seed_of(self.seed, number), history, taken)
             return None if config is None else (fixed_trial(self.space, config), config)
         copy = self._copy(history, sampler(self.algorithm, seed_of(self.seed, number), self.trials))
         fixed = {"precision": precision} if isinstance(self.space["precision"].kind, Choice) else {}
@@ -67,6 +69,11 @@ class Sampling:
     def every(self, precision: str) -> list[TrialConfig] | None:
         """Every configuration of that precision; None if they are too many to list."""
         return all_configurations(self.space.with_precision(precision), self.trial_seed)
+
+    def _bayesian(self, known: KnownCost) -> BayesianSearch:
+        from study.search.bayesian import BayesianSearch  # here: a study that needs no SciPy should not wait for it
+
+        return BayesianSearch(self.space, known, gp_startup_trials(self.trials), self.trial_seed)
 
     def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -181,13 +188,18 @@ def sampler(algorithm: SearchAlgorithm, seed: int, trials: int) -> optuna.sample
         population = max(MIN_POPULATION, min(MAX_POPULATION, trials // 3))
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
     if algorithm == "gp":
-        startup = max(2, min(known_cost.MOST_STARTUP_TRIALS, trials // 3))
+        startup = gp_startup_trials(trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
     if algorithm == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     raise ValueError(f"algorithm must be random, tpe, nsga2 or gp; it is {algorithm!r}")
+
+
+def gp_startup_trials(trials: int) -> int:
+    """How many trials a Gaussian process needs before it proposes: a third of them, from 2 to 8."""
+    return max(2, min(MAX_GP_STARTUP_TRIALS, trials // 3))
 
 
 def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | None:
