@@ -12,7 +12,7 @@ from ray.tune.schedulers import FIFOScheduler
 from search_spaces.trial_config import TrialConfig
 from study.config.search_sections import EarlyStoppingSettings
 from study.records.record import TrialRecord
-from study.search.halving import Halving, ParetoHalving, PerplexityHalving, Result, replay
+from study.search.early_stopping import Halving, ParetoHalving, PerplexityHalving, Result, replay
 
 MakeHalving = Callable[[int], Halving]
 JUDGED = {"pareto_halving": "dominated", "asha": "not among the best"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.pareto import hypervolume, non_dominated
-from study.search.halving import Halving
+from study.search.early_stopping import Halving
 
 MARGIN = 1.1  # how far a reference lies beyond the worst value that it is taken from
 SPEED_SPREAD = 0.1  # trials differ so much in speed, so that they do not come to rungs in lockstep

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.search_sections import DEFAULT_KEEP_FRACTION, DEFAULT_RUNGS, DEFAULT_STRATA, DEFAULT_STRATUM_FRACTION
-from study.search.halving import Halving, ParetoHalving, PerplexityHalving
+from study.search.early_stopping import Halving, ParetoHalving, PerplexityHalving
 from tests.benchmarks.search.replay import Replay, Table, arrival_order, load_table, random_at_cost, run_replay
 
 MakeHalving = Callable[[Table], Halving]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from study.search.halving import ParetoHalving, Verdict
+from study.search.early_stopping import ParetoHalving, Verdict
 from tests.benchmarks.search.record_curves import RANKS, configurations, write_table
 from tests.benchmarks.search.replay import Table, arrival_order, load_table, random_at_cost, run_replay
 from tests.benchmarks.search.replay_bench import main as replay_bench

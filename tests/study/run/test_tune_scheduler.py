@@ -13,7 +13,7 @@ from search_spaces.trial_config import TrialConfig
 from study.config.study_config import EarlyStoppingSettings
 from study.records.record import TrialRecord
 from study.run.tune_scheduler import EarlyStopping, configuration_of, early_stopping, halving_of, recorded_results
-from study.search.halving import ParetoHalving, PerplexityHalving, Verdict
+from study.search.early_stopping import ParetoHalving, PerplexityHalving, Verdict
 
 STEPS = 8
 # Perplexity at every step, and memory, by rank: 4 is dominated by 2, the others are on the front.

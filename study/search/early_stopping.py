@@ -1,8 +1,9 @@
-"""Which trials are worth training on, judged as their results arrive (pure: no ray, no torch).
+"""The rules of early stopping: which trials continue, judged as their results arrive.
 
-Successive halving spends little on what is bad and much on what is good (Jamieson and Talwalkar 2016, arXiv
-1502.07943); asynchronously, so that no trial waits for others (ASHA, Li et al. 2020, arXiv 1810.05934). Here "good" is
-being near the front of (loss so far, memory): the best losses alone would leave only the most expensive configurations.
+Successive halving spends little training on bad configurations and much on good ones (Jamieson and Talwalkar 2016,
+arXiv 1502.07943); asynchronously, so that no trial waits for others (ASHA, Li et al. 2020, arXiv 1810.05934). Here a
+configuration is good if it is near the front of (loss so far, memory): the least losses alone would leave only the most
+expensive configurations. Losses, memory in bytes and ranks are minimized.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from study.config.search_sections import DEFAULT_KEEP_FRACTION, DEFAULT_RUNGS, DEFAULT_STRATA, DEFAULT_STRATUM_FRACTION
-from study.search.front_ranking import Candidate, best_candidates, extremes
+from study.search.front_ranking import Contender, by_loss, by_rank, extremes, memory_strata
+from study.search.learning_curves import LearningCurves
 from trainables.settings import RungSettings
 
 Verdict = Literal["continue", "stop"]
 
 
 class Halving(Protocol):
-    """What decides, result by result, whether a trial goes on."""
+    """Decides, result by result, whether a trial continues."""
 
     def on_result(
         self, trial: str, step: int, loss: float, memory: float | None, configuration: Hashable = None
     ) -> Verdict:
-        """Takes one result in and says whether its trial goes on."""
+        """Adds one result (optimizer steps, loss, bytes); returns whether its trial continues."""
 
 
 @dataclass(frozen=True)
@@ -40,71 +42,24 @@ class Result:
 
 
 def replay(halving: Halving, results: Iterable[Result]) -> dict[str, Verdict]:
-    """Gives the results to a halving in their order, as after a restart; answers each trial's last verdict."""
+    """Gives the results to a halving in their order, as after a restart; returns each trial's last verdict."""
     verdicts: dict[str, Verdict] = {}
     for one in results:
         verdicts[one.trial] = halving.on_result(one.trial, one.step, one.loss, one.memory, one.configuration)
     return verdicts
 
 
-class Curves:
-    """Every trial's losses by step, and what each trial is: the memory known of it, and its configuration.
-
-    A result that comes again (after a restart) replaces the earlier one of its step.
-    """
-
-    def __init__(self) -> None:
-        self._losses: dict[str, dict[int, float]] = {}
-        self._memory: dict[Hashable, float] = {}
-        self._configuration: dict[str, Hashable] = {}
-
-    def add(self, trial: str, step: int, loss: float, memory: float | None, configuration: Hashable) -> Hashable:
-        """Takes one result in; answers the trial's configuration. A loss that is not a number counts as infinite."""
-        key = trial if configuration is None else configuration
-        self._configuration[trial] = key
-        if memory is not None and math.isfinite(memory):
-            self._memory[key] = memory
-        self._losses.setdefault(trial, {})[step] = math.inf if math.isnan(loss) else loss
-        return key
-
-    def between(self, rung: int, above: float) -> dict[str, float]:
-        """Each trial's first loss from a rung on and before the one above; a trial without any is not in the answer."""
-        inside = ((trial, [step for step in losses if rung <= step < above]) for trial, losses in self._losses.items())
-        return {trial: self._losses[trial][min(steps)] for trial, steps in inside if steps}
-
-    def field(self, rung: int, above: float) -> list[Candidate]:
-        """The configurations at a rung, in a fixed order: each with the mean loss of its seeds and its known memory.
-
-        Seeds whose loss is not finite count for nothing; a configuration whose memory is not known is not among them.
-        """
-        seeds: dict[Hashable, list[float]] = {}
-        for trial, loss in self.between(rung, above).items():
-            if math.isfinite(loss):
-                seeds.setdefault(self._configuration[trial], []).append(loss)
-        known = [(key, losses) for key, losses in seeds.items() if key in self._memory]
-        field = [Candidate(key, math.fsum(losses) / len(losses), self._memory[key]) for key, losses in known]
-        return sorted(field, key=lambda one: (one.memory, one.loss, str(one.key)))
-
-
 class ParetoHalving:
     """Asynchronous successive halving toward the front of (loss, memory), both minimized.
 
-    At each rung that it has passed, a trial stands against every configuration that has come there, those stopped since
-    included, with the loss that each had there. It goes on as long as its configuration is, at all of these rungs, one
-    of
+    The field of a rung is every configuration that has reached it, with the loss it had there, also those that were
+    stopped since. A trial continues as long as its configuration is among the `survivors` of every rung that it has
+    passed, or is the cheapest or has the least loss at the highest of them.
 
-    - the front at that rung: nothing there has both less loss and less memory;
-    - the best `keep_fraction` of the field by non-dominated rank, ties broken by exclusive hypervolume;
-    - the cheapest, or the one with the least loss;
-    - the best `stratum_fraction` (one at least) of its memory stratum by loss. Strata are `strata` groups of equal size
-      by memory, so cheap configurations, which learn more slowly, are judged among their like.
-
-    And whatever it was before, the cheapest and the least loss at the highest rung that it has passed are not stopped.
-
-    Rungs that it passed early are looked at again with each result: a field fills after its first trials have left, and
-    those who came first would else go on for want of rivals. So no trial waits, and yet none owes much to its place in
-    the order. Seeds of one configuration are judged together, by the mean of the losses that they have there. A trial
-    whose memory is not known goes on. One whose loss is not finite stops at its first rung.
+    With each result all rungs that the trial has passed are judged again: a field fills after its first trials have
+    passed, and those would otherwise continue for want of rivals. So no trial waits, and the order in which trials
+    arrive matters little. Seeds of one configuration are judged together, by the mean of their losses. A trial whose
+    memory is not known continues. A trial whose loss is not finite stops at its first rung.
     """
 
     def __init__(
@@ -124,12 +79,12 @@ class ParetoHalving:
         self.keep_fraction = keep_fraction
         self.strata = strata
         self.stratum_fraction = stratum_fraction
-        self._curves = Curves()
+        self._curves = LearningCurves()
 
     def on_result(
         self, trial: str, step: int, loss: float, memory: float | None, configuration: Hashable = None
     ) -> Verdict:
-        """Takes one result in (optimizer steps, loss, bytes) and says whether its trial goes on; never waits."""
+        """Adds one result (optimizer steps, loss, bytes); returns whether its trial continues, without waiting."""
         key = self._curves.add(trial, step, loss, memory, configuration)
         passed = [rung for rung in self.rungs if rung <= step]
         if passed and not math.isfinite(loss):
@@ -139,25 +94,36 @@ class ParetoHalving:
             return "continue"
         return "continue" if all(key in self.survivors(field) for field in fields) else "stop"
 
-    def _fields(self, key: Hashable, passed: Sequence[int]) -> list[list[Candidate]]:
-        """The fields that a configuration stands in, of the rungs passed; none where its memory is not known."""
+    def _fields(self, key: Hashable, passed: Sequence[int]) -> list[list[Contender]]:
+        """The fields of the rungs passed that hold a configuration; none where its memory is not known."""
         ends = [*self.rungs, math.inf][1:]
         fields = [
             self._curves.field(rung, above) for rung, above in zip(self.rungs, ends, strict=True) if rung in passed
         ]
         return [field for field in fields if any(one.key == key for one in field)]
 
-    def survivors(self, field: Sequence[Candidate]) -> set[Hashable]:
-        """The configurations of a rung's field that go on."""
-        return best_candidates(field, self.keep_fraction, self.strata, self.stratum_fraction)
+    def survivors(self, field: Sequence[Contender]) -> set[Hashable]:
+        """The truncation rule: the configurations of a rung's field that continue.
+
+        - the front of the field: no other configuration has both less loss and less memory;
+        - the best `keep_fraction` of the field by non-dominated rank, ties broken by exclusive hypervolume;
+        - the cheapest, and the one with the least loss;
+        - the best `stratum_fraction` (at least one) of each memory stratum by loss. The strata are `strata` groups of
+          equal size by memory, so that cheap configurations, which learn more slowly, are judged among their like.
+        """
+        ranked = by_rank(field)
+        kept = [one for one, rank in ranked if rank == 0]
+        kept += [one for one, _ in ranked[: math.ceil(self.keep_fraction * len(field))]]
+        for stratum in memory_strata(field, self.strata):
+            kept += sorted(stratum, key=by_loss)[: math.ceil(self.stratum_fraction * len(stratum))]
+        return {one.key for one in kept} | extremes(field)
 
 
 class PerplexityHalving:
     """Plain asynchronous successive halving on the loss alone (ASHA as Tune runs it), to compare with.
 
-    A trial is judged when it comes to a rung, and only then, however often it is told there: it goes on if its loss
-    is among the best `keep_fraction` of those that have come there. Memory and configuration are taken, and have no
-    effect.
+    A trial is judged once a rung, with its first result there: it continues if its loss is among the best
+    `keep_fraction` of the losses with which trials have reached that rung. Memory and configuration have no effect.
     """
 
     def __init__(
@@ -177,7 +143,7 @@ class PerplexityHalving:
     def on_result(
         self, trial: str, step: int, loss: float, memory: float | None, configuration: Hashable = None
     ) -> Verdict:
-        """Takes one result in and says whether its trial goes on; never waits."""
+        """Adds one result (optimizer steps, loss, bytes); returns whether its trial continues, without waiting."""
         rung = highest_rung(self.rungs, step)
         if rung is None:
             return "continue"
@@ -195,7 +161,7 @@ class PerplexityHalving:
 
 
 def rung_steps(total_steps: int, rungs: Sequence[float], grace_steps: int) -> tuple[int, ...]:
-    """The rungs as optimizer steps, upward; those under the grace are moved to its end. Raises ValueError."""
+    """The rungs as optimizer steps, ascending, those before `grace_steps` moved there. Raises ValueError."""
     check_count("total_steps", total_steps)
     if not rungs or any(not 0 < rung < 1 for rung in rungs) or list(rungs) != sorted(set(rungs)):
         rule = "rungs must be fractions of the training budget above 0 and under 1, each greater than the one before"
