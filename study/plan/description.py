@@ -17,7 +17,7 @@ from study.plan.study_plan import nodes_of, plan_study
 from study.records.objectives import Objective
 from study.reporting.naming import short_name, told_apart
 from study.search.planned_trials import planned_trials
-from study.search.sampling import Sampling
+from study.search.search_task import SearchTask
 from study.search.warm_start import earlier_studies
 from trainables.base_model.location import name_and_place
 from trainables.dataset.batches import planned_steps
@@ -69,11 +69,7 @@ def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
 
 def trial_counts(config: StudyConfig) -> Mapping[str, int]:
     """How many trials of each precision the search consists of."""
-    settings = config.search
-    directions = tuple(one.direction for one in config.objectives)
-    sampling = Sampling(config.space, settings.algorithm, settings.trials, settings.seed, config.seeds[0], directions)
-    planned = planned_trials(sampling, config.seeds, settings.try_first)
-    return {precision: len(trials) for precision, trials in planned.items()}
+    return {precision: len(trials) for precision, trials in planned_trials(SearchTask.of(config)).items()}
 
 
 def _model(config: StudyConfig, found: Preflight) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
-from study.config.study_config import StudyConfig
+from study.config.study_config import SearchSettings, StudyConfig
 from study.hardware.targets import Target, target_of_cluster
 from study.plan.fitting import Fit, fit
 from study.plan.preflight import Preflight
 from study.plan.workload import Workload
 from study.records.record import TrialRecord
-from study.search.sampling import Sampling
+from study.search.algorithms import Sampling
 from trainables.gauges import PredictedMemory
 
 CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
@@ -102,8 +102,8 @@ def likely_configurations(config: StudyConfig, counts: Mapping[str, int]) -> lis
     """A grid's configurations; for a search as many as each precision has trials, of up to `MOST_DRAWN` draws."""
     if config.search.algorithm == "grid":
         return config.space.grid(config.seeds)
-    trials, seed = sum(counts.values()), config.search.seed
-    sampling = Sampling(config.space, "random", trials, seed, config.seeds[0], ("minimize",))
+    settings = SearchSettings("random", sum(counts.values()), config.search.seed)
+    sampling = Sampling(config.space, settings, config.seeds[0], ("minimize",))
     configs: list[TrialConfig] = []
     for precision, count in counts.items():
         drawn = _drawn(sampling, precision, min(count, MOST_DRAWN))

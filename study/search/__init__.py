@@ -1,1 +1,1 @@
-"""Chooses which configurations are tried, and which trials are stopped early."""
+"""Chooses which configurations are tried and which trials are stopped early."""

@@ -1,4 +1,7 @@
-"""The study's `optuna.db`: one Optuna study, as `optuna-dashboard` shows it. (no torch, no ray)"""
+"""Keeps the study's trials in `optuna.db`: one Optuna study, which `optuna-dashboard` shows.
+
+A trial's name, configuration and end are its user attributes, which the functions at the end write and read.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from search_spaces.trial_config import TrialConfig
 from study.errors import StoreError
 
-STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # of Optuna; all others fail
-
-
+STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # Optuna's, by a trial's status; others fail
+PLAN = "plan"  # the study's attribute that says what the search was begun with
 BUSY_SECONDS = 60.0  # a dashboard that reads may hold the database for a moment
 COUNTS = text("SELECT state, COUNT(*) FROM trials WHERE study_id = :study GROUP BY state")
-PLAN = "plan"  # the study's attribute that says what the search was begun with
 
 
 class SearchDatabase:
     """One Optuna study in an SQLite file. Every method raises StoreError where the file cannot be read or written.
 
-    `plan` says what the search consists of, JSON-ready: a database that was begun with another one is refused. Its
-    trials are kept once they were read, and read again where the file has more or other ended ones: Optuna would read
-    every running trial anew at each look.
+    `plan` says what the search consists of, JSON-ready: a database that was begun with another plan is refused. Trials
+    are cached in memory, and read again when the file has more trials or more of them have ended: Optuna alone would
+    read every running trial again at each call.
     """
 
     def __init__(
@@ -42,15 +43,13 @@ class SearchDatabase:
         self._trials: dict[int, FrozenTrial] = {}  # by number
         url = URL.create("sqlite", database=str(self._file)).render_as_string()
         with self._at_work():
-            self._storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"connect_args": {"timeout": BUSY_SECONDS}},
-            )
+            waiting = {"connect_args": {"timeout": BUSY_SECONDS}}
+            self._storage = optuna.storages.RDBStorage(url, engine_kwargs=waiting)
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
                 directions=directions,
-                sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: proposals are drawn from a copy
+                sampler=optuna.samplers.RandomSampler(seed=0),  # never used: proposals are drawn from a copy
                 load_if_exists=True,
             )
             self._key = self._storage.get_study_id_from_name(name)
@@ -73,10 +72,10 @@ class SearchDatabase:
     def finish(
         self, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None, attributes: Mapping[str, Any]
     ) -> None:
-        """Ends a running trial; values are for a complete one, in the objectives' own directions."""
+        """Ends a running trial; a complete one has values, in the objectives' own directions."""
         with self._at_work():
             key = self._storage.get_trial_id_from_study_id_trial_number(self._key, trial.number)
-            for name, value in attributes.items():  # before its end, after which Optuna takes none
+            for name, value in attributes.items():  # Optuna takes none after a trial's end
                 self._storage.set_trial_user_attr(key, name, value)
             self._study.tell(trial.number, values, state)
             self._keep(key)
@@ -119,21 +118,43 @@ class SearchDatabase:
             ) from error
 
 
+def asked_attributes(trial_id: str, config: TrialConfig) -> dict[str, Any]:
+    """What a trial that the search asked for says of itself."""
+    return {"trial_id": trial_id, "config": config.to_dict(), "seed": config.seed}
+
+
+def earlier_attributes(source: str, config: TrialConfig) -> dict[str, Any]:
+    """What a trial of an earlier study says of itself: its study directory and name, and its configuration."""
+    return {"earlier": source, "config": config.to_dict()}
+
+
+def ending_attributes(
+    status: str, reason: str | None, train_steps: int | None, values: Sequence[float] | None
+) -> dict[str, Any]:
+    """How a trial ended; a stopped one's objective values with the optimizer steps after which it had them."""
+    attributes: dict[str, Any] = {"status": status, "reason": reason}
+    if status == "stopped":
+        attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
+    return attributes
+
+
+def trial_id_of(trial: FrozenTrial) -> str | None:
+    """The name under which the search asked for the trial; None for a trial of an earlier study."""
+    found: str | None = trial.user_attrs.get("trial_id")
+    return found
+
+
+def source_of(trial: FrozenTrial) -> str | None:
+    """The study directory and name of an earlier study's trial; None for one of this study."""
+    found: str | None = trial.user_attrs.get("earlier")
+    return found
+
+
 def config_of(trial: FrozenTrial) -> TrialConfig:
     """The configuration that was asked for, or that an earlier study tried."""
     return TrialConfig.from_dict(trial.user_attrs["config"])
 
 
 def known_before(history: Iterable[FrozenTrial]) -> set[TrialConfig]:
-    """The configurations that earlier studies know."""
-    return {config_of(trial) for trial in history if "earlier" in trial.user_attrs}
-
-
-def ending_attributes(
-    status: str, reason: str | None, train_steps: int | None, values: Sequence[float] | None
-) -> dict[str, Any]:
-    """How a trial ended; a stopped one's objective values with the optimizer steps that they were reached in."""
-    attributes: dict[str, Any] = {"status": status, "reason": reason}
-    if status == "stopped":
-        attributes |= {"train_steps": train_steps, "values_so_far": None if values is None else list(values)}
-    return attributes
+    """The configurations that earlier studies tried."""
+    return {config_of(trial) for trial in history if source_of(trial) is not None}

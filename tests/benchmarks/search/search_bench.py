@@ -21,9 +21,10 @@ import optuna
 
 from search_spaces.parameters import SearchSpace, parse_space
 from search_spaces.trial_config import TrialConfig
-from study.config.search_sections import SearchAlgorithm
+from study.config.search_sections import SearchAlgorithm, SearchSettings
+from study.search.algorithms import Sampling, distribution
 from study.search.known_cost import KnownCost
-from study.search.sampling import Sampling, distribution, shares
+from study.search.planned_trials import shares
 from tests.benchmarks.search.replay import Curve, Table, load_table
 
 OTHER_MODULES = 4.0  # as far as four doublings of the rank
@@ -50,7 +51,7 @@ def search(table: Table, algorithm: SearchAlgorithm, trials: int, seed: int) -> 
     """The recorded trials that a searcher comes to, precision after precision, as a study deals them out."""
     space = space_of(table)
     known = KnownCost(0, 1, table.reference, True, memory_of(table))
-    sampling = Sampling(space, algorithm, trials, seed, 0, ("minimize", "minimize"), known)
+    sampling = Sampling(space, SearchSettings(algorithm, trials, seed), 0, ("minimize", "minimize"), known)
     history: list[optuna.trial.FrozenTrial] = []
     found: list[Curve] = []
     room = [sum(curve.config["precision"] == precision for curve in table.curves) for precision in space.precisions()]

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from search_spaces.parameters import parse_space
+from study.config.study_config import SearchSettings
 from study.plan.forecast import Forecast
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.run.admission import Admission, refuse_what_never_fits
+from study.search.search_task import SearchTask
 from study.search.study_search import Proposal, StudySearch
 from tests.support.plan_cases import GIB, cards, workload
 
@@ -26,8 +28,8 @@ SPACE = {
 
 def search_in(folder: Path, algorithm: str = "grid", **changes: Any) -> StudySearch:
     space = parse_space({**SPACE, **changes})
-    options: dict[str, Any] = {"trials": 6, "seed": 0, "seeds": [0], "objectives": OBJECTIVES}
-    return StudySearch(folder / "optuna.db", space=space, algorithm=algorithm, **options)  # type: ignore[arg-type]
+    settings = SearchSettings(algorithm, trials=6, seed=0)  # type: ignore[arg-type]
+    return StudySearch(folder / "optuna.db", SearchTask("study", space, settings, (0,), OBJECTIVES))
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from search_spaces.parameters import SearchSpace, parse_space
+from study.config.search_sections import SearchSettings
 from study.records.objectives import Objective
 from study.run.tune_searcher import TuneSearcher, identity
+from study.search.search_task import SearchTask
 from study.search.study_search import Proposal, StudySearch
 
 OBJECTIVES = (Objective("perplexity", "minimize", 12.0), Objective("peak_memory_bytes", "minimize", 1e9))
@@ -191,10 +193,8 @@ def local_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_run_of_tune_ends_every_trial_whatever_it_reports(tmp_path: Path) -> None:
-    search = StudySearch(
-        tmp_path / "optuna.db", space=space([1, 3, 4, 5, 6, 2]), algorithm="grid", trials=None, seed=0, seeds=[0],
-        objectives=OBJECTIVES,
-    )  # fmt: skip
+    task = SearchTask("study", space([1, 3, 4, 5, 6, 2]), SearchSettings("grid", 6, 0), (0,), OBJECTIVES)
+    search = StudySearch(tmp_path / "optuna.db", task)
     begun = [search.ask("bf16") for _ in range(2)]
     assert begun == search.unfinished()
     tuner = tune.Tuner(

@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial, TrialState
 from analysis.pareto import hypervolume
 from search_spaces.trial_config import TrialConfig
 from study.checkout import CHECKOUT
+from study.config.search_sections import SearchSettings
+from study.search.algorithms import Sampling, gp_startup_trials
 from study.search.bayesian import MOST_TOLD, BayesianSearch, observed, telling
-from study.search.sampling import Sampling, gp_startup_trials
 from tests.support.known_cost_cases import KNOWN, LISTED, SPACE, configured, ended, memory_of, quality_of
 
 MODULES = ("q_v", "all_linear")
@@ -78,7 +79,7 @@ def test_it_finds_more_than_chance_does() -> None:
     ours = [covered(searched(seed, 16)) / best for seed in range(3)]
     chance = []
     for seed in range(3):
-        sampling = Sampling(SPACE, "random", 16, seed, 0, ("minimize", "minimize"))
+        sampling = Sampling(SPACE, SearchSettings("random", 16, seed), 0, ("minimize", "minimize"))
         chance.append(covered([sampling.propose(("bf16", "nf4")[n % 2], n, [], [])[1] for n in range(16)]) / best)
     assert np.median(ours) > np.median(chance)
     assert min(ours) > 0.97

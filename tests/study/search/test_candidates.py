@@ -1,11 +1,49 @@
-"""The candidates of a Bayesian search, as numbers."""
+"""All configurations of a space by exhaustion, and configurations as numbers."""
 
 from __future__ import annotations
 
-import numpy as np
+import itertools
+from collections.abc import Iterator
+from typing import Any
 
-from study.search.candidates import features
+import numpy as np
+import pytest
+
+from search_spaces.parameters import SearchSpace, parse_space
+from search_spaces.trial_config import TrialConfig
+from study.search.candidates import all_configurations, features
 from tests.support.known_cost_cases import LISTED
+from tests.support.small_spaces import SMALL, WIDE
+
+
+def by_exhaustive_answers(space: SearchSpace, seed: int) -> list[TrialConfig]:
+    """Oracle: every configuration that `sample` can come to, by giving it every answer there is."""
+    found: dict[TrialConfig, None] = {}
+    for answers in itertools.product(*(_answers(parameter) for parameter in space.parameters)):
+        known = dict(zip((parameter.name for parameter in space.parameters), answers, strict=True))
+        found[space.sample(lambda parameter, known=known: known[parameter.name], seed)] = None
+    return list(found)
+
+
+def _answers(parameter: Any) -> Iterator[Any]:
+    kind = parameter.kind
+    return iter(range(kind.low, kind.high + 1)) if hasattr(kind, "integer") else iter(getattr(kind, "values", (None,)))
+
+
+@pytest.mark.parametrize("precision", [None, "bf16", "nf4"])
+def test_all_configurations_are_those_that_sampling_can_reach(precision: str | None) -> None:
+    space = SMALL.with_precision(precision) if precision else SMALL
+    found = all_configurations(space, 5)
+    assert found is not None
+    assert len(found) == len(set(found)) == {None: 18, "bf16": 6, "nf4": 12}[precision]
+    assert set(found) == set(by_exhaustive_answers(space, 5))
+
+
+def test_real_numbers_and_huge_spaces_are_not_listed() -> None:
+    assert all_configurations(WIDE, 0) is None
+    assert all_configurations(parse_space({**SMALL.to_mapping(), "lora_alpha": {"int": [1, 60_000]}}), 0) is None
+    fixed = parse_space({**SMALL.to_mapping(), "lora_alpha": {"int": [1, 100]}, "lora_dropout": 0.0})
+    assert len(all_configurations(fixed, 0) or ()) == 2 * 3 * 2 * 100
 
 
 def test_features_lie_between_0_and_1_and_tell_configurations_apart() -> None:

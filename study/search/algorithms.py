@@ -1,4 +1,8 @@
-"""How Optuna proposes configurations of a search space, as a function of the trials so far. (no torch, no ray)"""
+"""The search algorithms: each proposes a configuration as a function of the trials so far.
+
+Random search, TPE and NSGA-II are Optuna's samplers. A Gaussian process is our own where memory is known before a trial
+(`bayesian.py`), else Optuna's. A grid proposes nothing: its trials are planned from the start (`planned_trials.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import random
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy as shallow_copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -17,16 +21,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import Choice, Parameter, Range, SearchSpace, Value
 from search_spaces.trial_config import TrialConfig
-from study.config.search_sections import SearchAlgorithm
+from study.config.search_sections import SearchAlgorithm, SearchSettings
+from study.search.candidates import all_configurations
 from study.search.known_cost import KnownCost
 
 if TYPE_CHECKING:
     from study.search.bayesian import BayesianSearch
 
-FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name; above 0 it is violated
+FITS = "constraints:fits"  # Optuna's attribute of a constraint of that name, which is violated above 0
 GENERATION = "NSGAIISampler:generation"  # Optuna's attribute of the trials that NSGA-II breeds from
-REDRAWS = 32  # how often a configuration that was asked before is drawn again
-LISTED_COMBINATIONS = 10_000  # a space with more is taken as inexhaustible
+REDRAWS = 32  # how often another is drawn in the place of a configuration that is taken
 MAX_STARTUP_TRIALS = 10  # of TPE, Optuna's own default
 MAX_GP_STARTUP_TRIALS = 8
 MIN_POPULATION, MAX_POPULATION = 4, 50  # of NSGA-II; the latter is Optuna's own default
@@ -34,12 +38,10 @@ MIN_POPULATION, MAX_POPULATION = 4, 50  # of NSGA-II; the latter is Optuna's own
 
 @dataclass(frozen=True)
 class Sampling:
-    """A searcher: its algorithm, the trials it may spend, and the space and objectives it works on."""
+    """An algorithm with its settings, on a space and objectives of these directions."""
 
     space: SearchSpace
-    algorithm: SearchAlgorithm
-    trials: int
-    seed: int
+    settings: SearchSettings
     trial_seed: int
     directions: tuple[str, ...]
     known: KnownCost | None = None  # where only quality needs trials, `gp` makes use of it
@@ -49,14 +51,14 @@ class Sampling:
     ) -> tuple[FrozenTrial, TrialConfig] | None:
         """Trial `number` of the study, of that precision: as Optuna keeps it, running, and as a configuration.
 
-        The answer depends on the arguments alone: the sampler is seeded from the study's seed and the number, and works
-        on a copy of the history in memory. What is in `taken` is not proposed again: it is drawn anew up to `REDRAWS`
-        times, then by chance among what is left. None if nothing is left.
+        It depends on the arguments alone: the sampler is seeded from the study's seed and the number, and works on a
+        copy of the history in memory. A configuration that is `taken` is drawn anew up to `REDRAWS` times; then one is
+        drawn by chance from what is left. None if nothing is left.
         """
-        if self.algorithm == "gp" and self.known is not None:
-            config = self._bayesian(self.known).propose(precision, seed_of(self.seed, number), history, taken)
+        if self.settings.algorithm == "gp" and self.known is not None:
+            config = self._bayesian(self.known).propose(precision, self._seed(number), history, taken)
             return None if config is None else (fixed_trial(self.space, config), config)
-        copy = self._copy(history, sampler(self.algorithm, seed_of(self.seed, number), self.trials))
+        copy = self._copy(history, sampler(self.settings.algorithm, self._seed(number), self.settings.trials))
         fixed = {"precision": precision} if isinstance(self.space["precision"].kind, Choice) else {}
         for _ in range(REDRAWS):
             config = self._draw(copy, fixed)
@@ -70,18 +72,21 @@ class Sampling:
         """Every configuration of that precision; None if they are too many to list."""
         return all_configurations(self.space.with_precision(precision), self.trial_seed)
 
+    def _seed(self, number: int) -> int:
+        return seed_of(self.settings.seed, number)
+
     def _bayesian(self, known: KnownCost) -> BayesianSearch:
         from study.search.bayesian import BayesianSearch  # here: a study that needs no SciPy should not wait for it
 
-        return BayesianSearch(self.space, known, gp_startup_trials(self.trials), self.trial_seed)
+        return BayesianSearch(self.space, known, gp_startup_trials(self.settings.trials), self.trial_seed)
 
     def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         copy = optuna.create_study(directions=self.directions, sampler=by)
-        if self.algorithm == "random":  # chance has no memory
+        if self.settings.algorithm == "random":  # chance has no memory
             return copy
         told = constrained(history, self.directions)
-        copy.add_trials(map(_founding if self.algorithm == "nsga2" else _bare, told))
+        copy.add_trials(map(_founding if self.settings.algorithm == "nsga2" else _bare, told))
         return copy
 
     def _draw(self, copy: optuna.Study, fixed: Mapping[str, Value]) -> TrialConfig:
@@ -95,13 +100,13 @@ class Sampling:
         rest = [config for config in self.every(precision) or () if config not in taken]
         if not rest:
             return None
-        config = random.Random(seed_of(self.seed, number)).choice(rest)
+        config = random.Random(self._seed(number)).choice(rest)
         self._draw(copy, self.space.grid_parameters(config))
         return _last(copy), config
 
 
 def _last(study: optuna.Study) -> FrozenTrial:
-    """The trial that was drawn last; Optuna's own `trials` would copy them all, deeply, at each look."""
+    """The trial that was drawn last; Optuna's own `trials` would copy them all, deeply, at each call."""
     return study.get_trials(deepcopy=False)[-1]
 
 
@@ -120,10 +125,10 @@ def _founding(trial: FrozenTrial) -> FrozenTrial:
 
 
 def constrained(history: Sequence[FrozenTrial], directions: Sequence[str]) -> Sequence[FrozenTrial]:
-    """The trials as samplers take them: one that did not fit violates a constraint, so that they keep away from it.
+    """The trials as samplers take them: a trial that did not fit violates a constraint, so that they avoid its like.
 
-    Samplers leave failed trials out, so it stands among the complete ones, with the worst values that those have: the
-    Gaussian process learns from them too.
+    Samplers leave failed trials out, so it is given to them as complete, with the worst values of the complete ones;
+    Optuna's Gaussian process learns from those too.
     """
     if not any(map(_did_not_fit, history)):
         return history
@@ -172,14 +177,14 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def sampler(algorithm: SearchAlgorithm, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    """Optuna's sampler for a search of so many trials, with what it needs to be of use in so few.
+    """Optuna's sampler for a search of so many trials, with settings that make it useful in few. Raises ValueError.
 
-    TPE (Ozaki et al. 2022, doi.org/10.1613/jair.1.13188) first draws by chance: a third of the trials, at most its
-    usual 10. It takes trials that still run for bad ones (the "constant liar"), so that trials side by side differ.
-    NSGA-II (Deb et al. 2002, doi.org/10.1109/4235.996017) draws its first generation by chance and breeds from the
-    second on: with a third of the trials in each generation, at most its usual 50, two generations or more are bred;
-    under 4 there would be hardly any parents to choose from. The Gaussian process is Optuna's, over all objectives, for
-    studies in which not just quality has to be learned.
+    - TPE (Ozaki et al. 2022, doi.org/10.1613/jair.1.13188) first draws by chance: a third of the trials, at most 10, as
+      is its default. It counts running trials as bad (the "constant liar"), so that simultaneous trials differ.
+    - NSGA-II (Deb et al. 2002, doi.org/10.1109/4235.996017) draws its first generation by chance and breeds the others.
+      A generation has a third of the trials, at most 50, as is its default, so that two generations are bred or more;
+      and at least 4, so that there are parents to choose from.
+    - The Gaussian process is Optuna's, over all objectives: for studies in which quality is not all that is unknown.
     """
     if algorithm == "tpe":
         startup = max(1, min(MAX_STARTUP_TRIALS, trials // 3))
@@ -202,31 +207,6 @@ def gp_startup_trials(trials: int) -> int:
     return max(2, min(MAX_GP_STARTUP_TRIALS, trials // 3))
 
 
-def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | None:
-    """Every configuration of a space, in the order of its grid; None if they are too many to list, or not countable."""
-    sizes = [_size(parameter) for parameter in space.parameters]
-    product = 1
-    for size in sizes:
-        if size is None or product * size > LISTED_COMBINATIONS:
-            return None
-        product *= size
-    return SearchSpace(tuple(map(_listed, space.parameters))).grid([seed])
-
-
-def shares(trials: int, room: Sequence[int | None], least: Sequence[int] = ()) -> list[int]:
-    """So many trials dealt out evenly, the first getting what is over, and none more than its room (None: no bound).
-
-    `least` have been dealt already, and are among the trials.
-    """
-    dealt = list(least) or [0] * len(room)
-    for _ in range(trials - sum(dealt)):
-        open_ = [place for place, most in enumerate(room) if most is None or dealt[place] < most]
-        if not open_:
-            break
-        dealt[min(open_, key=dealt.__getitem__)] += 1
-    return dealt
-
-
 def seed_of(seed: int, number: int) -> int:
     """A seed for one trial of a study, from 0 to 2**32 - 1."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4], "big")
@@ -244,17 +224,3 @@ def _suggested_by(trial: optuna.Trial) -> Callable[[Parameter], Any]:
         return suggest[type(kind)](parameter.name, kind)
 
     return suggested
-
-
-def _size(parameter: Parameter) -> int | None:
-    if isinstance(parameter.kind, Choice):
-        return len(parameter.kind.values)
-    if isinstance(parameter.kind, Range):
-        return int(parameter.kind.high - parameter.kind.low) + 1 if parameter.kind.integer else None
-    return 1
-
-
-def _listed(parameter: Parameter) -> Parameter:
-    if not isinstance(parameter.kind, Range):
-        return parameter
-    return replace(parameter, kind=Choice(tuple(range(int(parameter.kind.low), int(parameter.kind.high) + 1))))

@@ -1,10 +1,6 @@
-"""Proposals as a function of the trials so far: repeatable, never twice the same, and none when nothing is left."""
+"""Proposals as a function of the trials so far: repeatable, distinct, and none when nothing is left."""
 
 from __future__ import annotations
-
-import itertools
-from collections.abc import Iterator
-from typing import Any
 
 import optuna
 import pytest
@@ -14,24 +10,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import SearchSpace, parse_space
 from search_spaces.trial_config import TrialConfig
-from study.search.sampling import Sampling, all_configurations, constrained, fixed_trial, sampler, seed_of, shares
+from study.config.search_sections import SearchSettings
+from study.search.algorithms import Sampling, constrained, fixed_trial, sampler, seed_of
+from study.search.candidates import all_configurations
+from tests.support.small_spaces import SMALL, WIDE
 
 SEARCHERS = ("random", "tpe", "nsga2")
-SMALL = parse_space(
-    {
-        "precision": {"choice": ["bf16", "nf4"]},
-        "rank": {"int": [2, 4]},
-        "target_modules": {"choice": ["q_v", "all_linear"]},
-        "lora_alpha": {"rank_times": 2},
-        "lora_dropout": {"choice": [0.0, 0.1], "when": {"precision": "nf4"}, "otherwise": 0.05},
-        "learning_rate": 2e-4,
-    }
-)
-WIDE = parse_space({**SMALL.to_mapping(), "learning_rate": {"log_float": [1e-5, 1e-3]}})
 
 
 def sampling(space: SearchSpace = WIDE, algorithm: str = "tpe", trials: int = 30, seed: int = 0) -> Sampling:
-    return Sampling(space, algorithm, trials, seed, 5, ("minimize", "minimize"))
+    return Sampling(space, SearchSettings(algorithm, trials, seed), 5, ("minimize", "minimize"))
 
 
 def values_of(config: TrialConfig) -> tuple[float, float]:
@@ -92,60 +80,6 @@ def test_searchers_keep_away_from_what_did_not_fit(algorithm: str) -> None:
         counts.append(sum(trial.state == TrialState.FAIL for trial in history[30:]))
     assert counts[0] < counts[1]
     assert counts[0] < 30 * 40 / 63  # chance's share
-
-
-def by_exhaustive_answers(space: SearchSpace, seed: int) -> list[TrialConfig]:
-    """Oracle: every configuration that `sample` can come to, by giving it every answer there is."""
-    found: dict[TrialConfig, None] = {}
-    for answers in itertools.product(*(_answers(parameter) for parameter in space.parameters)):
-        known = dict(zip((parameter.name for parameter in space.parameters), answers, strict=True))
-        found[space.sample(lambda parameter, known=known: known[parameter.name], seed)] = None
-    return list(found)
-
-
-def _answers(parameter: Any) -> Iterator[Any]:
-    kind = parameter.kind
-    return iter(range(kind.low, kind.high + 1)) if hasattr(kind, "integer") else iter(getattr(kind, "values", (None,)))
-
-
-@pytest.mark.parametrize("precision", [None, "bf16", "nf4"])
-def test_all_configurations_are_those_that_sampling_can_reach(precision: str | None) -> None:
-    space = SMALL.with_precision(precision) if precision else SMALL
-    found = all_configurations(space, 5)
-    assert found is not None
-    assert len(found) == len(set(found)) == {None: 18, "bf16": 6, "nf4": 12}[precision]
-    assert set(found) == set(by_exhaustive_answers(space, 5))
-
-
-def test_real_numbers_and_huge_spaces_are_not_listed() -> None:
-    assert all_configurations(WIDE, 0) is None
-    assert all_configurations(parse_space({**SMALL.to_mapping(), "lora_alpha": {"int": [1, 60_000]}}), 0) is None
-    fixed = parse_space({**SMALL.to_mapping(), "lora_alpha": {"int": [1, 100]}, "lora_dropout": 0.0})
-    assert len(all_configurations(fixed, 0) or ()) == 2 * 3 * 2 * 100
-
-
-@given(st.integers(0, 60), st.lists(st.none() | st.integers(0, 12), min_size=1, max_size=4))
-def test_shares_are_even_and_within_their_room(trials: int, room: list[int | None]) -> None:
-    dealt = shares(trials, room)
-    most = [trials if one is None else one for one in room]
-    assert sum(dealt) == min(trials, sum(most))
-    assert all(0 <= share <= bound for share, bound in zip(dealt, most, strict=True))
-    for (one, bound), (other, _) in itertools.permutations(zip(dealt, most, strict=True), 2):
-        assert one == bound or one >= other - 1  # who gets less than others has no room left
-    free = [share for share, bound in zip(dealt, most, strict=True) if share < bound]
-    assert free == sorted(free, reverse=True)  # the first get what is over
-
-
-def test_shares_by_hand() -> None:
-    assert shares(7, [None, None]) == [4, 3]
-    assert shares(8, [2, None, None]) == [2, 3, 3]
-    assert shares(9, [3, 2]) == [3, 2]
-
-
-def test_shares_count_what_has_been_dealt_already() -> None:
-    assert shares(5, [None, None], [0, 3]) == [2, 3]
-    assert shares(3, [None, None], [0, 3]) == [0, 3]
-    assert shares(9, [2, None], [1, 1]) == [2, 7]
 
 
 def test_seeds_differ_between_trials_and_studies() -> None:
