@@ -1,13 +1,14 @@
-"""Reading one parameter of a space as its YAML has it: every fault of it. (no torch, no ray)"""
+"""Reads one parameter of a space in the forms that its YAML has, and finds every fault of it."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from search_spaces.faults import SpaceError, SpaceFault, TrialConfigError
 from search_spaces.parameter_kinds import (
     Choice,
     Fixed,
@@ -19,7 +20,7 @@ from search_spaces.parameter_kinds import (
     join_modules,
     split_modules,
 )
-from search_spaces.trial_config import MODULE_NAMES, PRECISIONS, TARGET_SETS, TrialConfig
+from search_spaces.trial_config import MAX_ALPHA, MODULE_NAMES, PRECISIONS, TARGET_SETS, TrialConfig
 
 EXAMPLES = {
     "precision": "{choice: [fp16, nf4]}",
@@ -31,33 +32,10 @@ EXAMPLES = {
 }  # also the names of all parameters
 FORMS = ("choice", "int", "float", "log_int", "log_float", "rank_times")
 CONDITIONAL = "Write for example `{choice: [0.0, 0.1], when: {precision: nf4}, otherwise: 0.05}`."
-# The smallest configuration that is valid, to try one value at a time in.
+# The smallest configuration that is valid; one of its values at a time is replaced by one to be checked.
 VALID = TrialConfig("fp32", rank=1, lora_alpha=1, lora_dropout=0, target_modules=("q_proj",), learning_rate=1)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class SpaceFault:
-    """One broken rule of a space; `key` is its path in the file, `missing` that there is no value."""
-
-    key: str
-    value: Any
-    rule: str
-    remedy: str
-    missing: bool = False
-
-    def __str__(self) -> str:
-        place = f"{self.key} is missing" if self.missing else f"{self.key} = {self.value!r}"
-        return f"{place}: {self.rule}. {self.remedy}"
-
-
-class SpaceError(ValueError):
-    """A space that cannot be read, with all its faults."""
-
-    def __init__(self, faults: Iterable[SpaceFault]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(map(str, self.faults)))
 
 
 def parse_parameter(name: Any, form: Any) -> Parameter:
@@ -90,8 +68,8 @@ def _kind(name: str, form: str, value: Any) -> Kind:
         return _range(name, key, form, value)
     if name != "lora_alpha":
         raise _fault(key, value, "is a form of lora_alpha alone", example(name))
-    if not _is_number(value) or not 0 < value <= 65536:
-        raise _fault(key, value, "must be a number above 0, at most 65536", example(name))
+    if not _is_number(value) or not 0 < value <= MAX_ALPHA:
+        raise _fault(key, value, f"must be a number above 0, at most {MAX_ALPHA}", example(name))
     return RankTimes(value)
 
 
@@ -127,7 +105,7 @@ def _range(name: str, key: str, form: str, value: Any) -> Range:
 
 
 def _conditions(name: str, when: Any) -> tuple[tuple[str, tuple[Value, ...]], ...]:
-    if name == "precision":  # a study runs one precision after another: it comes first
+    if name == "precision":  # a study runs one precision after another, so it is decided first
         rule, remedy = "precision must not depend on other parameters", "Let them depend on precision."
         raise _fault(f"{name}.when", when, rule, remedy)
     if not isinstance(when, Mapping) or not when:
@@ -159,7 +137,7 @@ def _values(name: str, key: str, values: list[Any]) -> tuple[Value, ...]:
 
 
 def _value(name: str, key: str, value: Any) -> Value:
-    """The value as `Value`, after TrialConfig's rules."""
+    """The value as `Value`, checked by TrialConfig's rules."""
     if name == "target_modules":
         return _modules(key, value)
     _try(name, key, value, value)
@@ -179,13 +157,10 @@ def _try(name: str, key: str, written: Any, value: Any) -> None:
     changes: dict[str, Any] = {name: value}
     try:
         replace(VALID, **changes)
-    except ValueError as error:
-        raise SpaceError(
-            # TrialConfig's messages are `NAME RULE; it is VALUE`, one a line.
-            SpaceFault(key, written, line.removeprefix(f"{name} ").split("; ")[0], _value_remedy(name, written))
-            for line in str(error).splitlines()
-            if line.startswith(f"{name} ")
-        ) from None
+    except TrialConfigError as error:
+        own = [broken for broken in error.broken if broken.name == name]
+        remedy = _value_remedy(name, written)
+        raise SpaceError(SpaceFault(key, written, broken.rule, remedy) for broken in own) from None
 
 
 def _value_remedy(name: str, value: Any) -> str:
@@ -196,7 +171,7 @@ def _value_remedy(name: str, value: Any) -> str:
 
 
 def _all(attempts: Iterable[Callable[[], T]]) -> list[T]:
-    """What all attempts return. Raises SpaceError with the faults of all of them."""
+    """What the attempts return. Raises SpaceError with the faults of all that fail."""
     results: list[T] = []
     faults: list[SpaceFault] = []
     for attempt in attempts:
@@ -210,7 +185,7 @@ def _all(attempts: Iterable[Callable[[], T]]) -> list[T]:
 
 
 def known(name: Any, names: Iterable[str]) -> str:
-    """A remedy for an unknown name: the one that is most like it, or all there are."""
+    """A remedy for an unknown name: the known name most like it, or all known names."""
     names = tuple(names)
     near = difflib.get_close_matches(str(name), names, n=1)
     return f"Did you mean `{near[0]}`?" if near else f"Known are {', '.join(names)}."

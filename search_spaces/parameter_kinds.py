@@ -1,4 +1,4 @@
-"""The kinds of parameters, their values, and how target modules are written as one text. (no torch)"""
+"""The kinds of parameters, the values they take, and target modules as one text."""
 
 from __future__ import annotations
 

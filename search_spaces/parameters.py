@@ -1,4 +1,4 @@
-"""A search space: what each parameter of a trial may be, and the configurations that follow. (no torch, no ray)"""
+"""A search space: what each parameter of a trial may be, and the configurations that follow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search_spaces.parameter_forms import SpaceError, SpaceFault
+from search_spaces.faults import SpaceError, SpaceFault
 from search_spaces.parameter_kinds import (
     Choice,
     Fixed,
@@ -40,9 +40,9 @@ class SearchSpace:
     parameters: tuple[Parameter, ...]
 
     def sample(self, suggest: Callable[[Parameter], Value], seed: int) -> TrialConfig:
-        """One configuration; `suggest` is asked for every choice or range whose conditions hold, in a fixed order.
+        """One configuration; `suggest` is called for every choice or range whose conditions hold, in a fixed order.
 
-        It answers with one of the values, or a number of the range, as Optuna has it (see `Value`).
+        It returns one of the values, or a number of the range, as Optuna has it (see `Value`).
         """
         return self._resolve(suggest, seed)
 

@@ -1,11 +1,12 @@
-"""Reading single configurations of a space as people write them: `{rank: 16, …}`. (no torch, no ray)"""
+"""Reads single configurations of a space as people write them: `{rank: 16, …}`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.parameter_forms import SpaceError, SpaceFault, parse_parameter
+from search_spaces.faults import SpaceError, SpaceFault
+from search_spaces.parameter_forms import parse_parameter
 from search_spaces.parameter_kinds import Choice, Fixed, Parameter, Range, Value, written
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
@@ -14,8 +15,8 @@ from search_spaces.trial_config import TrialConfig
 def parse_point(space: SearchSpace, mapping: Any, seed: int) -> TrialConfig:
     """The configuration that these values name in a space; what the space itself decides may be left out.
 
-    `seed` is its seed, where `mapping` has none of its own. Raises SpaceError with every fault: values that the space
-    cannot give, and open parameters without one.
+    `seed` is its seed, unless `mapping` has one. Raises SpaceError with every fault: values that the space cannot give,
+    and parameters that it leaves open and that have no value.
     """
     if not isinstance(mapping, Mapping):
         rule = "must hold parameters and their values"

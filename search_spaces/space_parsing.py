@@ -1,15 +1,16 @@
-"""Reading a search space as its YAML has it, and what must hold between its parameters. (no torch, no ray)"""
+"""Reads a search space as its YAML has it, and checks what must hold between its parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces.parameter_forms import EXAMPLES, SpaceError, SpaceFault, example, parse_parameter
+from search_spaces.faults import SpaceError, SpaceFault
+from search_spaces.parameter_forms import EXAMPLES, example, parse_parameter
 from search_spaces.parameter_kinds import Fixed, Kind, Parameter, RankTimes
+from search_spaces.trial_config import MAX_ALPHA
 
 DEFAULTS: dict[str, Kind] = {"lora_alpha": RankTimes(2), "lora_dropout": Fixed(0.0)}
-HIGHEST_ALPHA = 65536
 
 
 def parse_parameters(mapping: Any) -> tuple[Parameter, ...]:
@@ -48,14 +49,14 @@ def in_dependency_order(parameters: Sequence[Parameter]) -> list[Parameter]:
 
 
 def _cross_faults(parsed: Mapping[str, Parameter]) -> list[SpaceFault]:
-    """What is wrong between parameters that could be read; the others have faults of their own."""
+    """The faults between parameters that could be read; the others have faults of their own."""
     faults = [fault for parameter in parsed.values() for fault in _condition_faults(parameter, parsed)]
     faults += _cycle_faults(parsed)
     alpha, rank = parsed.get("lora_alpha"), parsed.get("rank")
     if alpha and rank and isinstance(alpha.kind, RankTimes):
         highest = max(alpha.kind.factor * one for one in rank.values() if not isinstance(one, str))
-        if highest > HIGHEST_ALPHA:
-            rule = f"must keep lora_alpha at most {HIGHEST_ALPHA}; with this space's ranks it reaches {highest}"
+        if highest > MAX_ALPHA:
+            rule = f"must keep lora_alpha at most {MAX_ALPHA}; with this space's ranks it reaches {highest}"
             faults.append(SpaceFault("lora_alpha.rank_times", alpha.kind.factor, rule, example("lora_alpha")))
     return faults
 

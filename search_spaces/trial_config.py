@@ -1,10 +1,12 @@
-"""One configuration of a trial."""
+"""A configuration to try, and the rules that its values keep."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
+
+from search_spaces.faults import BrokenRule, TrialConfigError
 
 Precision = Literal["fp32", "bf16", "fp16", "nf4"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -15,6 +17,7 @@ TARGET_SETS: dict[str, tuple[str, ...]] = {
 }
 MODULE_NAMES = TARGET_SETS["all_linear"]
 MAX_RANK = 1024
+MAX_ALPHA = 65536
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class TrialConfig:
     """What was sampled for one trial, with its seed.
 
     `lora_alpha` / `rank` scales the update (Hu et al. 2021, arXiv 2106.09685); `precision` is the base model's, as in
-    QLoRA (Dettmers et al. 2023, arXiv 2305.14314). Raises ValueError with every broken rule, one a line.
+    QLoRA (Dettmers et al. 2023, arXiv 2305.14314). Raises TrialConfigError with every broken rule.
     """
 
     precision: Precision
@@ -34,9 +37,8 @@ class TrialConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        faults = _faults(self)
-        if faults:
-            raise ValueError("\n".join(faults))
+        if broken := _broken_rules(self):
+            raise TrialConfigError(broken)
 
     @property
     def scaling(self) -> float:
@@ -64,38 +66,41 @@ class TrialConfig:
         return cls(**{**values, "target_modules": tuple(modules)})
 
 
-def _faults(config: TrialConfig) -> list[str]:
-    unknown = [name for name in config.target_modules if name not in MODULE_NAMES]
+def _broken_rules(config: TrialConfig) -> list[BrokenRule]:
+    modules = config.target_modules
+    unknown = [name for name in modules if name not in MODULE_NAMES]
+    known = f"may hold {', '.join(MODULE_NAMES)}"
     rules = [
-        (
-            config.precision in PRECISIONS,
-            f"precision must be one of {', '.join(PRECISIONS)}; it is {config.precision!r}",
-        ),
+        (config.precision in PRECISIONS, _it_is(config, "precision", f"must be one of {', '.join(PRECISIONS)}")),
         (
             _is_int(config.rank) and 1 <= config.rank <= MAX_RANK,
-            f"rank must be an integer from 1 to {MAX_RANK}; it is {config.rank!r}",
+            _it_is(config, "rank", f"must be an integer from 1 to {MAX_RANK}"),
         ),
         (
-            _is_number(config.lora_alpha) and 0 < config.lora_alpha <= 65536,
-            f"lora_alpha must be a number above 0, at most 65536; it is {config.lora_alpha!r}",
+            _is_number(config.lora_alpha) and 0 < config.lora_alpha <= MAX_ALPHA,
+            _it_is(config, "lora_alpha", f"must be a number above 0, at most {MAX_ALPHA}"),
         ),
         (
             _is_number(config.lora_dropout) and 0 <= config.lora_dropout < 1,
-            f"lora_dropout must be at least 0 and under 1; it is {config.lora_dropout!r}",
+            _it_is(config, "lora_dropout", "must be at least 0 and under 1"),
         ),
         (
             _is_number(config.learning_rate) and 0 < config.learning_rate <= 1,
-            f"learning_rate must be above 0 and at most 1; it is {config.learning_rate!r}",
+            _it_is(config, "learning_rate", "must be above 0 and at most 1"),
         ),
         (
             _is_int(config.seed) and 0 <= config.seed < 2**31,
-            f"seed must be an integer from 0 to 2**31 - 1; it is {config.seed!r}",
+            _it_is(config, "seed", "must be an integer from 0 to 2**31 - 1"),
         ),
-        (bool(config.target_modules), "target_modules must name at least one module"),
-        (not unknown, f"target_modules may hold {', '.join(MODULE_NAMES)}; not {', '.join(map(str, unknown))}"),
-        (len(set(config.target_modules)) == len(config.target_modules), "target_modules must be distinct"),
+        (bool(modules), BrokenRule("target_modules", "must name at least one module")),
+        (not unknown, BrokenRule("target_modules", known, f"not {', '.join(map(str, unknown))}")),
+        (len(set(modules)) == len(modules), BrokenRule("target_modules", "must be distinct")),
     ]
-    return [message for holds, message in rules if not holds]
+    return [broken for holds, broken in rules if not holds]
+
+
+def _it_is(config: TrialConfig, name: str, rule: str) -> BrokenRule:
+    return BrokenRule(name, rule, f"it is {getattr(config, name)!r}")
 
 
 def _is_int(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""`--set a.b=value`: one value of a study file replaced from the command line. (no torch, no ray)"""
+"""Replaces values of a study file from the command line: `--set a.b=value`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ EXAMPLE = "Write for example --set search.seed=1."
 
 
 def apply_overrides(study: dict[str, Any], overrides: Sequence[str]) -> tuple[frozenset[str], list[ConfigFault]]:
-    """Puts every override's value, read as YAML, into the study's mapping, the later ones over the earlier.
+    """Puts the value of every override, read as YAML, into the study's mapping; later ones replace earlier ones.
 
-    Answers the keys that now hold what came from overrides, and the faults of overrides that could not be put in. A
-    number in a key counts a list's values from 0: `objectives.0.reference=20`.
+    Returns the keys whose values came from overrides, and the faults of overrides that could not be applied. A number
+    in a key counts a list's values from 0: `objectives.0.reference=20`.
     """
     keys: set[str] = set()
     faults: list[ConfigFault] = []
@@ -42,7 +42,7 @@ def _parsed(override: str) -> tuple[list[str], Any]:
 
 
 def _put(study: dict[str, Any], path: list[str], value: Any) -> str:
-    """Puts the value in its place; answers the key of the outermost mapping that was made for it, else its own."""
+    """Puts the value at its path; returns the key of the outermost mapping that was made for it, else its own."""
     place: Any = study
     made = ""
     for depth, part in enumerate(path[:-1], start=1):
@@ -55,7 +55,7 @@ def _put(study: dict[str, Any], path: list[str], value: Any) -> str:
 
 
 def _step(place: Any, part: str, path: list[str], depth: int, value: Any) -> str | int:
-    """The part as a key or a number that `place` can be entered by."""
+    """The part of a path as a key of the mapping, or an index of the list, that `place` is."""
     if isinstance(place, dict):
         return part
     key, above = ".".join(path), ".".join(path[:depth])

@@ -1,20 +1,22 @@
-"""Reading a study file's mappings value by value; what is wrong is noted, and reading goes on. (no torch, no ray)"""
+"""Reads a study file's mappings value by value, and notes every fault on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from search_spaces.faults import SpaceError
 from search_spaces.parameter_forms import known
 from study.config.rules import Rule
 from study.errors import Absent, ConfigError, ConfigFault, shown
 
 OVERRIDES = "--set"  # stands for the file of values that came from the command line
-REQUIRED: Any = Absent.MISSING  # the default of a value that has none; also what is read where it is missing or wrong
+REQUIRED: Any = Absent.MISSING  # stands for the default of a required value, and is read where it is missing or wrong
 
 
 class Faults:
-    """What is wrong so far in a study file, and in the overrides of its values."""
+    """The faults found so far in a study file, in the overrides of its values, and in its space file."""
 
     def __init__(self, file: str, overridden: Collection[str] = ()) -> None:
         self._file = file
@@ -25,6 +27,16 @@ class Faults:
         """Notes one broken rule; its file is `--set` where the value came from there."""
         from_overrides = any(_holds(path, key) for path in self._overridden)
         self._found.append(ConfigFault(OVERRIDES if from_overrides else self._file, key, value, rule, remedy))
+
+    def add_space(self, key: str, error: SpaceError, file: Path | None = None) -> None:
+        """Notes the faults of a space, or of a configuration of it, under `key`; or else of the space's own file."""
+        for fault in error.faults:
+            place = f"{key}.{fault.key}".rstrip(".")
+            value = Absent.MISSING if fault.missing else fault.value
+            if file is None:
+                self.add(place, value, fault.rule, fault.remedy)
+            else:
+                self.extend([ConfigFault(str(file), place, value, fault.rule, fault.remedy)])
 
     def extend(self, faults: Iterable[ConfigFault]) -> None:
         """Notes faults as they are."""
@@ -46,10 +58,10 @@ def _holds(path: str, key: str) -> bool:
 
 
 class Section:
-    """One mapping of a study file. Read its values, then `end` it: what was not read is no key of it.
+    """One mapping of a study file. Read its values, then `end` it: a key that was not read is a fault.
 
-    Values None stand for a mapping that is missing or none: then everything reads as its default, and nothing is noted
-    but what was noted of the mapping itself.
+    With `values` None, for a mapping that is missing or something else, every key reads as its default, and no further
+    faults are noted.
     """
 
     def __init__(self, faults: Faults, key: str, values: Mapping[str, Any] | None) -> None:
@@ -63,7 +75,7 @@ class Section:
         return f"{self.key}.{name}" if self.key else name
 
     def raw(self, name: str) -> Any:
-        """The value as it stands, REQUIRED where there is none; the caller checks it."""
+        """The value as it is written, REQUIRED where there is none; the caller checks it."""
         self._read.append(name)
         return REQUIRED if self._values is None else self._values.get(name, REQUIRED)
 
@@ -77,7 +89,7 @@ class Section:
         return default
 
     def items(self, name: str, rule: Rule, item_rule: Rule, default: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The values of a list that are right and distinct, after the list's rule and each value's own."""
+        """The values of a list that keep `item_rule` and are distinct; its default where the list breaks `rule`."""
         values = self.get(name, rule, default)
         if not isinstance(values, list):
             return default
@@ -113,7 +125,7 @@ class Section:
             self.faults.add(self.path(name), Absent.MISSING, "must be given", _write(name, example))
 
     def repeated(self, name: str, value: Any) -> None:
-        """Notes that a value of a list stands before it already."""
+        """Notes that a value of a list repeats an earlier one."""
         self.faults.add(self.path(name), value, "must differ from those before it", "Leave it out, or change it.")
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""What a single value of a study file must be: the rule in words, whether it holds, and the remedy. (pure)"""
+"""The rules for single values of a study file: in words, as a check, and with a remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0"
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for one value: `text` says it, `remedy` answers what was probably meant, or nothing."""
+    """A rule for one value: `text` words it, `remedy` returns what was probably meant, or an empty text."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -27,7 +27,7 @@ class Rule:
 
 
 def whole(low: int, high: int, example: str = "") -> Rule:
-    """An integer from `low` to `high`, both included; a boolean is none, and neither is 3.0."""
+    """An integer from `low` to `high`, both included; neither a boolean nor 3.0."""
     return Rule(
         f"must be a whole number from {low:,} to {high:,}",
         lambda value: is_whole(value) and low <= value <= high,
@@ -50,7 +50,7 @@ def number(low: int, high: int, above: bool = False, below: bool = False, exampl
 
 
 def text(longest: int = LONGEST_TEXT, example: str = "") -> Rule:
-    """Text that says something, of at most `longest` characters."""
+    """Text of at most `longest` characters that is not blank."""
     return Rule(
         f"must be text of 1 to {longest:,} characters",
         lambda value: isinstance(value, str) and 0 < len(value) <= longest and not value.isspace(),
@@ -86,7 +86,7 @@ def size() -> Rule:
 
 
 def list_of(low: int, high: int, of: str, example: str) -> Rule:
-    """A list of `low` to `high` values, which are called `of`."""
+    """A list of `low` to `high` values; `of` is what to call them."""
     return Rule(
         f"must be a list of {low} to {high:,} {of}",
         lambda value: isinstance(value, list) and low <= len(value) <= high,
@@ -106,12 +106,12 @@ def nullable(rule: Rule) -> Rule:
 
 
 def is_whole(value: object) -> bool:
-    """Whether the value is an integer; a boolean is none."""
+    """Whether the value is an integer, and not a boolean."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> bool:
-    """Whether the value is a finite number; a boolean is none."""
+    """Whether the value is a finite number, and not a boolean."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 

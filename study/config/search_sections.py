@@ -1,5 +1,4 @@
-"""Which trials a study file asks for: seeds, search, early stopping, confirmation; their keys, ranges and defaults. (no
-torch, no ray)"""
+"""Reads which trials a study file asks for: search, seeds, early stopping, and the seeds of its confirmation."""
 
 from __future__ import annotations
 
@@ -15,30 +14,23 @@ from study.config.paths import file_path
 from study.config.reader import REQUIRED, Faults, Section
 from study.config.rules import list_of, nullable, number, one_of, text, whole
 from study.config.trial_sections import HIGHEST_SEED, SEED
-from study.errors import Absent, shown
+from study.errors import shown
 from trainables.settings import RungSettings
 
-MOST_POINTS = 10_000  # `confirm` names its configurations so, once for each seed
-
-EXAMPLE = "[{precision: nf4, rank: 16, target_modules: q_v, learning_rate: 2.0e-4}]"
-
+SearchAlgorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
+STOPPING_ALGORITHMS = ("none", "pareto_halving", "asha")
+MAX_TRIALS = 10_000
+MAX_SEEDS = 100
+MAX_FIRST = 10_000  # configurations to try first: `confirm` lists its own so, once for each seed
+MAX_WARM_STARTS = 100
+FIRST_EXAMPLE = "[{precision: nf4, rank: 16, target_modules: q_v, learning_rate: 2.0e-4}]"
 
 # Chosen on recorded curves (tests/benchmarks/results/search/replay_stories260k.json): of the settings that spend at
 # most a fifth of full training, those that keep most of the hypervolume.
 DEFAULT_RUNGS = (1 / 16, 5 / 16)  # of the training budget
-
 DEFAULT_KEEP_FRACTION = 0.1
-
 DEFAULT_STRATA = 3
-
 DEFAULT_STRATUM_FRACTION = 0.05
-
-
-SearchAlgorithm = Literal["grid", "random", "tpe", "nsga2", "gp"]
-STOPPING_ALGORITHMS = ("none", "pareto_halving", "asha")
-MAX_SEEDS = 100
-MAX_TRIALS = 10_000
-MAX_WARM_STARTS = 100
 
 EARLY_STOPPING = {
     "algorithm": one_of(STOPPING_ALGORITHMS),
@@ -61,14 +53,14 @@ class SearchSettings:
 
     def to_mapping(self) -> dict[str, Any]:
         """The section as a study file has it."""
-        first = [point_values(config) for config in self.try_first]
+        first = [config.to_dict() for config in self.try_first]  # their seeds included
         plain = {"algorithm": self.algorithm, "trials": self.trials, "seed": self.seed}
         return {**plain, "try_first": first, "warm_start": list(self.warm_start)}
 
 
 @dataclass(frozen=True)
 class EarlyStoppingSettings:
-    """Which trials end before their time; see ParetoHalving and PerplexityHalving for what the values do."""
+    """How trials are stopped early; `study.search.early_stopping` says what the values do."""
 
     algorithm: str = "none"
     rungs: tuple[float, ...] = DEFAULT_RUNGS  # of the training budget
@@ -84,14 +76,9 @@ class EarlyStoppingSettings:
 
 @dataclass(frozen=True)
 class ConfirmSettings:
-    """With which seeds `confirm` trains the front again."""
+    """The seeds with which `confirm` trains the front again."""
 
     seeds: tuple[int, ...] = (101, 102, 103)
-
-
-def seeds(study: Section) -> tuple[int, ...]:
-    """The trials' seeds, distinct."""
-    return study.items("seeds", list_of(1, MAX_SEEDS, "whole numbers", "[0]"), whole(0, HIGHEST_SEED, "[0]"), (0,))
 
 
 def search(section: Section, space: SearchSpace | None, seeds: Sequence[int], folder: Path) -> SearchSettings:
@@ -99,7 +86,7 @@ def search(section: Section, space: SearchSpace | None, seeds: Sequence[int], fo
     algorithm = section.get("algorithm", one_of(get_args(SearchAlgorithm)), "grid")
     trials = section.get("trials", nullable(whole(1, MAX_TRIALS, "24")), None)
     seed = section.get("seed", SEED, 0)
-    first = try_first(section, space, seeds[0] if seeds else 0)
+    first = _try_first(section, space, seeds[0] if seeds else 0)
     earlier = section.items(
         "warm_start", list_of(0, MAX_WARM_STARTS, "study directories", "[runs/earlier]"), text(), ()
     )
@@ -114,8 +101,26 @@ def search(section: Section, space: SearchSpace | None, seeds: Sequence[int], fo
     return SearchSettings(algorithm, trials or 0, seed, first, tuple(file_path(one, folder) for one in earlier))
 
 
+def _try_first(section: Section, space: SearchSpace | None, seed: int) -> tuple[TrialConfig, ...]:
+    """The configurations under `try_first`: those without faults, distinct."""
+    points = section.get("try_first", list_of(0, MAX_FIRST, "configurations", FIRST_EXAMPLE), [])
+    found: list[TrialConfig] = []
+    for place, point in enumerate(points if space is not None else ()):
+        key = f"try_first.{place}"
+        try:
+            config = parse_point(space, point, seed) if space is not None else None
+        except SpaceError as error:
+            section.faults.add_space(section.path(key), error)
+            continue
+        if config in found:
+            section.repeated(key, point)
+        elif config is not None:
+            found.append(config)
+    return tuple(found)
+
+
 def _start_faults(section: Section, algorithm: str, trials: int | None, points: int) -> None:
-    """What a search begins with is of no use to a grid, and the points to try first are among its trials."""
+    """Notes what a search begins with where a grid has no use for it, and fewer trials than are to be tried first."""
     for name in ("try_first", "warm_start"):
         value = section.raw(name)
         if value is not REQUIRED and value and algorithm == "grid":
@@ -140,8 +145,13 @@ def _grid_size(faults: Faults, space: SearchSpace, trials: int | None, seed_coun
     return configurations
 
 
+def seeds(study: Section) -> tuple[int, ...]:
+    """The trials' seeds, distinct."""
+    return study.items("seeds", list_of(1, MAX_SEEDS, "whole numbers", "[0]"), whole(0, HIGHEST_SEED, "[0]"), (0,))
+
+
 def early_stopping(section: Section) -> EarlyStoppingSettings:
-    """Which trials end before their time."""
+    """How trials are stopped early."""
     defaults = EarlyStoppingSettings()
     example = shown(list(DEFAULT_RUNGS))
     part = number(0, 1, above=True, below=True, example=example)
@@ -155,9 +165,9 @@ def early_stopping(section: Section) -> EarlyStoppingSettings:
 
 
 def confirm(section: Section, seeds: Sequence[int], algorithm: str) -> ConfirmSettings:
-    """With which seeds the front is trained again: others than those that it was found with.
+    """The seeds with which the front is trained again: others than those that the study trains with.
 
-    A search has used only the first of the study's seeds, so the others are the default.
+    A search uses only the first of the study's seeds, so its others are the default.
     """
     trained = tuple(seeds) if algorithm == "grid" else tuple(seeds[:1])
     default = tuple(seed for seed in seeds if seed not in trained) or ConfirmSettings.seeds
@@ -170,28 +180,3 @@ def confirm(section: Section, seeds: Sequence[int], algorithm: str) -> ConfirmSe
             remedy = "Give seeds that the study has not trained with, so that they say something new."
             section.faults.add(section.path(f"seeds.{place}"), seed, "must differ from the study's seeds", remedy)
     return ConfirmSettings(new)
-
-
-def try_first(section: Section, space: SearchSpace | None, seed: int) -> tuple[TrialConfig, ...]:
-    """The configurations under `try_first`, distinct; those that are right, where some are not."""
-    points = section.get("try_first", list_of(0, MOST_POINTS, "configurations", EXAMPLE), [])
-    found: list[TrialConfig] = []
-    for place, point in enumerate(points if space is not None else ()):
-        key = f"try_first.{place}"
-        try:
-            config = parse_point(space, point, seed) if space is not None else None
-        except SpaceError as error:
-            for fault in error.faults:
-                value = Absent.MISSING if fault.missing else fault.value
-                section.faults.add(section.path(f"{key}.{fault.key}".rstrip(".")), value, fault.rule, fault.remedy)
-            continue
-        if config in found:
-            section.repeated(key, point)
-        elif config is not None:
-            found.append(config)
-    return tuple(found)
-
-
-def point_values(config: TrialConfig) -> dict[str, Any]:
-    """A configuration as `try_first` has it, its seed included."""
-    return config.to_dict()

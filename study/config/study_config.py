@@ -1,4 +1,4 @@
-"""StudyConfig from YAML, with everything that is wrong at once, and back to YAML. (no torch, no ray)"""
+"""Reads a study file into a `StudyConfig`, with all its faults at once, and writes it back as YAML."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.parameters import SearchSpace, SpaceError, parse_space
-from study.config import search_sections as trials
-from study.config import trial_sections as sections
+from study.config import search_sections, trial_sections
 from study.config.overrides import apply_overrides
 from study.config.paths import absolute, find, is_url, starts
 from study.config.reader import REQUIRED, Faults, Section
-from study.config.rules import Rule, list_of, one_of, text
+from study.config.rules import Rule, one_of, text
 from study.config.search_sections import ConfirmSettings, EarlyStoppingSettings, SearchSettings
-from study.config.trial_sections import LOGGERS, read_objectives, unmeasured_faults
-from study.errors import Absent, ConfigError, ConfigFault
+from study.errors import ConfigError, ConfigFault
 from study.records.objectives import METRICS, Objective
 from study.records.units import exact_bytes
 from study.strict_yaml import read_yaml, strict_text
@@ -39,7 +37,7 @@ STORES = ("s3://", "gs://", "file://")
 class StudyConfig:
     """One study, resolved: every path of this machine is absolute, every default is filled in.
 
-    Two are equal if they say the same, wherever they were read: `file` only names the study file in messages.
+    `file` only names the study file in messages, and does not count when two studies are compared.
     """
 
     file: str = field(compare=False)
@@ -57,7 +55,7 @@ class StudyConfig:
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
-    """Reads a study file, each override (`a.b=value`, as YAML) in its place.
+    """Reads a study file, with values replaced by overrides (`a.b=value`, as YAML).
 
     Raises ConfigError with every fault of the file, its overrides and its space.
     """
@@ -65,13 +63,13 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
     overridden, wrong_overrides = apply_overrides(values, overrides)
     faults = Faults(str(path), overridden)
     faults.extend((*wrong, *wrong_overrides))
-    if wrong:  # nothing was read, so nothing can be said of keys
+    if wrong:  # nothing was read, so there are no keys to check
         faults.raise_any()
     return _config(str(path), Section(faults, "", values), Path(path).absolute().parent)
 
 
 def _mapping(path: Path | str) -> tuple[dict[str, Any], tuple[ConfigFault, ...]]:
-    """What the file holds; nothing, and the faults, where it cannot be read or holds something else."""
+    """The file's mapping; an empty one, and the faults, where it cannot be read or holds something else."""
     try:
         values = read_yaml(path)
     except ConfigError as error:
@@ -85,22 +83,22 @@ def _mapping(path: Path | str) -> tuple[dict[str, Any], tuple[ConfigFault, ...]]
 def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     faults = study.faults
     name = study.get("name", _name())
-    base_model = sections.base_model(study.section("base_model", "{path: meta-llama/Llama-3.2-1B}"), folder)
-    dataset = sections.dataset(study.section("dataset", "{name: pubmedqa, source: sample}"), folder)
+    base_model = trial_sections.base_model(study.section("base_model", "{path: meta-llama/Llama-3.2-1B}"), folder)
+    dataset = trial_sections.dataset(study.section("dataset", "{name: pubmedqa, source: sample}"), folder)
     space = _space(study, folder)
-    seeds = trials.seeds(study)
-    search = trials.search(study.section("search"), space, seeds, folder)
-    training = sections.training(study.section("training"))
-    early_stopping = trials.early_stopping(study.section("early_stopping"))
-    objectives = read_objectives(study)
-    hardware = sections.hardware(study.section("hardware"))
-    unmeasured_faults(faults, objectives, dataset, hardware)
+    seeds = search_sections.seeds(study)
+    search = search_sections.search(study.section("search"), space, seeds, folder)
+    training = trial_sections.training(study.section("training"))
+    early_stopping = search_sections.early_stopping(study.section("early_stopping"))
+    objectives = trial_sections.objectives(study)
+    hardware = trial_sections.hardware(study.section("hardware"))
+    trial_sections.unmeasured_faults(faults, objectives, dataset, hardware)
     adapters = study.get("adapters", one_of(ADAPTERS), "front")
-    generation = sections.generation(study.section("generation"))
+    generation = trial_sections.generation(study.section("generation"))
     place = study.get("storage", _storage(), DEFAULT_STORAGE)
     storage = place.rstrip("/") if is_url(place) else absolute(place, folder)
-    confirm = trials.confirm(study.section("confirm"), seeds, search.algorithm)
-    loggers = study.items("loggers", list_of(0, len(LOGGERS), "names", "[tensorboard]"), one_of(LOGGERS), ())
+    confirm = search_sections.confirm(study.section("confirm"), seeds, search.algorithm)
+    loggers = trial_sections.loggers(study)
     study.end()
     faults.raise_any()
     trial = TrialSettings(base_model, dataset, training, generation, hardware, early_stopping.for_trials())
@@ -159,18 +157,12 @@ def _parsed_space(faults: Faults, value: Any, file: Path | None) -> SearchSpace 
     try:
         return parse_space(value)
     except SpaceError as error:
-        for fault in error.faults:
-            key = f"space.{fault.key}".rstrip(".")
-            shown = Absent.MISSING if fault.missing else fault.value
-            if file is None:
-                faults.add(key, shown, fault.rule, fault.remedy)
-            else:
-                faults.extend([ConfigFault(str(file), key, shown, fault.rule, fault.remedy)])
+        faults.add_space("space", error, file)
     return None
 
 
 def to_yaml_text(config: StudyConfig) -> str:
-    """The study file that says all of this study: `load_study` reads an equal one from it, from any folder."""
+    """The study as a complete study file: in any folder `load_study` reads an equal study from it."""
     trial = config.trial
     values = {
         "name": config.name,

@@ -1,5 +1,7 @@
-"""What each trial of a study file is: model, data, training, samples, hardware; their keys, ranges and defaults. (no
-torch, no ray)"""
+"""Reads what each trial of a study file is: model, data, training, objectives, hardware, samples, loggers.
+
+Each section has its keys' rules at the top of this module, and its defaults in `trainables.settings`.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,6 @@ from trainables.settings import (
     Schedule,
     TrainingSettings,
 )
-
-CARD_METRICS = ("peak_reserved_bytes", "peak_device_bytes", "energy_joules")  # no CPU has them
-
-
-PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # by name in the study file
-
-LOGGERS = tuple(PACKAGES)
-
 
 HIGHEST_SEED = 2**31 - 1
 HIGHEST_COUNT = 10**9
@@ -71,6 +65,8 @@ HARDWARE = {
     "price_per_hour": nullable(number(0, 10_000)),  # USD, of one card
     "force_bf16": flag(),
 }
+CARD_METRICS = ("peak_reserved_bytes", "peak_device_bytes", "energy_joules")  # a CPU has none of them
+LOGGER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # by name in the study file
 
 
 def base_model(section: Section, folder: Path) -> BaseModelSettings:
@@ -94,7 +90,7 @@ def dataset(section: Section, folder: Path) -> DatasetSettings:
 
 
 def _dataset_faults(section: Section, values: dict[str, Any]) -> None:
-    """A dataset is a named one with its source, or files of one's own."""
+    """Notes what contradicts: a dataset is either a named one, with its source, or files of one's own."""
 
     def fault(name: str, rule: str, remedy: str) -> None:
         if section.faults.clean(section.path(name), section.path("train_file")):
@@ -120,14 +116,47 @@ def training(section: Section) -> TrainingSettings:
     return TrainingSettings(**_values(section, TRAINING, TrainingSettings()))
 
 
-def generation(section: Section) -> GenerationSettings:
-    """Which prompts are answered."""
-    example = '["Hello"]'
-    prompts = section.items("prompts", list_of(0, 50, "texts", example), text(4000, example), ())
-    new_tokens = section.get("max_new_tokens", whole(1, 8192), GenerationSettings().max_new_tokens)
-    held_out = section.get("held_out", whole(0, 50), GenerationSettings().held_out)
+def objectives(study: Section) -> tuple[Objective, ...]:
+    """What the study optimizes: 2 to 4 distinct metrics."""
+    example = "[{metric: perplexity, direction: minimize, reference: 20}, ...]"
+    values = study.get("objectives", list_of(2, 4, "objectives", example))
+    found: list[Objective] = []
+    for place, value in enumerate(() if values is REQUIRED else values):
+        objective = _objective(study.part(f"objectives.{place}", value, ""))
+        if objective.metric in METRICS and objective.metric in [one.metric for one in found]:
+            study.repeated(f"objectives.{place}.metric", objective.metric)
+        found.append(objective)
+    return tuple(found)
+
+
+def _objective(section: Section) -> Objective:
+    metric = section.get("metric", one_of(METRICS, "perplexity"))
+    own = METRICS.get(metric)
+    direction = section.get("direction", one_of(get_args(Direction), own.direction if own else "minimize"))
+    reference = section.get("reference", _reference(metric)) if own else section.raw("reference")
     section.end()
-    return GenerationSettings(prompts, new_tokens, held_out)
+    return Objective(metric, direction, reference)
+
+
+def _reference(metric: str) -> Rule:
+    if METRICS[metric].unit == "bytes":
+        return size()
+    return number(0, 1, example="0.3") if METRICS[metric].unit == "fraction" else number(0, 10**15, example="20")
+
+
+def unmeasured_faults(
+    faults: Faults, sought: Sequence[Objective], data: DatasetSettings, hardware: HardwareSettings
+) -> None:
+    """Notes objectives that no trial of the study can measure."""
+    for place, objective in enumerate(sought):
+        key = f"objectives.{place}.metric"
+        labelled = data.name == "pubmedqa" and data.train_file is None
+        if objective.metric == "accuracy" and not labelled and faults.clean("dataset"):
+            rule = "must be measured on the data; answers have labels only in pubmedqa's own rows"
+            faults.add(key, objective.metric, rule, "Choose another metric, or `dataset.name: pubmedqa`.")
+        if objective.metric in CARD_METRICS and hardware.gpu == "cpu":
+            rule = "must be measured on the hardware; only a GPU has it, and hardware.gpu is cpu"
+            faults.add(key, objective.metric, rule, "Choose `peak_memory_bytes` or another metric.")
 
 
 def hardware(section: Section) -> HardwareSettings:
@@ -156,50 +185,24 @@ def _card_key(value: Any) -> str | None:
         return None
 
 
+def generation(section: Section) -> GenerationSettings:
+    """Which prompts the base model and the adapters complete, as samples."""
+    example = '["Hello"]'
+    prompts = section.items("prompts", list_of(0, 50, "texts", example), text(4000, example), ())
+    new_tokens = section.get("max_new_tokens", whole(1, 8192), GenerationSettings().max_new_tokens)
+    held_out = section.get("held_out", whole(0, 50), GenerationSettings().held_out)
+    section.end()
+    return GenerationSettings(prompts, new_tokens, held_out)
+
+
+def loggers(study: Section) -> tuple[str, ...]:
+    """Which loggers are told of the trials, beside the study's own records."""
+    return study.items(
+        "loggers", list_of(0, len(LOGGER_PACKAGES), "names", "[tensorboard]"), one_of(LOGGER_PACKAGES), ()
+    )
+
+
 def _values(section: Section, rules: dict[str, Rule], defaults: Any) -> dict[str, Any]:
     values = {name: section.get(name, rule, getattr(defaults, name)) for name, rule in rules.items()}
     section.end()
     return values
-
-
-def read_objectives(study: Section) -> tuple[Objective, ...]:
-    """The study's goals: 2 to 4 distinct metrics."""
-    example = "[{metric: perplexity, direction: minimize, reference: 20}, ...]"
-    values = study.get("objectives", list_of(2, 4, "objectives", example))
-    found: list[Objective] = []
-    for place, value in enumerate(() if values is REQUIRED else values):
-        objective = _objective(study.part(f"objectives.{place}", value, ""))
-        if objective.metric in METRICS and objective.metric in [one.metric for one in found]:
-            study.repeated(f"objectives.{place}.metric", objective.metric)
-        found.append(objective)
-    return tuple(found)
-
-
-def _objective(section: Section) -> Objective:
-    metric = section.get("metric", one_of(METRICS, "perplexity"))
-    own = METRICS.get(metric)
-    direction = section.get("direction", one_of(get_args(Direction), own.direction if own else "minimize"))
-    reference = section.get("reference", _reference(metric)) if own else section.raw("reference")
-    section.end()
-    return Objective(metric, direction, reference)
-
-
-def _reference(metric: str) -> Rule:
-    if METRICS[metric].unit == "bytes":
-        return size()
-    return number(0, 1, example="0.3") if METRICS[metric].unit == "fraction" else number(0, 10**15, example="20")
-
-
-def unmeasured_faults(
-    faults: Faults, objectives: Sequence[Objective], data: DatasetSettings, hardware: HardwareSettings
-) -> None:
-    """Notes objectives that no trial of the study would have a number for."""
-    for place, objective in enumerate(objectives):
-        key = f"objectives.{place}.metric"
-        labelled = data.name == "pubmedqa" and data.train_file is None
-        if objective.metric == "accuracy" and not labelled and faults.clean("dataset"):
-            rule = "must be measured on the data; answers have labels only in pubmedqa's own rows"
-            faults.add(key, objective.metric, rule, "Choose another metric, or `dataset.name: pubmedqa`.")
-        if objective.metric in CARD_METRICS and hardware.gpu == "cpu":
-            rule = "must be measured on the hardware; only a GPU has it, and hardware.gpu is cpu"
-            faults.add(key, objective.metric, rule, "Choose `peak_memory_bytes` or another metric.")

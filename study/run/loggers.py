@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from study.config.trial_sections import PACKAGES
+from study.config.trial_sections import LOGGER_PACKAGES
 from study.errors import ConfigError, ConfigFault
 
 
@@ -16,7 +16,7 @@ def check_loggers(file: str, names: Sequence[str]) -> None:
     """Raises ConfigError with a fault for every logger whose package is not here."""
     faults = []
     for index, name in enumerate(names):
-        package = PACKAGES[name]
+        package = LOGGER_PACKAGES[name]
         if importlib.util.find_spec(package) is None:
             remedy = f"Run: pip install {package}, or leave it out."
             faults.append(ConfigFault(file, f"loggers.{index}", name, f"needs the package {package}", remedy))

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from search_spaces.parameter_forms import EXAMPLES, SpaceError, SpaceFault, parse_parameter
+from search_spaces.faults import SpaceError, SpaceFault
+from search_spaces.parameter_forms import EXAMPLES, parse_parameter
 from search_spaces.parameter_kinds import Choice, Fixed, Parameter, Range, RankTimes
 
 NF4_ONLY = {"when": {"precision": "nf4"}, "otherwise": 0.0}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces.parameter_forms import SpaceError
+from search_spaces.faults import SpaceError
 from search_spaces.parameter_kinds import Fixed, Parameter, RankTimes
 from search_spaces.space_parsing import in_dependency_order, parse_parameters
 

@@ -27,7 +27,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loggers, "PACKAGES", {"mlflow": "no_such_package", "tensorboard": "json"})
+    monkeypatch.setattr(loggers, "LOGGER_PACKAGES", {"mlflow": "no_such_package", "tensorboard": "json"})
     check_loggers("study.yaml", ["tensorboard"])
     with pytest.raises(ConfigError, match=r"loggers\.1 = .*needs the package no_such_package.*pip install"):
         check_loggers("study.yaml", ["tensorboard", "mlflow"])
