@@ -1,4 +1,4 @@
-"""Reading YAML that anyone may have written: plain data, small, and nothing that surprises. (no torch, no ray)
+"""Reads YAML of users under strict limits: plain data, small, without surprises; and writes it.
 
 Plain words mean what they look like: only `true` and `false` are booleans, `5e-4` is a number, `12:30` and dates are
 text (as in YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema).
@@ -61,7 +61,7 @@ def parse_yaml(text: bytes | str, name: str) -> Any:
         return None if node is None else loader.value(node)
     except yaml.YAMLError as error:
         raise _yaml_error(error, name) from None
-    except (ValueError, OverflowError) as error:  # PyYAML lets some out, for example of the escape "\\U99999999"
+    except (ValueError, OverflowError) as error:  # PyYAML does not catch all, for example of the escape "\\U99999999"
         raise _error(name, "", f"must be YAML: {error}", "Check escapes and directives.") from None
     finally:
         if loader is not None:
@@ -103,7 +103,7 @@ def _error(name: str, key: str, rule: str, remedy: str) -> ConfigError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes under the limits, and makes values of them itself: no constructor of PyYAML's runs."""
+    """Composes nodes under the limits, and makes values of them itself: none of PyYAML's constructors runs."""
 
     def __init__(self, text: str, name: str) -> None:
         super().__init__(text)
@@ -116,7 +116,7 @@ class _Loader(yaml.SafeLoader):
         self._shapes: dict[int, tuple[int, int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Any:
-        """The next node, after a look at its event; recursion is bounded by the depth allowed."""
+        """The next node, after its event is checked; the greatest depth bounds the recursion."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, super().compose_node, parent, index)
@@ -167,7 +167,7 @@ class _Loader(yaml.SafeLoader):
         )
 
     def value(self, node: Any) -> Any:
-        """The node's value; one that is aliased is made anew each time, so that no two places share it."""
+        """The node's value; that of an aliased node is made anew each time, so that no two places share it."""
         if isinstance(node, SequenceNode):
             return [self.value(child) for child in node.value]
         if isinstance(node, MappingNode):
@@ -211,7 +211,7 @@ def _length(event: Any) -> int:
 
 
 def strict_text(data: Any) -> str:
-    """The data as YAML, what is innermost on one line; `parse_yaml` and readers of YAML 1.1 read it back equal."""
+    """The data as YAML, innermost collections on one line; `parse_yaml` and readers of YAML 1.1 read it back equal."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
 
@@ -230,7 +230,7 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
+_Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1
 for _tag, (_pattern, _starts) in _SCALARS.items():
     _full = re.compile(rf"(?:{_pattern.pattern})\Z")
     for _class in (_Loader, _Dumper):

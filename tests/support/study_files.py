@@ -1,4 +1,4 @@
-"""A small valid study file, and others that differ from it in single values."""
+"""A small valid study file, others that differ from it in single values, and what reading them gives."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from study.config.study_config import ConfigError, ConfigFault, StudyConfig, load_study, to_yaml_text
+from study.errors import Absent
 from study.strict_yaml import strict_text
 
 ABSENT = object()  # as a change: the key is left out
@@ -52,3 +56,31 @@ def write_study(folder: Path, changes: Mapping[str, Any] | None = None) -> Path:
     file = folder / "study.yaml"
     file.write_text(strict_text(changed(changes or {})), encoding="utf-8")
     return file
+
+
+def load_changed(folder: Path, **changes: Any) -> StudyConfig:
+    """The changed study, read; `__` in a key stands for a dot."""
+    return load_study(write_study(folder, {key.replace("__", "."): value for key, value in changes.items()}))
+
+
+def read_again(config: StudyConfig, folder: Path) -> StudyConfig:
+    """The study after it was written as YAML and read."""
+    (folder / "study.yaml").write_text(to_yaml_text(config), encoding="utf-8")
+    return load_study(folder / "study.yaml")
+
+
+def faults_of(file: Path, *overrides: str) -> tuple[ConfigFault, ...]:
+    """The faults for which a study file is refused."""
+    with pytest.raises(ConfigError) as caught:
+        load_study(file, overrides)
+    return caught.value.faults
+
+
+def value_at(study: Any, key: str) -> Any:
+    """The value at a dotted key as a fault shows it."""
+    for part in key.split("."):
+        try:
+            study = study[int(part)] if isinstance(study, list) else study[part]
+        except KeyError:
+            return Absent.MISSING
+    return study

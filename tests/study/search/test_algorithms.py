@@ -13,7 +13,7 @@ from search_spaces.trial_config import TrialConfig
 from study.config.search_sections import SearchSettings
 from study.search.algorithms import Sampling, constrained, fixed_trial, sampler, seed_of
 from study.search.candidates import all_configurations
-from tests.support.small_spaces import SMALL, WIDE
+from tests.support.search.small_spaces import SMALL, WIDE
 
 SEARCHERS = ("random", "tpe", "nsga2")
 

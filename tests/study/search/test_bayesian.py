@@ -16,7 +16,7 @@ from study.checkout import CHECKOUT
 from study.config.search_sections import SearchSettings
 from study.search.algorithms import Sampling, gp_startup_trials
 from study.search.bayesian import MOST_TOLD, BayesianSearch, observed, telling
-from tests.support.known_cost_cases import KNOWN, LISTED, SPACE, configured, ended, memory_of, quality_of
+from tests.support.search.known_costs import KNOWN, LISTED, SPACE, configured, ended, memory_of, quality_of
 
 MODULES = ("q_v", "all_linear")
 

@@ -12,8 +12,8 @@ import pytest
 from search_spaces.parameters import SearchSpace, parse_space
 from search_spaces.trial_config import TrialConfig
 from study.search.candidates import all_configurations, features
-from tests.support.known_cost_cases import LISTED
-from tests.support.small_spaces import SMALL, WIDE
+from tests.support.search.known_costs import LISTED
+from tests.support.search.small_spaces import SMALL, WIDE
 
 
 def by_exhaustive_answers(space: SearchSpace, seed: int) -> list[TrialConfig]:

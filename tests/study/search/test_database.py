@@ -14,7 +14,7 @@ import pytest
 from search_spaces.parameters import parse_space
 from search_spaces.trial_config import TrialConfig
 from study.errors import StoreError
-from tests.support.search_cases import (
+from tests.support.search.searches import (
     OBJECTIVES,
     SPACE,
     ask_all,

@@ -17,7 +17,7 @@ from study.search.early_stopping import (
     rung_steps,
 )
 from study.search.front_ranking import Contender, by_rank, memory_strata
-from tests.support.contenders import FIELDS, brute_rank, dominates
+from tests.support.search.contenders import FIELDS, brute_rank, dominates
 
 FRACTION = st.sampled_from([0.1, 0.25, 0.5, 1.0])
 

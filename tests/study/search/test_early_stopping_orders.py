@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from study.search.early_stopping import Halving, ParetoHalving, Result, replay
 from study.search.front_ranking import Contender, non_dominated
-from tests.support.contenders import VALUE, dominates
+from tests.support.search.contenders import VALUE, dominates
 
 Trials = dict[str, tuple[float, list[float]]]  # memory, losses by step
 SCHEDULE = (2, 4, 8, 12, 16)

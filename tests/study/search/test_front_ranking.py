@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.search.front_ranking import Contender, by_rank, exclusive_hypervolumes, memory_strata, non_dominated
-from tests.support.contenders import FIELDS, brute_rank
+from tests.support.search.contenders import FIELDS, brute_rank
 
 
 def area(points: list[tuple[float, float]], corner: float) -> float:

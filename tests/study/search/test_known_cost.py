@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from study.search.known_cost import KnownCost, measured_first
-from tests.support.known_cost_cases import configured, ended, memory_of
+from tests.support.search.known_costs import configured, ended, memory_of
 
 
 def test_measured_memory_comes_before_predictions_and_moves_them() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from search_spaces.parameters import parse_space
 from study.search.planned_trials import shares
 from study.search.study_search import Proposal
-from tests.support.search_cases import (
+from tests.support.search.searches import (
     SPACE,
     ask_all,
     search_in,

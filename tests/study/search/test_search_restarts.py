@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.search.study_search import Proposal, StudySearch
-from tests.support.search_cases import (
+from tests.support.search.searches import (
     OBJECTIVES,
     SPACE,
     ask_all,

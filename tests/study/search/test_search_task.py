@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.search_cases import SPACE, search_task
+from tests.support.search.searches import SPACE, search_task
 
 
 def test_a_search_without_a_number_of_trials_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from study.records.record import TrialRecord
-from tests.support.search_cases import (
+from tests.support.search.searches import (
     ask_all,
     optuna_study,
     search_in,
