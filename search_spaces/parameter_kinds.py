@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included, even in itself or in its logarithm."""
+    """A number from `low` to `high`, both included, uniform in itself or with `log` in its logarithm."""
 
     low: float
     high: float

@@ -56,11 +56,11 @@ class SearchSpace:
         return [replace(config, seed=seed) for config in configs for seed in seeds]
 
     def combinations(self) -> int:
-        """How many combinations a grid goes through: at least its size without seeds, known without building it."""
+        """How many combinations of values a grid has: at least its configurations, counted without building them."""
         return math.prod(len(_grid_values(parameter)) for parameter in self.parameters)
 
     def grid_parameters(self, config: TrialConfig) -> dict[str, Value]:
-        """The values that `sample` would have asked for to come to this configuration, for Optuna's `enqueue_trial`."""
+        """The values for which `sample` returns this configuration, for Optuna's `enqueue_trial`."""
         known: dict[str, Value] = {**config.to_dict(), "target_modules": join_modules(config.target_modules)}
         asked = {}
         for parameter in in_dependency_order(self.parameters):

@@ -43,12 +43,12 @@ class Faults:
         self._found += faults
 
     def clean(self, *keys: str) -> bool:
-        """Whether nothing is wrong with these keys, what is below them, or what holds them."""
+        """Whether there is no fault of these keys, of keys below them, or of mappings that hold them."""
         found = [fault.key for fault in self._found]
         return not any(_holds(key, one) or _holds(one, key) for key in keys for one in found)
 
     def raise_any(self) -> None:
-        """Raises ConfigError with everything noted, each once, if there is anything."""
+        """Raises ConfigError with every fault, each once, if there are any."""
         if self._found:
             raise ConfigError({repr(fault): fault for fault in self._found}.values())
 
@@ -103,7 +103,7 @@ class Section:
         return tuple(found)
 
     def section(self, name: str, example: str = "") -> Section:
-        """The mapping under `name`; one without an example may be left out."""
+        """The mapping under `name`, which may be left out if there is no example."""
         value = self.raw(name)
         if value is REQUIRED:
             if example:

@@ -21,7 +21,7 @@ class Rule:
 
     text: str
     holds: Callable[[Any], bool]
-    example: str = ""  # as YAML; empty: the key's default is one
+    example: str = ""  # as YAML; if empty, the key's default is the example
     convert: Callable[[Any], Any] = lambda value: value
     remedy: Callable[[Any], str] = lambda value: ""
 

@@ -1,4 +1,4 @@
-"""Reads which trials a study file asks for: search, seeds, early stopping, and the seeds of its confirmation."""
+"""Reads the sections that describe the search: search, seeds, early stopping, confirm."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EARLY_STOPPING = {
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How configurations are proposed; `trials` counts configurations, which a grid's `seeds` multiply."""
+    """How configurations are proposed; `trials` counts configurations, each of which a grid tries with every seed."""
 
     algorithm: SearchAlgorithm
     trials: int
@@ -82,7 +82,7 @@ class ConfirmSettings:
 
 
 def search(section: Section, space: SearchSpace | None, seeds: Sequence[int], folder: Path) -> SearchSettings:
-    """How configurations are proposed; a grid's trials are as many as it has configurations."""
+    """How configurations are proposed; a grid has as many trials as configurations."""
     algorithm = section.get("algorithm", one_of(get_args(SearchAlgorithm)), "grid")
     trials = section.get("trials", nullable(whole(1, MAX_TRIALS, "24")), None)
     seed = section.get("seed", SEED, 0)

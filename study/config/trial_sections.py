@@ -1,6 +1,6 @@
-"""Reads what each trial of a study file is: model, data, training, objectives, hardware, samples, loggers.
+"""Reads the sections that describe each trial: base model, dataset, training, objectives, hardware, generation.
 
-Each section has its keys' rules at the top of this module, and its defaults in `trainables.settings`.
+The rules of their keys stand first, the defaults are in `trainables.settings`. `objectives` and `loggers` are lists.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ LOGGER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "
 
 
 def base_model(section: Section, folder: Path) -> BaseModelSettings:
-    """Where the frozen weights come from; its path is absolute where it is a path of this machine."""
+    """Where the frozen weights come from; a path of this machine becomes absolute."""
     values = _values(section, BASE_MODEL, BaseModelSettings(path=REQUIRED))
     path = values["path"]
     if path is not REQUIRED and not path.startswith("package:"):
@@ -79,7 +79,7 @@ def base_model(section: Section, folder: Path) -> BaseModelSettings:
 
 
 def dataset(section: Section, folder: Path) -> DatasetSettings:
-    """Which rows train, evaluate and test; the paths of this machine are absolute."""
+    """Which rows train, evaluate and test; paths of this machine become absolute."""
     values = _values(section, DATASET, DatasetSettings(name=REQUIRED))
     _dataset_faults(section, values)
     for key in ("train_file", "eval_file", "test_file"):
@@ -169,7 +169,7 @@ def hardware(section: Section) -> HardwareSettings:
 
 
 def _gpu() -> Rule:
-    """A card of the catalogue, becoming its key there, or `auto`, or `cpu`."""
+    """A card of the catalogue, which becomes its key there, or `auto`, or `cpu`."""
     rule = one_of(("auto", "cpu", *catalogue()))
     return replace(rule, holds=lambda value: rule.holds(value) or _card_key(value) is not None, convert=_gpu_name)
 
@@ -196,7 +196,7 @@ def generation(section: Section) -> GenerationSettings:
 
 
 def loggers(study: Section) -> tuple[str, ...]:
-    """Which loggers are told of the trials, beside the study's own records."""
+    """Which loggers receive the trials' results, beside the study's own records."""
     return study.items(
         "loggers", list_of(0, len(LOGGER_PACKAGES), "names", "[tensorboard]"), one_of(LOGGER_PACKAGES), ()
     )

@@ -76,14 +76,14 @@ class Sampling:
         return seed_of(self.settings.seed, number)
 
     def _bayesian(self, known: KnownCost) -> BayesianSearch:
-        from study.search.bayesian import BayesianSearch  # here: a study that needs no SciPy should not wait for it
+        from study.search.bayesian import BayesianSearch  # not above: other studies need no SciPy
 
         return BayesianSearch(self.space, known, gp_startup_trials(self.settings.trials), self.trial_seed)
 
     def _copy(self, history: Sequence[FrozenTrial], by: optuna.samplers.BaseSampler) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         copy = optuna.create_study(directions=self.directions, sampler=by)
-        if self.settings.algorithm == "random":  # chance has no memory
+        if self.settings.algorithm == "random":  # it learns nothing
             return copy
         told = constrained(history, self.directions)
         copy.add_trials(map(_founding if self.settings.algorithm == "nsga2" else _bare, told))
@@ -111,14 +111,14 @@ def _last(study: optuna.Study) -> FrozenTrial:
 
 
 def _bare(trial: FrozenTrial) -> FrozenTrial:
-    """The trial without our own attributes: no sampler looks at them, and to copy them takes longer than all else."""
+    """The trial without our own attributes: no sampler reads them, and copying them would take longer than all else."""
     bare = shallow_copy(trial)
     bare.user_attrs = {}
     return bare
 
 
 def _founding(trial: FrozenTrial) -> FrozenTrial:
-    """The trial without our own attributes; one that NSGA-II did not draw is of its first generation, to breed from."""
+    """The trial without our own attributes; if NSGA-II did not draw it, it counts to the first generation."""
     bare = _bare(trial)
     bare.system_attrs = {GENERATION: 0, **trial.system_attrs}
     return bare
@@ -165,7 +165,7 @@ def fixed_trial(space: SearchSpace, config: TrialConfig) -> FrozenTrial:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """A choice's or range's values as Optuna has them. Precision is one of all, also where a phase fixes it."""
+    """A choice's or range's values for Optuna. Precision is a choice of all, also where a phase fixes it."""
     kind = parameter.kind
     if isinstance(kind, Choice):
         return CategoricalDistribution(kind.values)

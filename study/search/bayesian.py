@@ -1,4 +1,4 @@
-"""Proposes by a Gaussian process of the quality, where the memory of a configuration is known before its trial.
+"""Searches with a Gaussian process of the quality, where memory is known before a trial (algorithm `gp`).
 
 It proposes the configuration that is expected to add most to the hypervolume of (quality, memory), both minimized.
 """

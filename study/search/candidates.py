@@ -1,4 +1,4 @@
-"""The configurations that a search chooses among: all of a small space, else draws; and their features as numbers."""
+"""The configurations that a search chooses among, and their features as numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study's search by ask and tell: what is tried next and how it ended, kept in the study's `optuna.db`."""
+"""The study's search by ask and tell, kept in `optuna.db`: what is tried next, and how it ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Earlier:
-    """A trial of an earlier study, as a search is told of it."""
+    """A trial of an earlier study, for `StudySearch.know`."""
 
     source: str  # study directory and trial
     record: TrialRecord

@@ -1,4 +1,4 @@
-"""What earlier studies know: which of their trials this study's search is told of, and why not the others. (no ray)"""
+"""Takes trials of earlier studies into a search, and says why it refuses the others."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from study.records.record import TrialRecord
 from study.search.study_search import Earlier
 from trainables.comparability import comparable_hashes, cpu_device_name
 
-QUALITY = ("perplexity", "accuracy")  # what does not depend on the device; all other metrics are cost
+QUALITY = ("perplexity", "accuracy")  # does not depend on the device; all other metrics are cost
 WITHOUT_EFFECT = ("gradient_checkpointing", "evaluations")  # of training's settings, on quality
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """The trials of one earlier study that are taken, and for the others how many there are of each reason."""
+    """The trials of one earlier study that are taken, and how many are refused for each reason."""
 
     directory: Path
     taken: tuple[Earlier, ...]
@@ -39,7 +39,7 @@ class WarmStart:
 
 
 def read_warm_starts(config: StudyConfig) -> list[WarmStart]:
-    """What the study's `search.warm_start` directories give; loads model and data to compare with, but no weights.
+    """The trials in the study's `search.warm_start` directories; inspects model and data to compare, loads no weights.
 
     Raises ConfigError with a fault for each directory that cannot be read, or from which nothing can be taken.
     """
@@ -59,7 +59,7 @@ def read_warm_starts(config: StudyConfig) -> list[WarmStart]:
 
 
 def earlier_studies(config: StudyConfig) -> list[Study]:
-    """The studies in `search.warm_start`, not compared yet. Raises ConfigError with every directory that is none."""
+    """The studies in `search.warm_start`, not compared yet. Raises ConfigError with every directory that holds none."""
     found, faults = [], []
     for place, directory in enumerate(config.search.warm_start):
         try:
@@ -77,7 +77,7 @@ def _key(place: int) -> str:
 
 
 def warm_start(earlier: Study, config: StudyConfig, comparable: Mapping[str, str]) -> WarmStart:
-    """Which of an earlier study's trials this one may be told of; `comparable` are this study's hashes."""
+    """Parts an earlier study's trials into those taken and those refused; `comparable` are this study's hashes."""
     taken: list[Earlier] = []
     refused: Counter[str] = Counter()
     other_training = training_differences(earlier.settings.get("training") or {}, config)
@@ -100,7 +100,7 @@ def _room(memory_limit: float | None) -> float:
 def refusal(
     record: TrialRecord, space: SearchSpace, objectives: Sequence[Objective], comparable: Mapping[str, str]
 ) -> str | None:
-    """Why a search over this space may not be told of the record; None where it may."""
+    """Why a search over this space may not use the record; None where it may."""
     if record.status == "failed":
         return "failed for a reason that is none of its configuration"
     costs = [one.metric for one in objectives if one.metric not in QUALITY]
@@ -119,7 +119,7 @@ def refusal(
 
 
 def training_differences(earlier: Mapping[str, Any], config: StudyConfig) -> str | None:
-    """Why results of an earlier study's training say nothing of this one's; None where they do."""
+    """Why results of an earlier study's training do not compare with this one's; None where they do."""
     training = config.trial.training
     names = [name for name in vars(training) if name not in WITHOUT_EFFECT]
     other = [name for name in names if name in earlier and earlier[name] != getattr(training, name)]
@@ -137,6 +137,6 @@ def _comparable(config: StudyConfig) -> Mapping[str, str]:
 
 
 def _device_name(gpu: str) -> str:
-    """What records will call this machine's device."""
+    """The name that records will give to this machine's device."""
     cards = find_cards().cards if gpu != "cpu" else ()
     return cards[0].name if cards else cpu_device_name()

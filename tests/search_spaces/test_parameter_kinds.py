@@ -44,7 +44,7 @@ def test_values_are_all_that_is_known_beforehand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value", "answer"),
+    ("parameter", "value", "possible"),
     [
         (Parameter("rank", Choice((8, 64))), 64, True),
         (Parameter("rank", Choice((8, 64))), 16, False),
@@ -58,8 +58,8 @@ def test_values_are_all_that_is_known_beforehand() -> None:
         (Parameter("lora_alpha", RankTimes(2)), 17, True),
     ],
 )
-def test_may_be(parameter: Parameter, value: float, answer: bool) -> None:
-    assert parameter.may_be(value) is answer
+def test_may_be(parameter: Parameter, value: float, possible: bool) -> None:
+    assert parameter.may_be(value) is possible
 
 
 def test_depends_on_conditions_and_rank() -> None:

@@ -82,11 +82,11 @@ def test_sample_asks_for_what_is_open_in_a_fixed_order() -> None:
     space = parse_space({**GOOD, "lora_dropout": dropout})
     for precision, names in (("nf4", ["precision", "rank", "lora_dropout"]), ("fp16", ["precision", "rank"])):
         asked: list[str] = []
-        answers: dict[str, Value] = {"precision": precision, "rank": 64, "lora_dropout": 0.1}
+        values: dict[str, Value] = {"precision": precision, "rank": 64, "lora_dropout": 0.1}
 
-        def suggest(parameter: Parameter, asked: list[str] = asked, answers: Any = answers) -> Value:
+        def suggest(parameter: Parameter, asked: list[str] = asked, values: Any = values) -> Value:
             asked.append(parameter.name)
-            return answers[parameter.name]
+            return values[parameter.name]
 
         config = space.sample(suggest, seed=3)
         assert asked == names

@@ -1,4 +1,4 @@
-"""YAML that anyone may have written: plain data comes through as it looks, everything else is refused with its line."""
+"""YAML of users: plain data is read as it looks, everything else is refused with its line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search spaces by chance, as their YAML has them; valid, since each parameter depends on earlier ones only."""
+"""Draws valid search spaces, as their YAML has them: each parameter depends on earlier ones only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def random_mapping(chance: random.Random) -> dict[str, Any]:
 
 
 def picker(seed: int) -> Callable[[Parameter], Value]:
-    """Answers as a sampler would: a value of a choice, a number of a range."""
+    """Picks as a sampler does: a value of a choice, a number of a range."""
     chance = random.Random(seed)
 
     def pick(parameter: Parameter) -> Value:

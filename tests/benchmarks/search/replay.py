@@ -30,7 +30,7 @@ class Curve:
 
     @property
     def final(self) -> tuple[float, float]:
-        """(perplexity at the end, memory); infinite perplexity where it did not come to its end."""
+        """(perplexity at the end, memory); the perplexity is infinite where training did not finish."""
         return (self.points[-1][1] if self.complete else math.inf, self.memory)
 
 
@@ -69,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Replay:
-    """What one replay came to: its cost as a share of full training, and what of the front it has."""
+    """The outcome of one replay: its cost as a share of full training, and how much of the front it found."""
 
     cost: float
     hypervolume: float  # share of full training's
@@ -79,7 +79,7 @@ class Replay:
 
 
 def load_table(file: Path) -> Table:
-    """Reads what record_curves wrote; curves that did not come to their end stay, and end where they ended."""
+    """Reads what record_curves wrote; curves of trainings that did not finish are kept as far as they go."""
     values = json.loads(file.read_text(encoding="utf-8"))
     total = values["about"]["total_steps"]
     curves = []
@@ -136,13 +136,13 @@ def run_replay(table: Table, order: Sequence[Curve], halving: Halving | None, pl
                 completed.append(curve.trial_id)
             if halving:
                 halving.on_result(curve.trial_id, step, loss, curve.memory, configuration_of(curve))
-        elif halving is None or goes_on(halving, curve, step, loss):
+        elif halving is None or continues(halving, curve, step, loss):
             next_event(now, arrival, number + 1, curve)
         fill(now)
     return summary(table, completed, spent)
 
 
-def goes_on(halving: Halving, curve: Curve, step: int, loss: float) -> bool:
+def continues(halving: Halving, curve: Curve, step: int, loss: float) -> bool:
     """The halving's verdict on one evaluation."""
     return halving.on_result(curve.trial_id, step, loss, curve.memory, configuration_of(curve)) == "continue"
 

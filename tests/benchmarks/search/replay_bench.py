@@ -74,11 +74,11 @@ class Summary:
 
 def replays(table: Table, make: MakeHalving | None, setting: Setting) -> list[Replay]:
     """One replay for each order; a fresh halving each time."""
-    answer = []
+    found = []
     for seed in range(setting.orders):
         order = arrival_order(table, seed, setting.phases, setting.listed)
-        answer.append(run_replay(table, order, make(table) if make else None, setting.places, seed))
-    return answer
+        found.append(run_replay(table, order, make(table) if make else None, setting.places, seed))
+    return found
 
 
 def asha_at_cost(table: Table, rungs: Sequence[float], cost: float, setting: Setting) -> tuple[float, list[Replay]]:

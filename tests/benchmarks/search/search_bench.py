@@ -48,7 +48,7 @@ def space_of(table: Table) -> SearchSpace:
 
 
 def search(table: Table, algorithm: SearchAlgorithm, trials: int, seed: int) -> list[str]:
-    """The recorded trials that a searcher comes to, precision after precision, as a study deals them out."""
+    """The recorded trials that a searcher finds, precision after precision, as a study deals them out."""
     space = space_of(table)
     known = KnownCost(0, 1, table.reference, True, memory_of(table))
     sampling = Sampling(space, SearchSettings(algorithm, trials, seed), 0, ("minimize", "minimize"), known)
@@ -85,7 +85,7 @@ def nearest(config: TrialConfig, curves: Sequence[Curve]) -> Curve:
 
 
 def told(space: SearchSpace, curve: Curve) -> optuna.trial.FrozenTrial:
-    """A recorded trial as Optuna keeps it; one that did not come to its end has failed."""
+    """A recorded trial as Optuna keeps it; one that did not finish has failed."""
     parameters = space.grid_parameters(TrialConfig.from_dict(curve.config))
     kinds = {name: distribution(space[name]) for name in parameters}
     attributes = {"config": curve.config, "status": "complete" if curve.complete else "diverged"}

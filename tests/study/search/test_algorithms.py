@@ -29,7 +29,7 @@ def values_of(config: TrialConfig) -> tuple[float, float]:
 
 
 def run(searcher: Sampling, count: int, pending: int = 1, precision: str = "nf4") -> list[TrialConfig]:
-    """So many proposals, each told as soon as there are more than `pending` of them."""
+    """`count` proposals; while `pending` of them run, the oldest ends before the next."""
     history: list[FrozenTrial] = []
     asked: list[TrialConfig] = []
     for number in range(count):
@@ -66,7 +66,7 @@ def infeasible(trial: FrozenTrial, tell: bool) -> FrozenTrial:
 
 @pytest.mark.parametrize("algorithm", ["tpe", "nsga2"])
 def test_searchers_keep_away_from_what_did_not_fit(algorithm: str) -> None:
-    """Ranks over 24 of 64 do not fit; the more a rank, the better its trial would be."""
+    """Of ranks to 64 those over 24 do not fit, and the greater a rank, the better its trial would be."""
     space = parse_space({**WIDE.to_mapping(), "rank": {"int": [2, 64]}})
     searcher = sampling(space, algorithm, trials=60)
     counts = []
@@ -173,7 +173,7 @@ def test_nsga2_breeds_from_what_it_did_not_draw_itself() -> None:
 
 
 def test_the_gaussian_process_of_other_objectives_goes_on_after_its_start() -> None:
-    """Here neither cost is known: Optuna's own process, which needs scipy; it moves to where the front is."""
+    """Where no cost is known before a trial: Optuna's own process; it moves to where the front is."""
     searcher = sampling(algorithm="gp", trials=9)
     asked = run(searcher, 6)
     assert len(set(asked)) == 6
@@ -198,7 +198,7 @@ def test_nsga2_s_population_fits_the_number_of_trials(trials: int, population: i
 
 
 def test_pending_trials_count_as_bad_ones_for_tpe() -> None:
-    """The constant liar: where TPE would go at once is not where it goes while that is being tried."""
+    """The constant liar: what TPE would propose again it does not propose while that is being tried."""
     searcher = sampling(trials=18)
     history = [ended(fixed_trial(WIDE, config), config) for config in run(sampling(algorithm="random"), 12)]
     trial, first = searcher.propose("nf4", 12, history, set()) or (None, None)

@@ -16,16 +16,16 @@ from tests.support.search.known_costs import LISTED
 from tests.support.search.small_spaces import SMALL, WIDE
 
 
-def by_exhaustive_answers(space: SearchSpace, seed: int) -> list[TrialConfig]:
-    """Oracle: every configuration that `sample` can come to, by giving it every answer there is."""
+def by_exhaustion(space: SearchSpace, seed: int) -> list[TrialConfig]:
+    """Oracle: every configuration that `sample` can return, by giving it every value there is."""
     found: dict[TrialConfig, None] = {}
-    for answers in itertools.product(*(_answers(parameter) for parameter in space.parameters)):
-        known = dict(zip((parameter.name for parameter in space.parameters), answers, strict=True))
+    for values in itertools.product(*(_values(parameter) for parameter in space.parameters)):
+        known = dict(zip((parameter.name for parameter in space.parameters), values, strict=True))
         found[space.sample(lambda parameter, known=known: known[parameter.name], seed)] = None
     return list(found)
 
 
-def _answers(parameter: Any) -> Iterator[Any]:
+def _values(parameter: Any) -> Iterator[Any]:
     kind = parameter.kind
     return iter(range(kind.low, kind.high + 1)) if hasattr(kind, "integer") else iter(getattr(kind, "values", (None,)))
 
@@ -36,7 +36,7 @@ def test_all_configurations_are_those_that_sampling_can_reach(precision: str | N
     found = all_configurations(space, 5)
     assert found is not None
     assert len(found) == len(set(found)) == {None: 18, "bf16": 6, "nf4": 12}[precision]
-    assert set(found) == set(by_exhaustive_answers(space, 5))
+    assert set(found) == set(by_exhaustion(space, 5))
 
 
 def test_real_numbers_and_huge_spaces_are_not_listed() -> None:

@@ -24,7 +24,7 @@ def studies(draw: st.DrawFn) -> tuple[Trials, int]:
 
 
 def run(halving: Halving, trials: Trials, seed: int) -> tuple[list[Result], dict[str, int], dict[str, list[Result]]]:
-    """Feeds results in a random order; returns all results, where each trial stopped, and what was known then."""
+    """Feeds results in a random order; returns all results, where each trial stopped, and the results until then."""
     generator = random.Random(seed)
     running = dict.fromkeys(trials, 0)
     told: list[Result] = []
@@ -102,10 +102,10 @@ def test_in_lockstep_the_order_within_a_rung_does_not_matter(study: tuple[Trials
     trials, seed = study
     order = sorted(trials)
     random.Random(seed).shuffle(order)
-    answers = []
+    found = []
     for arrival in (sorted(trials), order):
         halving = make()
         for _ in range(2):
             verdicts = {trial: halving.on_result(trial, 2, trials[trial][1][0], trials[trial][0]) for trial in arrival}
-        answers.append(verdicts)
-    assert answers[0] == answers[1]
+        found.append(verdicts)
+    assert found[0] == found[1]

@@ -31,7 +31,7 @@ def earlier(number: int, rank: int = 8, status: str = "complete", **changes: Any
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyConfig:
-    """A search that begins with the study in `earlier`, whose trials it is not told to have others than these."""
+    """A study that begins with the one in `earlier`; its hashes of what compares are `OURS`."""
     monkeypatch.setattr(warm_start, "_comparable", lambda config: OURS)
     (tmp_path / "earlier").mkdir()
     write_study_file(tmp_path / "earlier")
