@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from study.checkout import CHECKOUT
-from study.cli.main import WRONG_INPUT, main
+from study.cli.main import main
 from study.config.study_config import ConfigError, ConfigFault, load_study, to_yaml_text
+from study.errors import WRONG_INPUT
 from study.strict_yaml import strict_text
 from tests.support.study_files import (
     changed,

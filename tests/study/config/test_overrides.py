@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from study.cli.main import WRONG_INPUT, main
+from study.cli.main import main
 from study.config.study_config import (
     ConfigError,
     load_study,
 )
+from study.errors import WRONG_INPUT
 from tests.support.study_files import ABSENT, faults_of, write_study
 from trainables.settings import (
     TrainingSettings,

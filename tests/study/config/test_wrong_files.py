@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from study.checkout import CHECKOUT
-from study.cli.main import WRONG_INPUT, main
+from study.cli.main import main
+from study.errors import WRONG_INPUT
 from study.strict_yaml import strict_text
 from tests.support.study_files import (
     SPACE,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from study.cli.main import WRONG_INPUT, main
-from study.errors import Absent
+from study.cli.main import main
+from study.errors import WRONG_INPUT, Absent
 from tests.support.study_files import (
     ABSENT,
     changed,
