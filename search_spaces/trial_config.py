@@ -18,6 +18,14 @@ TARGET_SETS: dict[str, tuple[str, ...]] = {
 MODULE_NAMES = TARGET_SETS["all_linear"]
 MAX_RANK = 1024
 MAX_ALPHA = 65536
+RULES = {
+    "precision": f"must be one of {', '.join(PRECISIONS)}",
+    "rank": f"must be an integer from 1 to {MAX_RANK}",
+    "lora_alpha": f"must be a number above 0, at most {MAX_ALPHA}",
+    "lora_dropout": "must be at least 0 and under 1",
+    "learning_rate": "must be above 0 and at most 1",
+    "seed": "must be an integer from 0 to 2**31 - 1",
+}
 
 
 @dataclass(frozen=True)
@@ -67,40 +75,28 @@ class TrialConfig:
 
 
 def _broken_rules(config: TrialConfig) -> list[BrokenRule]:
-    modules = config.target_modules
-    unknown = [name for name in modules if name not in MODULE_NAMES]
-    known = f"may hold {', '.join(MODULE_NAMES)}"
-    rules = [
-        (config.precision in PRECISIONS, _it_is(config, "precision", f"must be one of {', '.join(PRECISIONS)}")),
-        (
-            _is_int(config.rank) and 1 <= config.rank <= MAX_RANK,
-            _it_is(config, "rank", f"must be an integer from 1 to {MAX_RANK}"),
-        ),
-        (
-            _is_number(config.lora_alpha) and 0 < config.lora_alpha <= MAX_ALPHA,
-            _it_is(config, "lora_alpha", f"must be a number above 0, at most {MAX_ALPHA}"),
-        ),
-        (
-            _is_number(config.lora_dropout) and 0 <= config.lora_dropout < 1,
-            _it_is(config, "lora_dropout", "must be at least 0 and under 1"),
-        ),
-        (
-            _is_number(config.learning_rate) and 0 < config.learning_rate <= 1,
-            _it_is(config, "learning_rate", "must be above 0 and at most 1"),
-        ),
-        (
-            _is_int(config.seed) and 0 <= config.seed < 2**31,
-            _it_is(config, "seed", "must be an integer from 0 to 2**31 - 1"),
-        ),
-        (bool(modules), BrokenRule("target_modules", "must name at least one module")),
-        (not unknown, BrokenRule("target_modules", known, f"not {', '.join(map(str, unknown))}")),
-        (len(set(modules)) == len(modules), BrokenRule("target_modules", "must be distinct")),
-    ]
-    return [broken for holds, broken in rules if not holds]
+    alpha, dropout, rate, seed = config.lora_alpha, config.lora_dropout, config.learning_rate, config.seed
+    holds = {
+        "precision": config.precision in PRECISIONS,
+        "rank": _is_int(config.rank) and 1 <= config.rank <= MAX_RANK,
+        "lora_alpha": _is_number(alpha) and 0 < alpha <= MAX_ALPHA,
+        "lora_dropout": _is_number(dropout) and 0 <= dropout < 1,
+        "learning_rate": _is_number(rate) and 0 < rate <= 1,
+        "seed": _is_int(seed) and 0 <= seed < 2**31,
+    }
+    broken = [BrokenRule(name, RULES[name], f"it is {getattr(config, name)!r}") for name in holds if not holds[name]]
+    return broken + _broken_module_rules(config.target_modules)
 
 
-def _it_is(config: TrialConfig, name: str, rule: str) -> BrokenRule:
-    return BrokenRule(name, rule, f"it is {getattr(config, name)!r}")
+def _broken_module_rules(modules: tuple[str, ...]) -> list[BrokenRule]:
+    broken: list[BrokenRule] = []
+    if not modules:
+        broken.append(BrokenRule("target_modules", "must name at least one module"))
+    if unknown := [str(name) for name in modules if name not in MODULE_NAMES]:
+        broken.append(BrokenRule("target_modules", f"may hold {', '.join(MODULE_NAMES)}", f"not {', '.join(unknown)}"))
+    if len(set(modules)) != len(modules):
+        broken.append(BrokenRule("target_modules", "must be distinct"))
+    return broken
 
 
 def _is_int(value: object) -> bool:
