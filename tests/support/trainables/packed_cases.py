@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from tests.support.lora_cases import lora_config
+from tests.support.small_models import tiny_llama
 from trainables.dataset.batches import batch_plan
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
@@ -18,6 +19,8 @@ from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassLimits
 from trainables.packed.training import WHOLE_STEP, accumulate_gradients
 from trainables.settings import TrainingSettings
+
+SPLIT = PassLimits(max_tokens=60, fixed_tokens=1)  # several passes a step
 
 # Configuration and training of eight members: nothing is common to all.
 MEMBERS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
@@ -133,3 +136,13 @@ def peft_twin(adapter: LoraAdapter, base: torch.nn.Module) -> torch.nn.Module:
         layer.lora_A["default"].weight.data.copy_(pair.a)
         layer.lora_B["default"].weight.data.copy_(pair.b)
     return model.train()
+
+
+def make_model(base: torch.nn.Module | None = None, checkpointing: bool = False, padded: bool = False) -> PackedModel:
+    """`padded`: members of unlike rank share products, whether it pays or not."""
+    model = PackedModel((base or tiny_llama()).train())
+    model._pads = lambda members: padded
+    if checkpointing:
+        options = {"use_reentrant": False, "preserve_rng_state": False}
+        model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+    return model
