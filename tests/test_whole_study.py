@@ -185,7 +185,7 @@ def trains_now(driver: subprocess.Popen[str]) -> bool:
     return bool(processes_of(driver, "LoraTrial.train")) and bool(processes_of(driver, "BaseModelHost.advance"))
 
 
-def test_a_killed_driver_leaves_no_orphan_and_resume_goes_on(tmp_path: Path, undisturbed: tuple[Path, dict]) -> None:
+def test_a_killed_driver_leaves_no_orphan_and_resume_continues(tmp_path: Path, undisturbed: tuple[Path, dict]) -> None:
     file, expected = undisturbed
     out = tmp_path / "out"
     driver = start("run", str(file), "--out", str(out))

@@ -1,4 +1,4 @@
-"""Packs what a job takes along: our rooms, the study as resolved here, the data files that it names."""
+"""Packs the files of a job: our rooms, the study as resolved here, the data files that it names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class JobPackage:
 
 
 def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
-    """Returns what a job of this study takes along. Raises ConfigError where its data files are too large to be sent.
+    """Returns the files of a job of this study. Raises ConfigError where its data files are too large to be sent.
 
     Data files of this machine go with it, under the names they have in the package; what is no file here is taken to
     be a hub id, or a path that all nodes have. The commit goes with it too, for the provenance.

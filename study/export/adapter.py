@@ -121,7 +121,7 @@ def _fill(folder: Path, study: Study, record: TrialRecord, adapter: Path, merge:
             shutil.copyfile(adapter / name, folder / name)
         try:
             files = locate(settings)
-        except ValueError:  # an adapter can be taken along where its base is no longer at hand
+        except ValueError:  # an adapter can be exported where its base is no longer at hand
             files = None
     licence, kind = (base_licence(files), files.kind) if files else (None, "folder")
     (folder / CARD_FILE).write_text(model_card(study, record, licence, merged, kind), encoding="utf-8")

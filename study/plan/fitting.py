@@ -21,7 +21,7 @@ class Fit:
     """Whether and how one configuration fits.
 
     `predictions` are those of training alone, one for each of the `cards` that hold the base together; where it fits
-    nowhere, of one card and `cards` is None. `adapter_bytes` is what it adds to a card, in company too, at most the
+    nowhere, of one card and `cards` is None. `adapter_bytes` is what it adds to a card, in a pack too, at most the
     room. `refusal` says why the card should not compute in the precision at all.
     """
 

@@ -16,7 +16,7 @@ from trainables.memory.setting import PRECISION_OF_DTYPE
 from trainables.protocol import ENGINE_VERSION
 
 
-def keep_lessons(records: Iterable[TrialRecord], forecast: Forecast) -> int:
+def keep_footprints(records: Iterable[TrialRecord], forecast: Forecast) -> int:
     """Keeps the records' footprints beside the quantized weights, for plans for such a card; returns how many.
 
     Records of this engine alone: those of a study that runs now.

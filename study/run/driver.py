@@ -81,5 +81,5 @@ def _run_phases(study: StudyRun, phases: Sequence[StudyPhase], keeper: Any, star
     for number, phase in enumerate(phases):
         prepare_hosts(keeper, phases, number, keeping.forecast)
         run_phase(study, phase, start, keeping)
-        keeping.keep_lessons()
+        keeping.keep_footprints()
         end_hosts(keeper, study.directory)

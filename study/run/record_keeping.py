@@ -8,7 +8,7 @@ from dataclasses import replace
 from analysis.pareto import front_document
 from study.errors import StoreError
 from study.plan.forecast import Forecast
-from study.plan.measured_footprints import keep_lessons
+from study.plan.measured_footprints import keep_footprints
 from study.progress.live_table import LiveTable
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
@@ -50,10 +50,10 @@ class Keeping:
         except StoreError as error:
             self.error = error
 
-    def keep_lessons(self) -> None:
+    def keep_footprints(self) -> None:
         """Lets the models of time and memory learn from what has been measured."""
         if self.forecast:
-            keep_lessons(self._kept, self.forecast)
+            keep_footprints(self._kept, self.forecast)
 
     def raise_any(self) -> None:
         """Raises StoreError where a record could not be kept."""

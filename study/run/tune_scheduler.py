@@ -1,4 +1,4 @@
-"""Early stopping as Ray Tune sees it: a scheduler that asks a halving after every result."""
+"""Early stopping as Ray Tune sees it: a scheduler that applies the stopping rule to every result."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class Table:
 
     @classmethod
     def read(cls, file: Path | None) -> Table:
-        """The rows of an earlier call, to go on with; none where there is no file."""
+        """The rows of an earlier call, to continue with; none where there is no file."""
         there = json.loads(file.read_text(encoding="utf-8"))["rows"] if file and file.is_file() else []
         return cls([Row(**row) for row in there])
 

@@ -27,7 +27,7 @@ class History:
     loss_steps: int = 0
     last_report_step: int = 0
     wall_seconds: float = 0.0
-    train_seconds: float = 0.0  # of its training steps, company included
+    train_seconds: float = 0.0  # of its training steps, other adapters' share included
 
 
 class Resident:
@@ -101,12 +101,12 @@ class Resident:
         self.stage = self.next_stage()
 
     def note_speed(self, step_seconds: float) -> None:
-        """Takes in how long its last step took, company included."""
+        """Takes in how long its last step took, for the whole pack."""
         self.history.train_seconds += step_seconds
         self.tokens_per_second = self._step_tokens / step_seconds
 
     def note_pack_peak(self, peak_memory_bytes: int | None) -> None:
-        """Takes in the allocator's peak of its last step, company included; None where there is none."""
+        """Takes in the allocator's peak of its last step, of the whole pack; None where there is none."""
         highest = self.history.pack_peak_memory_bytes
         if peak_memory_bytes is not None:
             self.history.pack_peak_memory_bytes = max(peak_memory_bytes, highest or 0)

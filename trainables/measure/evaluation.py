@@ -64,7 +64,7 @@ def evaluate(
     batch_tokens: int,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """One adapter, or the base model (None), on a split: `evaluate_together` without company."""
+    """One adapter, or the base model (None), on a split: `evaluate_together` for it alone."""
     (evaluation,) = evaluate_together(model, [adapter], rows, candidates, batch_tokens, between)
     return evaluation
 

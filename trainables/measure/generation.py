@@ -22,7 +22,7 @@ def generate(
     exact: bool = False,
     ends: Collection[int] = (),
 ) -> list[int]:
-    """One adapter's continuation of a prompt, or the base model's (None): `generate_together` without company."""
+    """One adapter's continuation of a prompt, or the base model's (None): `generate_together` for it alone."""
     (written,) = generate_together(model, [adapter], tokens, new_tokens, exact, ends)
     return written
 

@@ -57,7 +57,7 @@ class PackedRows:
     """The part of a batch that belongs to one adapter.
 
     `rows` are its rows. `tokens` is the length of its own longest row (None: the batch's), so that padding which only
-    the company brought is left out, and dropout masks are the same with and without company. `dropout_key` numbers the
+    other adapters brought is left out, and dropout masks are the same in a pack and alone. `dropout_key` numbers the
     micro-step; None turns dropout off.
     """
 

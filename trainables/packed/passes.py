@@ -1,6 +1,6 @@
 """Plans which micro-batches of a pack's optimizer step go through the base model together.
 
-An adapter's gradient is a sum over its micro-batches, so their order, and who keeps them company, change nothing but
+An adapter's gradient is a sum over its micro-batches, so their order and what shares their pass change nothing but
 rounding. A pass costs a fixed part (frozen weights are dequantized, kernels are launched) and a part for each token,
 padding included; rows of like length share a pass.
 """

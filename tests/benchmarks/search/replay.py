@@ -1,4 +1,4 @@
-"""Replays a study from recorded curves, with so many places and a halving that stops trials."""
+"""Replays a study from recorded curves, with a number of places and a rule that stops trials."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_simulated_trial_reports_waits_to_be_asked_and_ends_with_a_record() ->
         hosts = SimulatedHosts(Keeper(), 0.2)
         await hosts.join(CARD, JoinRequest("t0", 0, make_config()), None)
         first = await hosts.advance("t0", 0, 0, 5.0)
-        await asyncio.sleep(0.3)  # its trial is silent: nothing goes on
+        await asyncio.sleep(0.3)  # its trial is silent: nothing else happens
         news, seen = [first], 1
         while not news[-1].outcome:
             news.append(await hosts.advance("t0", 0, seen, 5.0))

@@ -1,4 +1,4 @@
-"""What a job takes along: the rooms, the resolved study, its data; nothing else of the checkout."""
+"""The files of a job: the rooms, the resolved study, its data; nothing else of the checkout."""
 
 from __future__ import annotations
 

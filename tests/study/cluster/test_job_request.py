@@ -36,7 +36,7 @@ def test_nothing_of_this_environment_goes_with_a_job(tmp_path: Path, monkeypatch
     assert "012345" not in repr(job_request(load_study(write_study_file(tmp_path)), "/shared", NOW))
 
 
-def test_a_study_goes_on_as_another_job() -> None:
+def test_a_study_continues_as_another_job() -> None:
     request = resume_request("/shared/runs/made-up-20260130-110000/", NOW)
     assert request.command == "python -m study resume /shared/runs/made-up-20260130-110000"
     assert request.job_id == "made-up-20260130-110000-resumed-20260131-120005"

@@ -210,7 +210,7 @@ def test_submit_refuses_what_a_run_would_refuse(tmp_path: Path, cluster: FakeClu
     assert cluster.submitted == []
 
 
-def test_a_study_goes_on_as_a_job(cluster: FakeCluster) -> None:
+def test_a_study_continues_as_a_job(cluster: FakeCluster) -> None:
     assert main(["submit", "--resume", "/shared/runs/x"]) == 0
     assert cluster.submitted[0]["entrypoint"] == "python -m study resume /shared/runs/x"
     assert "study/run/driver.py" in cluster.packed

@@ -66,7 +66,7 @@ def test_the_end_is_copied_and_what_is_not_kept_goes(tmp_path: Path, study: Path
     assert not (there / "adapters" / "t1" / "adapter_model.safetensors").exists()
 
 
-def test_adapters_that_a_killed_driver_left_in_the_store_go_when_the_study_goes_on(tmp_path: Path, study: Path) -> None:
+def test_adapters_that_a_killed_driver_left_in_the_store_go_when_it_continues(tmp_path: Path, study: Path) -> None:
     (study / "adapters" / "t2").mkdir()
     (study / "adapters" / "t2" / "adapter_model.safetensors").write_bytes(b"of the front")
     (study / "pareto.json").write_text("{}")

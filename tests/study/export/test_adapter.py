@@ -1,4 +1,4 @@
-"""Taking a trial's adapter out of a study: what is written, what is refused, and what goes to a hub."""
+"""Exporting a trial's adapter: what is written, what is refused, and what goes to a hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from study.cli import main
 from study.errors import ConfigError
-from study.export import adapter as export
+from study.export import adapter as adapter_module
 from study.export.adapter import export_trial, push_folder
 from study.export.model_card import base_name, model_card
 from study.records.record import TrialRecord
@@ -38,7 +38,7 @@ def study(tmp_path: Path) -> Path:
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
     adapter = directory / "adapters/t000"
     adapter.mkdir(parents=True)
-    for name in export.ADAPTER_FILES:
+    for name in adapter_module.ADAPTER_FILES:
         (adapter / name).write_text(name, encoding="utf-8")
     return directory
 
@@ -52,7 +52,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_adapter_comes_with_a_card_that_says_everything(study: Path, tmp_path: Path) -> None:
     folder = export_trial(study, "t000", tmp_path / "new/adapter")
-    assert {file.name for file in folder.iterdir()} == {*export.ADAPTER_FILES, "README.md"}
+    assert {file.name for file in folder.iterdir()} == {*adapter_module.ADAPTER_FILES, "README.md"}
     assert (folder / "adapter_config.json").read_text(encoding="utf-8") == "adapter_config.json"
     assert not [file for file in folder.parent.iterdir() if file != folder]  # nothing is left over
     card = (folder / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from study.hardware import machine as hardware
+from study.hardware import machine
 from study.hardware.machine import Card, Cards, cpu_name, find_cards
 
 
@@ -57,23 +57,23 @@ class NVML:
 
 def test_cards_as_nvml_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = NVML()
-    monkeypatch.setattr(hardware, "pynvml", nvml)
+    monkeypatch.setattr(machine, "pynvml", nvml)
     both = (Card("Tesla T4", "GPU-0", 16 * 2**30, "7.5"), Card("Tesla T4", "GPU-1", None, None))
     assert find_cards() == Cards(both, "550.54", None)
     assert nvml.open == 0
-    facts = hardware.hardware()
+    facts = machine.hardware()
     assert [gpu["name"] for gpu in facts["gpus"]] == ["Tesla T4", "Tesla T4"]
     assert facts["driver"] == "550.54"
 
 
 def test_a_machine_without_nvml_has_no_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "pynvml", NVML(starts=False))
+    monkeypatch.setattr(machine, "pynvml", NVML(starts=False))
     assert find_cards() == Cards(reason="NVML Shared Library Not Found")
-    assert hardware.hardware()["gpus"] == []
+    assert machine.hardware()["gpus"] == []
 
 
 def test_a_driver_without_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "pynvml", NVML(cards=0))
+    monkeypatch.setattr(machine, "pynvml", NVML(cards=0))
     assert find_cards() == Cards((), "550.54", "NVML knows of no card")
 
 

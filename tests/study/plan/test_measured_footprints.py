@@ -12,7 +12,7 @@ from search_spaces.trial_config import TrialConfig
 from study.hardware.calibration import read_footprints
 from study.hardware.targets import cpu_target, gpu_target
 from study.plan.forecast import Forecast
-from study.plan.measured_footprints import keep_lessons, measured_footprints
+from study.plan.measured_footprints import keep_footprints, measured_footprints
 from study.plan.time_model import seconds_per_epoch
 from study.records.record import TrialRecord
 from tests.support.plan_cases import GIB, cards, config, workload
@@ -50,7 +50,7 @@ def record(forecast: Forecast, one: TrialConfig, trial_id: str = "t0", **changes
 def test_the_next_plan_for_such_a_card_is_calibrated(forecast: Forecast) -> None:
     configs = [config(rank=rank, seed=seed) for rank in (8, 64) for seed in (0, 1)]
     records = [record(forecast, one, f"t{place}") for place, one in enumerate(configs)]
-    assert keep_lessons(records, forecast) == 2  # a footprint counts once
+    assert keep_footprints(records, forecast) == 2  # a footprint counts once
     card = forecast.target.card
     assert card is not None
     target = gpu_target(card, 1, ENGINE_VERSION)
@@ -62,7 +62,7 @@ def test_the_next_plan_for_such_a_card_is_calibrated(forecast: Forecast) -> None
     for one in records:
         measured = one.measurements["peak_memory_bytes"]
         assert again.predictions(one.config)["peak_memory_bytes"] == pytest.approx(measured, rel=1e-4)
-    assert keep_lessons(records, again) == 2
+    assert keep_footprints(records, again) == 2
     assert gpu_target(card, 1, ENGINE_VERSION).calibration.time_factor == pytest.approx(2.0)  # not once more
 
 
@@ -77,7 +77,7 @@ def test_the_next_plan_for_such_a_card_is_calibrated(forecast: Forecast) -> None
 )
 def test_other_cards_types_and_what_was_not_measured_teach_nothing(forecast: Forecast, changes: Any) -> None:
     assert measured_footprints([record(forecast, config(), **changes)], forecast) == []
-    assert keep_lessons([record(forecast, config(), **changes)], forecast) == 0
+    assert keep_footprints([record(forecast, config(), **changes)], forecast) == 0
     assert read_footprints("h100") == ()
 
 
@@ -87,5 +87,5 @@ def test_a_processor_learns_memory_alone() -> None:
     device = {"name": "CPU (x86_64)", "compute_dtype": "float32"}
     one = record(forecast, config("fp32"), device=device)
     assert [each.time_ratio for each in measured_footprints([one], forecast)] == [None]
-    keep_lessons([one], forecast)
+    keep_footprints([one], forecast)
     assert cpu_target(64 * GIB, ENGINE_VERSION, computes_bf16=False).calibration.footprints == 1

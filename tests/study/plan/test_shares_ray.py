@@ -1,4 +1,4 @@
-"""The planner's shares in Ray's own hands: trivial Tune trials on fake cards, on one machine.
+"""The plan's shares in Ray's own hands: trivial Tune trials on fake cards, on one machine.
 
 One Ray serves all tests: a node of four cards and four nodes of one card. A pinch of a resource that only those nodes
 have keeps a test's trials on its nodes.

@@ -165,7 +165,7 @@ def test_a_confirmation_is_not_confirmed(directory: Path, alone: bool) -> None:
         confirm(directory / ("confirm-alone" if alone else "confirm"), False, "command", NOW)
 
 
-def test_a_confirmation_of_many_trainings_is_read_back_to_go_on(directory: Path, tmp_path: Path) -> None:
+def test_a_confirmation_of_many_trainings_is_read_back_to_continue(directory: Path, tmp_path: Path) -> None:
     config = load_study(directory / "study.yaml")
     many = replace(config, confirm=replace(config.confirm, seeds=tuple(range(100, 150))))
     wanted = confirming(many, ResultsStore(directory).records(), False)

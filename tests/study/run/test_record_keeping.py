@@ -56,7 +56,7 @@ def test_without_a_forecast_there_is_nothing_to_add_and_nothing_to_learn() -> No
     place = StandIn()
     one = keeping(place, None)
     one.append(TrialRecord("s", "t0", "complete", config()))
-    one.keep_lessons()
+    one.keep_footprints()
     assert place.records[0].predictions == {}
     one.raise_any()
 

@@ -133,7 +133,7 @@ def test_a_study_s_settings_make_its_halving() -> None:
 
 
 @pytest.mark.parametrize(("algorithm", "verdict"), [("none", "CONTINUE"), ("pareto_halving", "STOP"), ("asha", "STOP")])
-def test_a_study_s_scheduler_goes_on_from_its_records(algorithm: str, verdict: str) -> None:
+def test_a_study_s_scheduler_continues_from_its_records(algorithm: str, verdict: str) -> None:
     curve = ({"step": 2, "perplexity": 10.0},)
     ended = TrialRecord("s", "t2", "complete", configured(2), measurements={"peak_memory_bytes": 1}, curve=curve)
     settings = EarlyStoppingSettings(algorithm, (0.25,), 0.01, 0, 1, 0.01)

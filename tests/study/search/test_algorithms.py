@@ -172,7 +172,7 @@ def test_nsga2_breeds_from_what_it_did_not_draw_itself() -> None:
     assert config != by_chance[1]
 
 
-def test_the_gaussian_process_of_other_objectives_goes_on_after_its_start() -> None:
+def test_the_gaussian_process_of_other_objectives_continues_after_its_start() -> None:
     """Where no cost is known before a trial: Optuna's own process; it moves to where the front is."""
     searcher = sampling(algorithm="gp", trials=9)
     asked = run(searcher, 6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import trainables.actors.host_keeper as keeping
+from trainables.actors import host_keeper
 from trainables.actors.host_keeper import HostKeeper
 from trainables.actors.host_pool import Device, Host
 from trainables.protocol import ResidentStatus
@@ -30,8 +30,8 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Any:
     one = HostKeeper(SimpleNamespace(), "nowhere", False, 2)  # type: ignore[arg-type]
     killed: list[str] = []
     monkeypatch.setattr(one, "_start", start)
-    monkeypatch.setattr(keeping.ray, "kill", killed.append)
-    monkeypatch.setattr(keeping.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
+    monkeypatch.setattr(host_keeper.ray, "kill", killed.append)
+    monkeypatch.setattr(host_keeper.psutil, "virtual_memory", lambda: SimpleNamespace(available=4 * GIB))
     return SimpleNamespace(made=made, waiting=waiting, killed=killed, keeper=one)
 
 
@@ -168,11 +168,11 @@ def test_a_host_that_could_not_be_started_is_tried_again(keeper: Any, monkeypatc
 
 def test_a_cards_host_sees_its_cards_alone_and_takes_no_share_of_them() -> None:
     node = "ab" * 28
-    options = keeping.host_options(Host(1, Device(node, ("2", "3")), "nf4"))
+    options = host_keeper.host_options(Host(1, Device(node, ("2", "3")), "nf4"))
     assert (options["num_cpus"], options["num_gpus"], options["max_restarts"]) == (0, 0, 0)
     assert options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert options["scheduling_strategy"].node_id == node
-    on_cpu = keeping.host_options(Host(2, Device(node), "nf4"))
+    on_cpu = host_keeper.host_options(Host(2, Device(node), "nf4"))
     assert "CUDA_VISIBLE_DEVICES" not in on_cpu["runtime_env"]["env_vars"]
 
 

@@ -1,6 +1,6 @@
-"""The engine on a tiny model: company, joining, leaving and restoring change nothing of what a trial learns.
+"""The engine on a tiny model: packing, joining, leaving and restoring change nothing of what a trial learns.
 
-Tolerances: perplexities of the same training in and without company agree to 1e-3 relative in fp32 (sums are taken in
+Tolerances: perplexities of the same training in a pack and alone agree to 1e-3 relative in fp32 (sums are taken in
 another order; a leaked row or a shared scale moves them by far more); "the same" elsewhere means equal.
 """
 

@@ -1,6 +1,6 @@
 """Who fails ends alone: lack of memory shrinks the passes, the guilty one is found, the others learn the same.
 
-Tolerance: perplexities with and without company agree to 1e-3 relative (see test_engine.py).
+Tolerance: perplexities in a pack and alone agree to 1e-3 relative (see test_engine.py).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 
 from tests.support.small_engines import MIXED, SAME, config, join, make_engine, perplexities, run
 from trainables.engine import engine as engine_module
-from trainables.packed import training as packed_training
+from trainables.packed import training as training_module
 
 
 def limited(monkeypatch, allows) -> list[int]:
     """Passes raise as torch does where `allows(ranks, tokens)` is false; returns the tokens of those that ran."""
-    real, ran = packed_training.run_pass, []
+    real, ran = training_module.run_pass, []
 
     def run_pass(model, members, data, one):
         tokens = sum(batch.rows for batch in one) * max(batch.longest for batch in one)
@@ -26,7 +26,7 @@ def limited(monkeypatch, allows) -> list[int]:
         ran.append(tokens)
         return real(model, members, data, one)
 
-    monkeypatch.setattr(packed_training, "run_pass", run_pass)
+    monkeypatch.setattr(training_module, "run_pass", run_pass)
     return ran
 
 
@@ -84,14 +84,14 @@ def test_a_footprint_that_does_not_fit_ends_its_trial_alone(monkeypatch, alone):
 def test_any_other_error_ends_only_the_guilty_one(monkeypatch, alone):
     engine = make_engine()
     join(engine, MIXED)
-    real = packed_training.run_pass
+    real = training_module.run_pass
 
     def run_pass(model, members, data, one):
         if any(members[batch.member].adapter.config.rank == 2 and members[batch.member].step == 3 for batch in one):
             raise ValueError("a broken row")
         return real(model, members, data, one)
 
-    monkeypatch.setattr(packed_training, "run_pass", run_pass)
+    monkeypatch.setattr(training_module, "run_pass", run_pass)
     outcomes = run(engine)
     assert outcomes["c"].status == "failed"
     assert "a broken row" in outcomes["c"].reason

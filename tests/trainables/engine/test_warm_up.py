@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from search_spaces.trial_config import TARGET_SETS
 from tests.support.small_engines import make_engine
-from trainables.packed import training as packed_training
+from trainables.packed import training as training_module
 
 
 def test_a_warm_up_trains_a_scratch_adapter_that_leaves_nothing_behind(monkeypatch):
     engine, stepped = make_engine(), []
-    real = packed_training.run_pass
+    real = training_module.run_pass
 
     def run_pass(model, members, rows, one):
         stepped.append((members[0].adapter.config.target_modules, len(members[0].plan)))
         return real(model, members, rows, one)
 
-    monkeypatch.setattr(packed_training, "run_pass", run_pass)
+    monkeypatch.setattr(training_module, "run_pass", run_pass)
     engine.warm_up()
     assert stepped == [(tuple(TARGET_SETS["all_linear"]), 1)]
     assert not engine.residents
-    monkeypatch.setattr(packed_training, "run_pass", lambda *pass_: (_ for _ in ()).throw(RuntimeError("no kernel")))
+    monkeypatch.setattr(training_module, "run_pass", lambda *pass_: (_ for _ in ()).throw(RuntimeError("no kernel")))
     engine.warm_up()  # a trial will find it, and say so

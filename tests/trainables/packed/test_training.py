@@ -1,4 +1,4 @@
-"""Training in company is training alone: every step's gradients, whole trainings, and faults planted on purpose."""
+"""Training in a pack equals training alone: every step's gradients, whole trainings, and faults planted on purpose."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.support.trainables.packed_cases import (
 )
 from trainables.base_model.load import load_base_model
 from trainables.dataset.rows import Row
-from trainables.packed import member as training_member
+from trainables.packed import member as member_module
 from trainables.packed import pack
-from trainables.packed import training as packed_training
+from trainables.packed import training as training_module
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients, train_step
@@ -47,7 +47,7 @@ def test_every_step_is_the_step_alone(count: int, padded: bool) -> None:
     model = make_model(checkpointing=count == 5, padded=padded)
     members = [make_member(model, ROWS, number, steps=8) for number in range(count)]
     for step in range(4):
-        take_and_compare(model, members, ROWS, limits=SPLIT if step % 2 else packed_training.WHOLE_STEP)
+        take_and_compare(model, members, ROWS, limits=SPLIT if step % 2 else training_module.WHOLE_STEP)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -130,7 +130,7 @@ def _losses_alone(model: PackedModel, member: TrainingMember) -> list[float]:
 
 def _leak_rows(monkeypatch: pytest.MonkeyPatch, members: Sequence[TrainingMember]) -> None:
     """Where one member's rows end, one row of the next is taken for its own."""
-    original = packed_training.pack_rows
+    original = training_module.pack_rows
 
     def leaking(*arguments: Any) -> Any:
         packed = original(*arguments)
@@ -142,12 +142,12 @@ def _leak_rows(monkeypatch: pytest.MonkeyPatch, members: Sequence[TrainingMember
                 break
         return packed
 
-    monkeypatch.setattr(packed_training, "pack_rows", leaking)
+    monkeypatch.setattr(training_module, "pack_rows", leaking)
 
 
 def _mean_over_all(monkeypatch: pytest.MonkeyPatch, members: Sequence[TrainingMember]) -> None:
     """Each loss is the mean over the whole pack's target tokens."""
-    run_pass, own_targets = packed_training.run_pass, packed_training.step_targets
+    run_pass, own_targets = training_module.run_pass, training_module.step_targets
     company: list[TrainingMember] = []
 
     def noting(model: PackedModel, members: Sequence[TrainingMember], *rest: Any) -> torch.Tensor:
@@ -157,18 +157,18 @@ def _mean_over_all(monkeypatch: pytest.MonkeyPatch, members: Sequence[TrainingMe
     def of_all(member: TrainingMember, rows: Sequence[Row]) -> int:
         return sum(own_targets(one, rows) for one in company)
 
-    monkeypatch.setattr(packed_training, "run_pass", noting)
-    monkeypatch.setattr(packed_training, "step_targets", of_all)
+    monkeypatch.setattr(training_module, "run_pass", noting)
+    monkeypatch.setattr(training_module, "step_targets", of_all)
 
 
 def _share_clip(monkeypatch: pytest.MonkeyPatch, members: Sequence[TrainingMember]) -> None:
     """Gradients are clipped by the norm of the whole pack's."""
-    original = training_member.total_norm
+    original = member_module.total_norm
 
     def of_all(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         return original([p.grad for one in members for p in one.adapter.parameters() if p.grad is not None])
 
-    monkeypatch.setattr(training_member, "total_norm", of_all)
+    monkeypatch.setattr(member_module, "total_norm", of_all)
 
 
 def _scale_by_first(monkeypatch: pytest.MonkeyPatch, members: Sequence[TrainingMember]) -> None:
