@@ -89,7 +89,7 @@ def trials_table(study: Study, members: Sequence[TrialRecord]) -> Markup:
         *configuration_columns(),
         *(column for column in measurement_columns(study.records) if column.heading in main),
         measured("train_steps", "Steps", "optimizer steps done"),
-        measured("wall_seconds", "Wall time", "from joining to the end, in company"),
+        measured("wall_seconds", "Wall time", "from joining a host to the end, in a pack"),
         *further_columns(),
     ]
     shown = _shown(study.records, on_front)

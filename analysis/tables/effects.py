@@ -12,9 +12,9 @@ from analysis.wording import DASH
 FULL_PRECISIONS = ("fp16", "bf16", "fp32")
 EFFECTS_HEADINGS = ("Choice", "From", "To", "Measure", "Change", "95 % interval", "Pairs", "Sure")
 EFFECTS_CAPTION = (
-    "Means over pairs of trials that differ in this one choice; the interval draws pairs anew (for perplexity "
-    "evaluation documents too). An interval with 0 in it says that the study cannot tell; of accuracy, whose documents "
-    "are not drawn anew, only whether the pairs agree can be said. Less is better, but for accuracy."
+    "Mean changes over pairs of trials that differ in this one choice. The interval is a bootstrap over pairs, and for "
+    "perplexity over evaluation documents too; where it contains 0, the study cannot tell. For accuracy, documents are "
+    "not resampled, so the table says only whether the pairs agree. Lower is better, except for accuracy."
 )
 METRIC_WORDS = {
     "perplexity": "perplexity", "test_perplexity": "test perplexity", "accuracy": "answer accuracy",

@@ -25,6 +25,6 @@ def savings_table(study: Study) -> Table | None:
     ]
     walls = [record.measurements["wall_seconds"] for record in stopped if record.measurements["wall_seconds"]]
     if walls:
-        rows.append(("wall time of the stopped trials, in company", format_duration(sum(walls))))
+        rows.append(("wall time of the stopped trials, in packs", format_duration(sum(walls))))
     caption = "A stopped trial frees its place for the next one; it was judged worse, and is not on the front."
     return Table("savings", "What early stopping saved", caption, ("", "Value"), tuple(rows), words=0)

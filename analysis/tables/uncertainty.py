@@ -25,9 +25,9 @@ def uncertainty_table(study: Study) -> Table | None:
         return None
     by_id = {record.trial_id: record for record in study.records}
     caption = (
-        "Evaluation documents are drawn anew 1,000 times, the same for all trials, and seeds where there are several; "
-        "brackets hold the middle 95 %. A configuration near 100 % is on the front whatever was drawn; one of 30 % to "
-        "70 % may or may not be. With one seed, how much the seed matters is not in it."
+        "Evaluation documents are resampled 1,000 times, the same for all trials, and seeds where there are several; "
+        "brackets hold the middle 95 %. A configuration near 100 % is on the front in nearly every resample; one at "
+        "30 % to 70 % may or may not belong to it. With one seed, nothing here says how much the seed matters."
     )
     headings = ("Trials", "Configuration", "On the front", "Likely", *(o.label for o in study.objectives))
     rows = tuple(_member_row(member, by_id, study) for member in members)

@@ -29,12 +29,12 @@ MISSING = """\
 ## Not measured yet
 
 - Anything on a T4, and anything on a cluster of several machines: none was at hand. A T4's rows are predictions.
-- The quality of Llama-3 models: their weights are gated. Memory and speed do not depend on weights' values, so that
-  random ones do for those; perplexity and accuracy they cannot give.
-- More than one seed of the grid: how much the seed matters is in no interval above.
+- The quality of Llama-3 models: their weights are gated. Memory and speed do not depend on weights' values, so they
+  were measured with random weights; perplexity and accuracy cannot be.
+- More than one seed of the grid: no interval above says how much the seed matters.
 
-A study of your own becomes a part of this page when its `study.yaml`, `results.jsonl` and `provenance.json` are
-put into a folder of `tests/benchmarks/results`.
+To add a study of your own to this page, put its `study.yaml`, `results.jsonl` and `provenance.json` into a
+folder of `tests/benchmarks/results`, and write the page again.
 """
 
 
