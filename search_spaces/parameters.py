@@ -1,4 +1,4 @@
-"""A search space: what each parameter of a trial may be, and the configurations that follow."""
+"""A search space: what each parameter of a trial may be, and the configurations that it allows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Sizes that the memory model, the plan and the engine share: packs, passes, the logits' chunk."""
+"""Sizes that the memory model, the plan and the engine share: the default pack, passes, the logits' chunk."""
 
 from __future__ import annotations
 
-DEFAULT_PACK = {"cpu": 4, "cuda": 8}  # adapters that train together on one device, unless the study says otherwise
+# Adapters that train together on one device, unless the study says otherwise. On a card of known rates it is the least
+# bound: `study.plan.phases` takes larger packs where they pay. Shares of a device are parts of 240, so 9 is taken as 8.
+DEFAULT_PACK = {"cpu": 4, "cuda": 8}
 
 # Tokens of one pass through the base model. Past the usual ones a pass gains nothing: a CPU is busy from a few hundred
 # on, a card from a few thousand with 8 billion parameters. With 0.1 billion it is not: a card takes more, up to the

@@ -1,4 +1,4 @@
-"""Holds the settings that all trials of a study share: model, data, training, generation, hardware."""
+"""The settings that all trials share, with their defaults: model, data, training, generation, hardware."""
 
 from __future__ import annotations
 

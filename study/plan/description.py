@@ -127,13 +127,14 @@ def _objective(objective: Objective) -> str:
 
 def _hardware(config: StudyConfig) -> str:
     hardware = config.trial.hardware
-    usual = DEFAULT_PACK["cpu" if hardware.gpu == "cpu" else "cuda"]
     parts = [f"gpu {hardware.gpu}"]
     if hardware.gpu != "cpu":
         parts.append(f"cards: {'all there are' if hardware.gpus is None else hardware.gpus}")
     if hardware.memory_limit_bytes is not None:
         parts.append(f"memory limit {format_value('peak_memory_bytes', hardware.memory_limit_bytes)}")
-    return "; ".join([*parts, f"at most {plural(hardware.max_adapters_per_gpu or usual, 'adapter')} together"])
+    most = hardware.max_adapters_per_gpu or (DEFAULT_PACK["cpu"] if hardware.gpu == "cpu" else None)
+    together = f"at most {plural(most, 'adapter')} together" if most else "as many adapters together as fit and pay"
+    return "; ".join([*parts, together])
 
 
 def _splits(found: Preflight) -> str:

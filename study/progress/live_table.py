@@ -1,4 +1,4 @@
-"""Shows a running study: a live table on a terminal; without one, a line every few seconds."""
+"""Shows a running study: redraws the live table on a terminal, else prints a line every few seconds."""
 
 from __future__ import annotations
 

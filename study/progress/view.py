@@ -1,4 +1,4 @@
-"""Puts a study's progress into words: the lines and the table that people see."""
+"""Words a study's progress: the lines that are printed, and the live table with its columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Finds trials' newest whole checkpoints, and writes those of trials at work when a study is stopped."""
+"""Finds trials' newest whole checkpoints, and writes those of trials at work when a study is stopped.
+
+How often a trial at work writes one is `CHECKPOINT_SECONDS` of `trainables.actors.lora_trial`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Opt-in loggers: pass what trials report to TensorBoard, MLflow or Weights & Biases as well."""
+"""Opt-in loggers: pass what trials report to TensorBoard, MLflow or Weights & Biases as well.
+
+A new one is a function and a line of `_MAKERS` here, and its package in `LOGGER_PACKAGES` of
+`study.config.trial_sections`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps each record with its prediction, shows it in table and charts, and learns from it."""
+"""What follows on a trial's record: stored with its prediction, shown in table and charts, learned from."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Random search, TPE and NSGA-II are Optuna's samplers. A Gaussian process is our own where memory is known before a trial
 (`bayesian.py`), else Optuna's. A grid proposes nothing: its trials are planned from the start (`planned_trials.py`).
+
+A new one is a case of `sampler` here, and its name in `SearchAlgorithm` of `study.config.search_sections`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The truncation rules of early stopping: which trials continue, judged as their results arrive.
+"""Early stopping's rules: which trials continue, judged as their results arrive.
 
 Successive halving spends little training on bad configurations and much on good ones (Jamieson and Talwalkar 2016,
 arXiv 1502.07943); asynchronously, so that no trial waits for others (ASHA, Li et al. 2020, arXiv 1810.05934). Here a

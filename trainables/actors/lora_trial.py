@@ -1,4 +1,4 @@
-"""The Tune trainable: joins a host, carries its reports to Tune, and outlives the host."""
+"""The Tune trainable: joins a host, carries reports and regular checkpoints to Tune, outlives its host."""
 
 from __future__ import annotations
 

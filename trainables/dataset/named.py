@@ -1,6 +1,7 @@
 """Lists the named datasets: what `dataset.name` may be without files of one's own.
 
 A new one is a module like `pubmedqa` or `stackoverflow`, with a function that reads all its examples, and a line here.
+Answers with labels, and so accuracy, are PubMedQA's alone so far.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Holds what all trials of a host share: settings, base model, data, and what was measured of the base."""
+"""The bench that all trials of a host work at: settings, base model, data, what was measured of the base."""
 
 from __future__ import annotations
 
