@@ -207,7 +207,7 @@ def test_what_had_ended_keeps_its_records(place: Path, resumed: Path) -> None:
 
 
 def test_the_resumed_trials_come_to_the_same(resumed: Path) -> None:
-    """Also those that the search asked for only now: it goes the way that the older version's went."""
+    """Also those that the search asked for only now: it proposes what the older version proposed."""
     for name, record in records(resumed).items():
         found, expected = summary_of(record), SAID["resumed"]["records"][name]
         measured = [key for key, value in expected.items() if isinstance(value, float)]
