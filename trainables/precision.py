@@ -17,6 +17,11 @@ class Processor:
     capability: tuple[int, int] | None = None
     cpu_multiplies_bf16: bool = False
 
+    @classmethod
+    def of_cpu(cls, multiplies_bf16: bool = False) -> Processor:
+        """A CPU, of whatever kind."""
+        return cls("the CPU", None, multiplies_bf16)
+
     @property
     def has_bf16(self) -> bool:
         """Whether products in bf16 are worth using: decided by compute capability, not by what the driver claims."""

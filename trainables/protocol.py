@@ -11,6 +11,7 @@ from search_spaces.trial_config import TrialConfig
 Stage = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]  # what a trial is doing
 STAGES: tuple[Stage, ...] = get_args(Stage)
 ENGINE_VERSION = 2  # counts changes of the training engine after which costs do not compare
+ADAPTERS_FOLDER = "adapters"  # in a study's directory: an adapter a folder, by trial id
 STATE_FILE = "training.safetensors"  # a trial's state, in the folder of a checkpoint
 REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every rung is reported
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from analysis.report.record_table import Cell
 from analysis.report.rendering import render
-from analysis.wording import DASH, format_value, shorten
+from analysis.wording import format_value, shorten
 from study.records.record import TrialRecord
 
 ERROR_SHOWN = 4000  # characters of an error's end
@@ -50,14 +50,15 @@ def infeasible_words(infeasible: Mapping[str, Any]) -> str:
 
     The reason of a predicted end holds the bytes already (`study.records.infeasible.does_not_fit`).
     """
-    moment = infeasible.get("moment") or DASH
+    moment = infeasible.get("moment")
     if infeasible.get("source") == "predicted":
         parts = infeasible.get("components")
         of = f" ({_component_words(parts)})" if isinstance(parts, dict) and parts else ""
-        return f"most is needed at moment {moment}{of}"
+        return f"most is needed at {str(moment or 'its peak').replace('_', ' ')}{of}"
     asked = format_value("peak_memory_bytes", infeasible.get("requested_bytes"))
     there = format_value("peak_memory_bytes", infeasible.get("available_bytes"))
-    return f"at moment {moment} it asked for {asked}, and {there} were free"
+    when = f"while {moment}" if moment else "at an unknown moment"
+    return f"{when} it asked for {asked}, and {there} were free"
 
 
 def _component_words(parts: Mapping[str, Any]) -> str:

@@ -137,7 +137,7 @@ class Target:
     @property
     def processor(self) -> Processor:
         """What computes there."""
-        return self.card.processor if self.card else Processor("the CPU", None, self.cpu_computes_bf16)
+        return self.card.processor if self.card else Processor.of_cpu(self.cpu_computes_bf16)
 
     @property
     def holder(self) -> str:

@@ -109,7 +109,7 @@ def _precision_faults(config: StudyConfig, on_these_cards: bool) -> list[ConfigF
         return []
     found = smallest_here(find_cards().cards) if hardware.gpu == "auto" else None
     card = found[0] if found else None if hardware.gpu in ("auto", "cpu") else find_gpu(hardware.gpu)
-    device = card.processor if card else Processor("the CPU")
+    device = card.processor if card else Processor.of_cpu()  # what it multiplies decides no refusal
     refused = {one: refusal(one, device, hardware.force_bf16) for one in config.space.precisions()}
     return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
 

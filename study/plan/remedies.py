@@ -14,7 +14,6 @@ from study.plan.workload import Workload
 from study.records.units import format_bytes
 
 FEWEST_TOKENS, LOWEST_RANK = 128, 4  # to which a remedy shortens rows, and lowers the rank
-
 MOST_CARDS = 8  # of one node, that a remedy asks for
 
 

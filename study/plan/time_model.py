@@ -20,8 +20,6 @@ from trainables.limits import MEASURED_PASSES, MOST_PASS_TOKENS, NF4_VALUE_BYTES
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 LOAD_SECONDS = 60.0  # of a host's start: interpreter, CUDA, base model from a warm cache
-
-
 LOW_RANK_EFFICIENCY = 0.2  # of the frozen products': thin matrices
 AUTOGRAD_TRAFFIC = 5.0  # elementwise bytes of transformers' own layers over the fused decoder's
 UPDATE_BYTES = 28  # of a trainable number: AdamW reads weight, gradient and moments, writes weight and moments

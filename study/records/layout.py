@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from study.errors import Absent, ConfigError
+from trainables.protocol import ADAPTERS_FOLDER as ADAPTERS_FOLDER  # the keeper writes them
 
 STUDY_FILE = "study.yaml"  # resolved: every value that the study ran with
 PROVENANCE_FILE = "provenance.json"
@@ -20,7 +21,6 @@ LIVE_FILE = "live.json"  # what trials are doing, for `watch`
 DATABASE_FILE = "optuna.db"
 LOCK_FILE = ".lock"
 OWNER_FILE = ".owner"  # the process that holds the lock
-ADAPTERS_FOLDER = "adapters"
 TUNE_FOLDER = "tune"  # Ray Tune's own, with the trials' checkpoints
 STOPPED_PREFIX = "stopped-"  # of Tune's folders, those with what a stopped study wrote of its trials at work
 CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"  # each a study's directory in the study's

@@ -76,7 +76,7 @@ def finish(study: StudyRun) -> int:
     try:
         with _copied(study):
             return _run_and_conclude(study)
-    except PlanError:
+    except PlanError:  # the input is wrong; nothing broke off
         raise
     except StoreError as error:
         raise StudyError(str(error)) from error

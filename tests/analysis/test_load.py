@@ -251,6 +251,6 @@ def test_the_table_has_one_flat_row_a_trial(write_study: WriteStudy) -> None:
     first, infeasible = rows[0], rows[13]
     assert (first["trial_id"], first["precision"], first["target_modules"]) == ("t000", "bf16", "q_v")
     assert first["peak_memory_bytes"] != first["predicted_peak_memory_bytes"]
-    assert (infeasible["infeasible_moment"], infeasible["infeasible_requested_bytes"]) == ("training", int(2.15 * GIB))
+    assert (infeasible["infeasible_moment"], infeasible["infeasible_requested_bytes"]) == ("loss", int(2.15 * GIB))
     assert infeasible["peak_memory_bytes"] is None
     assert not any(isinstance(value, dict | list | tuple) for row in rows for value in row.values())

@@ -123,7 +123,7 @@ def made_up_records() -> list[TrialRecord]:
     )
     reason = f"{does_not_fit(2.15 * GIB, 1.4 * GIB, 'one NVIDIA T4')}, as predicted"
     asked = {
-        "moment": "training",
+        "moment": "loss",
         "requested_bytes": int(2.15 * GIB),
         "available_bytes": int(1.4 * GIB),
         "source": "predicted",

@@ -10,7 +10,7 @@ from study.hardware.gpu_catalogue import catalogue, find_gpu
 from trainables.precision import Processor, compute_precision, cpu_multiplies_bf16, refusal
 
 T4, L4, H100 = (Processor(name, capability) for name, capability in (("T4", (7, 5)), ("L4", (8, 9)), ("H100", (9, 0))))
-SLOW_CPU, FAST_CPU = Processor("the CPU"), Processor("the CPU", None, cpu_multiplies_bf16=True)
+SLOW_CPU, FAST_CPU = Processor.of_cpu(), Processor.of_cpu(multiplies_bf16=True)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,12 @@ def test_a_processors_flags_say_whether_it_multiplies_bf16(tmp_path: Path) -> No
         (tmp_path / "cpuinfo").write_text(f"model name: x\nflags\t\t: {flags}\n")
         assert cpu_multiplies_bf16(tmp_path / "cpuinfo") == there
     assert not cpu_multiplies_bf16(tmp_path / "missing")
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="the flags are read from Linux's /proc/cpuinfo")
+def test_the_flags_of_this_machine_say_what_torch_says() -> None:
+    """A plan reads them without torch, and the host with it: both must compute in one type."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    assert cpu_multiplies_bf16() == bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -88,10 +88,6 @@ class BaseModelHost:
         """Removes the trial's adapter."""
         self._on_training_thread(lambda: self._evict(trial_id, incarnation))
 
-    def process_id(self) -> int:
-        """The id of the host's process."""
-        return os.getpid()
-
     def _resident(self, trial_id: str, incarnation: int) -> Any:
         if self._engine is None:
             raise NotResidentError(f"{trial_id} has not joined this host")

@@ -16,7 +16,7 @@ from trainables.actors.host_pool import Change, Device, Host, HostPool, NextPhas
 from trainables.actors.ray_gauges import RayGauges
 from trainables.actors.trial_ledger import TrialLedger
 from trainables.gauges import PredictedMemory, host_samples, trial_samples
-from trainables.protocol import ResidentStatus
+from trainables.protocol import ADAPTERS_FOLDER, ResidentStatus
 from trainables.settings import TrialSettings
 
 KEEPER_NAME = "lora-frontier-keeper"
@@ -31,7 +31,7 @@ class HostKeeper:
 
     def __init__(self, settings: TrialSettings, study_directory: str, keep_adapters: bool, cpu_threads: int) -> None:
         self._settings = settings
-        self._adapters = Path(study_directory) / "adapters"
+        self._adapters = Path(study_directory) / ADAPTERS_FOLDER
         self._keep_adapters = keep_adapters
         self._cpu_threads = cpu_threads
         self._pool = HostPool()
@@ -70,8 +70,8 @@ class HostKeeper:
         self._pool.plan_next(NextPhase(precision, after_trials, needed_bytes))
 
     def hosts(self) -> list[Any]:
-        """The living hosts' handles."""
-        return [self._handle(host) for host in self._pool.in_use]
+        """The handles of the hosts that were started and live; none is started for this."""
+        return [self._handles[host] for host in self._pool.in_use if host in self._handles]
 
     def end_hosts(self) -> None:
         """Ends all hosts: between phases, so that the next base finds the device empty, and at the end."""

@@ -83,7 +83,7 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 def _processor(device: torch.device) -> Processor:
     if device.type == "cpu":
-        return Processor("the CPU", None, cpu_multiplies_bf16())
+        return Processor.of_cpu(cpu_multiplies_bf16())
     return Processor(torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device))
 
 

@@ -192,14 +192,19 @@ class Engine:
         self._pack_peak.restart()
         rows, members = self.dataset.train.rows, [resident.member for resident in pack]
         losses = accumulate_gradients(self._model, members, rows, self._budget.limits(), self._between)
+        self._note_pack_peak(pack)  # before the updates: a trial may end in its own, with its record
         for resident, loss in zip(pack, losses, strict=True):
             failure = failure_of(partial(self._apply, resident, loss, len(pack)), [resident])
             if failure:
                 end_failed(resident, failure, self._bench)
         self._last_step_seconds = time.perf_counter() - started
-        peak = self._pack_peak.bytes()
+        self._note_pack_peak(pack)
         for resident in pack:
             resident.note_speed(self._last_step_seconds)
+
+    def _note_pack_peak(self, pack: Sequence[Resident]) -> None:
+        peak = self._pack_peak.bytes()
+        for resident in pack:
             resident.note_pack_peak(peak)
 
     def _apply(self, resident: Resident, loss: float, pack_size: int) -> None:

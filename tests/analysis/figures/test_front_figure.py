@@ -116,7 +116,7 @@ def test_infeasible_trials_stand_where_they_asked_memory(study: Study) -> None:
     (row,) = infeasible_points(study)
     assert row["trial_id"] == "t013"
     assert row["x"] == pytest.approx(2.15)
-    assert (row["asked"], row["moment"], row["source"]) == ("2.15 GiB", "training", "predicted")
+    assert (row["asked"], row["moment"], row["source"]) == ("2.15 GiB", "loss", "predicted")
 
 
 def test_infeasible_trials_need_bytes_and_memory_across(study: Study, record: MakeRecord) -> None:

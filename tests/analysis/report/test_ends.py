@@ -34,7 +34,7 @@ def test_a_long_line_is_cut_and_stands_whole_beneath(record: MakeRecord) -> None
         ({"reason": "OSError: full", "error": "OSError: full"}, "OSError: full"),
         ({"reason": None, "error": "  \n"}, ""),
         ({"infeasible": {}}, ""),
-        ({"infeasible": {"moment": None}}, "at moment – it asked for –, and – were free"),
+        ({"infeasible": {"moment": None}}, "at an unknown moment it asked for –, and – were free"),
     ],
 )
 def test_little_known_ends(record: MakeRecord, changes: dict[str, Any], text: str) -> None:
@@ -46,10 +46,10 @@ def test_the_parts_that_matter_are_told_the_largest_first() -> None:
     parts = {"norms": 1024, "libraries": 2**30, "base_linears": 3 * 2**30, "x": None}
     facts = {"moment": "loss", "requested_bytes": 4 * 2**30, "available_bytes": 2**30}
     assert infeasible_words({**facts, "source": "predicted", "components": parts}) == (
-        "most is needed at moment loss (base linears 3.00 GiB, libraries 1.00 GiB)"
+        "most is needed at loss (base linears 3.00 GiB, libraries 1.00 GiB)"
     )
-    assert infeasible_words({**facts, "source": "observed"}) == (
-        "at moment loss it asked for 4.00 GiB, and 1.00 GiB were free"
+    assert infeasible_words({**facts, "moment": "measuring", "source": "observed"}) == (
+        "while measuring it asked for 4.00 GiB, and 1.00 GiB were free"
     )
 
 

@@ -80,8 +80,7 @@ def test_what_happened_stands_in_words(study: Study) -> None:
     happened = dict(zip(_column(markup, "Trial"), _column(markup, "What happened"), strict=True))
     assert happened["t011"] == "dominated at rung 3"
     assert happened["t013"] == (
-        "does not fit: it needs 2.15 GiB, and one NVIDIA T4 can hold 1.4 GiB, as predicted; "
-        "most is needed at moment training"
+        "does not fit: it needs 2.15 GiB, and one NVIDIA T4 can hold 1.4 GiB, as predicted; most is needed at loss"
     )
     assert happened["t015"].startswith(
         "its host died 5 times; ValueError: &lt;b&gt;bad&lt;/b&gt; &lt;/script&gt; &amp; worse"

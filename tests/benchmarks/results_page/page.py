@@ -15,7 +15,6 @@ from tests.benchmarks.results_page.studies import study_section
 from tests.support.places import RESULTS, ROOT
 
 PAGE = ROOT / "analysis" / "guide" / "results.md"
-
 INTRODUCTION = """\
 # Published results
 

@@ -162,7 +162,10 @@ def test_a_host_that_could_not_be_started_is_tried_again(keeper: Any, monkeypatc
         broken.setattr(keeper.keeper, "_start", fail)
         with pytest.raises(RuntimeError, match="no such node"):
             keeper.keeper.host_for("n", (), "bf16")
+    assert keeper.keeper.hosts() == []  # asked where a study is stopped: nothing is started then
+    assert keeper.made == []
     assert keeper.keeper.host_for("n", (), "bf16") == "bf16 0"
+    assert keeper.keeper.hosts() == ["bf16 0"]
     assert keeper.killed == []
 
 

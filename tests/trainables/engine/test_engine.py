@@ -6,7 +6,10 @@ another order; a leaked row or a shared scale moves them by far more); "the same
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import torch
 
 from tests.support.small_engines import MIXED, SAME, join, make_engine, perplexities, run
 from trainables.protocol import NotResidentError
@@ -122,6 +125,17 @@ def test_a_packs_peak_is_the_highest_of_the_steps_that_a_trial_took_part_in():
     assert engine._pack_peak.steps == list(range(100, 117))
     peaks = {name: outcome.measurements["pack_peak_memory_bytes"] for name, outcome in outcomes.items()}
     assert peaks == {"a": 111, "b": 116}
+
+
+def test_a_trial_that_diverges_in_its_first_step_has_that_steps_peak():
+    engine = make_engine()
+    engine._pack_peak = PeakReader(100)
+    join(engine, {"bad": MIXED["a"]})
+    with torch.no_grad():
+        for pair in engine.residents["bad"].member.adapter.weights.values():
+            pair.b.fill_(math.inf)
+    outcome = run(engine)["bad"]
+    assert (outcome.status, outcome.measurements["pack_peak_memory_bytes"]) == ("diverged", 100)
 
 
 def test_the_highest_peak_counts_also_where_later_steps_need_less():
