@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from study.cli.main import main
 from study.config.study_config import ConfigError, ConfigFault, StudyConfig, load_study, to_yaml_text
-from study.errors import Absent
+from study.errors import WRONG_INPUT, Absent
 from study.strict_yaml import strict_text
 
 ABSENT = object()  # as a change: the key is left out
@@ -84,3 +85,18 @@ def value_at(study: Any, key: str) -> Any:
         except KeyError:
             return Absent.MISSING
     return study
+
+
+def holds_one_fault(folder: Path, changes: Mapping[str, Any], key: str, rule: str, remedy: str, capsys: Any) -> None:
+    """Holds that a changed study has just this fault, and that `plan` says it in one line, with exit code 2."""
+    file = write_study(folder, changes)
+    (fault,) = faults_of(file)
+    assert (fault.file, fault.key) == (str(file), key)
+    assert rule in fault.rule
+    assert remedy in fault.remedy
+    present = value_at(changed(changes), key)
+    assert repr(fault.value) == repr(present) or (fault.value, present) == (Absent.MISSING, None)
+    assert main(["plan", str(file)]) == WRONG_INPUT
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"{fault}\n")
+    assert len(err.splitlines()) == 1

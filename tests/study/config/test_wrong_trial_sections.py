@@ -7,15 +7,10 @@ from typing import Any
 
 import pytest
 
-from study.cli.main import main
-from study.errors import WRONG_INPUT, Absent
 from tests.support.study_files import (
     ABSENT,
     STUDY,
-    changed,
-    faults_of,
-    value_at,
-    write_study,
+    holds_one_fault,
 )
 
 INF, NAN = float("inf"), float("nan")
@@ -178,14 +173,4 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
 def test_one_fault(
     changes: dict[str, Any], key: str, rule: str, remedy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write_study(tmp_path, changes)
-    (fault,) = faults_of(file)
-    assert (fault.file, fault.key) == (str(file), key)
-    assert rule in fault.rule
-    assert remedy in fault.remedy
-    present = value_at(changed(changes), key)
-    assert repr(fault.value) == repr(present) or (fault.value, present) == (Absent.MISSING, None)
-    assert main(["plan", str(file)]) == WRONG_INPUT
-    out, err = capsys.readouterr()
-    assert (out, err) == ("", f"{fault}\n")
-    assert len(err.splitlines()) == 1
+    holds_one_fault(tmp_path, changes, key, rule, remedy, capsys)

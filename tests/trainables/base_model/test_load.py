@@ -25,12 +25,6 @@ IDS = torch.randint(3, 500, (2, 24), generator=torch.Generator().manual_seed(0))
 pytestmark = pytest.mark.skipif(not MODELS.is_dir(), reason="needs the models beside the checkout (../shared/models)")
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def _settings(name: str = "stories260K", double_quantization: bool = True) -> BaseModelSettings:
     return BaseModelSettings(str(MODELS / name), double_quantization=double_quantization)
 

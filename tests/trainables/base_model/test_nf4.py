@@ -36,12 +36,6 @@ NF4 = torch.tensor(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
 def _settings(name: str = "stories260K", double_quantization: bool = True) -> BaseModelSettings:
     return BaseModelSettings(str(MODELS / name), double_quantization=double_quantization)
 

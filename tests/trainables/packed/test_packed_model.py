@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.support.small_models import tiny_llama
+from tests.support.trainables.packed_cases import peft_twin
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.packed_model import PackedModel
 
@@ -26,21 +26,6 @@ def with_random_b(adapter: LoraAdapter, seed: int) -> LoraAdapter:
     return adapter
 
 
-def peft_twin(adapter: LoraAdapter) -> torch.nn.Module:
-    """The same adapter over the same base, by PEFT."""
-    ours = adapter.config
-    model = get_peft_model(tiny_llama(), LoraConfig(
-        r=ours.rank, lora_alpha=ours.lora_alpha, lora_dropout=0.0, target_modules=list(ours.target_modules),
-        task_type="CAUSAL_LM",
-    ))  # fmt: skip
-    modules = dict(model.named_modules())
-    for name, pair in adapter.weights.items():
-        layer = modules[f"base_model.model.{name}"]
-        layer.lora_A["default"].weight.data.copy_(pair.a)
-        layer.lora_B["default"].weight.data.copy_(pair.b)
-    return model.train()
-
-
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("target_set", list(TARGET_SETS))
 def test_outputs_and_gradients_are_pefts(target_set, checkpointing):
@@ -49,7 +34,7 @@ def test_outputs_and_gradients_are_pefts(target_set, checkpointing):
     if checkpointing:
         model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     adapter = with_random_b(model.new_adapter(config(target_modules=target_set)), 1)
-    twin = peft_twin(adapter)
+    twin = peft_twin(adapter, tiny_llama())
     ids = torch.randint(97, (2, 11), generator=torch.Generator().manual_seed(0))
     with model.rows_of([PackedRows(adapter, slice(0, 2))]) as causal:
         ours = causal(input_ids=ids).logits
