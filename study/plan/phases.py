@@ -104,7 +104,10 @@ def search_phases(
 
 
 def _groups(fits: Sequence[Fit]) -> list[list[Fit]]:
-    """What fits by precision, number of cards, and whether it takes a whole card; most cards first, then the lonely."""
+    """What fits by precision, number of cards, and whether one trial takes a whole card.
+
+    Of a precision those on most cards come first, then those that take a whole card.
+    """
     groups: dict[tuple[str, int, bool], list[Fit]] = {}
     for one in fits:
         if one.fits:

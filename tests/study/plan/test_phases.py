@@ -165,10 +165,10 @@ def test_a_grid_parts_by_precision_cards_and_who_takes_a_whole_card() -> None:
     ]  # fmt: skip
     forecast = Forecast(workload(), cards())
     fits = [forecast.fit(one) for one in configs]
-    lonely, packed, spread = grid_phases(fits, forecast, (Node(8, 4),), HardwareSettings(), use_gpu=True)
-    assert [(one.phase.precision, one.phase.trials, one.phase.cards) for one in (lonely, packed, spread)] == [
+    whole, packed, spread = grid_phases(fits, forecast, (Node(8, 4),), HardwareSettings(), use_gpu=True)
+    assert [(one.phase.precision, one.phase.trials, one.phase.cards) for one in (whole, packed, spread)] == [
         ("nf4", 1, 1), ("nf4", 2, 1), ("fp16", 1, 2)
     ]  # fmt: skip
-    assert [[one.holds(config) for config in configs] for one in (lonely, packed, spread)] == [
+    assert [[one.holds(config) for config in configs] for one in (whole, packed, spread)] == [
         [False, True, False, False], [True, False, False, True], [False, False, True, False]
     ]  # fmt: skip

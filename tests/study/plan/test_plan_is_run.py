@@ -43,7 +43,7 @@ def found(shape: ModelShape, longest: int = 512) -> Preflight:
 
 
 def planned(config: StudyConfig, facts: Preflight) -> tuple[Phase, ...]:
-    """What `plan` shows; an error's words where it refuses."""
+    """The phases that `plan` shows."""
     workload, target = workload_of(config, facts), target_here(config.trial.hardware)
     assert workload is not None
     plan = plan_study(config, trial_counts(config), Forecast(workload, target), nodes_of(target, CORES))
@@ -104,6 +104,7 @@ def drawn_study(chance: random.Random) -> dict[str, Any]:
 
 
 def outcome(way: Any, *given: Any) -> tuple[Phase, ...] | str:
+    """The phases of one way, or the words with which it refuses."""
     try:
         return way(*given)
     except PlanError as error:

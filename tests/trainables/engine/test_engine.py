@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.support.small_engines import MIXED, SAME, join, make_engine, perplexities, run
+from trainables.engine.engine import Engine
 from trainables.protocol import NotResidentError
 from trainables.settings import RungSettings
 
@@ -109,14 +110,19 @@ class PeakReader:
         return self.steps[-1]
 
 
+def work_until(engine: Engine, step: int) -> None:
+    """Lets `a` take steps without waiting for anybody."""
+    while engine.residents["a"].member.step < step:
+        engine.work()
+        engine.residents["a"].awaiting_since = None
+
+
 def test_a_packs_peak_is_the_highest_of_the_steps_that_a_trial_took_part_in():
     """`b` comes when `a` has taken 5 of its 12 steps, and has the card to itself when `a` has ended."""
     engine = make_engine()
     engine._pack_peak = PeakReader(100)
     join(engine, {"a": MIXED["a"]})
-    while engine.residents["a"].member.step < 5:
-        engine.work()
-        engine.residents["a"].awaiting_since = None
+    work_until(engine, 5)
     join(engine, {"b": MIXED["b"]})
     outcomes = run(engine)
     assert {name: one.measurements["mean_pack_size"] for name, one in outcomes.items()} == {
@@ -142,9 +148,7 @@ def test_the_highest_peak_counts_also_where_later_steps_need_less():
     engine = make_engine()
     engine._pack_peak = PeakReader(100)
     join(engine, {"a": MIXED["a"]})
-    while engine.residents["a"].member.step < 6:
-        engine.work()
-        engine.residents["a"].awaiting_since = None
+    work_until(engine, 6)
     state = engine.residents["a"].state()
     other = make_engine()
     other._pack_peak = PeakReader(50)
