@@ -1,118 +1,170 @@
-"""Runs a study at the edge of a T4's memory: no admitted trial runs out, no refused one runs alone.
+"""Trains configurations at the edge of a T4's memory, on rows of mixed length: none that is admitted runs out.
 
-    python -m tests.benchmarks.edge_study --work DIR --tokenizer DIR --json OUT     # on a card, Llama-3-8B's shapes
+    python -m tests.benchmarks.edge_study --json OUT              24 configurations within 3 % of the edge
+    python -m tests.benchmarks.edge_study --probe --json OUT      how much room 40 need over what they allocate
 
-24 NF4 configurations with rows of 1,024 tokens and no activation checkpointing, under a cap of 14.56 GiB. First the
-study runs as a user would run it; then each refused configuration is measured alone under the same cap.
+On a card: Llama-3-8B's shapes in NF4 with random weights, the allocator capped at 14.56 GiB less CUDA's context. Each
+configuration is measured alone as a host measures it, then trained on batches as they come; where it runs out it is
+tried once more, as a host does. Those that the plan refuses are tried too: what would have run was refused for nothing.
+`--probe` looks for the least cap under which a configuration runs, as a multiple of what it allocates without one.
+`--expandable` makes the allocator's segments expandable. `--shape tiny --device cpu` goes through everything on a
+processor, to find faults.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import sys
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tests.benchmarks.study_makespan import CASES, made_llama, study_file, timed, write_data
-
-RANKS = (2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192)
-EDGE = {
-    **CASES["cuda"], "ranks": RANKS, "rates": [1.0e-4], "steps": 3, "max_tokens": 1024, "micro_batch_size": 2,
-    "train": 12, "eval": 4, "checkpointing": False,
-}  # fmt: skip
 GIB = 2**30
+COUNT, WITHIN = 24, 0.03
+PROBED, PROBED_FROM, PROBED_TO = 40, 0.85, 1.0  # of the card, as predicted
+LADDER = (1.01, 1.03, 1.06, 1.10, 1.15, 1.21)  # caps over what is allocated
+EXPANDABLE = "expandable_segments:True"
 
 
-def run_study(file: Path, out: Path, log: Path) -> list[dict[str, Any]]:
-    """Runs the study; returns its records."""
-    timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], log)
-    return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def alone(file: Path, configs: list[dict[str, Any]], results: Any) -> None:
-    """Puts each configuration's peak alone under the cap, or what torch said where it ran out."""
+def edge_rows(shape: str, device_name: str) -> Iterator[dict[str, Any]]:
+    """Each configuration near the edge, trained under the card's cap, the refused ones too."""
     import torch
 
-    from search_spaces.trial_config import TrialConfig
-    from study.config.study_config import load_study
-    from trainables.actors.host_loading import HostSettings, make_engine
-    from trainables.measure.training_cost import measure_training_cost, measuring_plan
-    from trainables.packed.member import TrainingMember
+    from tests.benchmarks.support.capped_training import load_base, train_capped
+    from tests.benchmarks.support.edge_cases import T4_BYTES, between, spread, stands_for_a_t4
 
-    study = load_study(file)
-    settings = HostSettings(study.trial, "alone", "nf4", "cuda", 1)
-    engine = make_engine(settings)
-    rows, training = engine.dataset.train.rows, study.trial.training
-    for values in configs:
-        config, member = TrialConfig.from_dict(values), None
-        try:
-            member = engine.new_member(config, measuring_plan(rows, training.micro_batch_size))
-            assert isinstance(member, TrainingMember)
-            cost = measure_training_cost(engine._model, member, rows, rows[0].tokens[:64], 8)
-            results.put({"config": values, "peak_memory_bytes": cost.peak_memory_bytes})
-        except torch.OutOfMemoryError as error:
-            results.put({"config": values, "peak_memory_bytes": None, "error": str(error).splitlines()[0][:120]})
-            del error
-        del member
-        torch.cuda.empty_cache()
+    base, target = load_base(shape, torch.device(device_name)), stands_for_a_t4()
+    cap = T4_BYTES - target.calibration.constants.context_bytes
+    near = between(_shape(base), target, (1 - WITHIN) * T4_BYTES, (1 + WITHIN) * T4_BYTES)
+    for case, fit in [*spread([one for one in near if one[1].fits], COUNT // 2), *_refused(near)]:
+        tried = [train_capped(base, case, cap)]
+        if tried[0]["ran_out"]:
+            tried.append(train_capped(base, case, cap))
+        yield {**_facts(case, fit), "cap_bytes": cap, "tries": tried, "ran": tried[-1]["ran_out"] is None}
+
+
+def _refused(near: list[Any]) -> list[Any]:
+    from tests.benchmarks.support.edge_cases import spread
+
+    return spread([one for one in near if not one[1].fits], COUNT // 2)
+
+
+def probed_rows(shape: str, device_name: str, seconds: float) -> Iterator[dict[str, Any]]:
+    """Each configuration without a cap, then under ever higher ones until it runs; ends after `seconds`."""
+    import torch
+
+    from tests.benchmarks.support.capped_training import load_base, train_capped
+    from tests.benchmarks.support.edge_cases import SEEN_TO_RUN_OUT, T4_BYTES, between, planned, spread, stands_for_a_t4
+
+    begun = time.perf_counter()
+    base, target = load_base(shape, torch.device(device_name)), stands_for_a_t4()
+    bases = {
+        "base_allocated_bytes": torch.cuda.memory_allocated() if base.on_card else None,
+        "base_reserved_bytes": torch.cuda.memory_reserved() if base.on_card else None,
+    }
+    near = between(_shape(base), target, PROBED_FROM * T4_BYTES, PROBED_TO * T4_BYTES)
+    first = [(case, planned(case, _shape(base), target)) for case in SEEN_TO_RUN_OUT]
+    for case, fit in [*first, *spread(near, PROBED - len(first))]:
+        if time.perf_counter() - begun > seconds:
+            return
+        tries = [train_capped(base, case, None, typical=1)]
+        allocated = max(tries[0].get("peak_allocated_bytes") or 0, tries[0].get("training_allocated_bytes") or 0)
+        for factor in LADDER if base.on_card else ():
+            tries.append({"factor": factor, **train_capped(base, case, round(factor * allocated), typical=1)})
+            if tries[-1]["ran_out"] is None:
+                break
+        yield {**_facts(case, fit), **bases, "allocated_bytes": allocated, "tries": tries}
+
+
+def _shape(base: Any) -> Any:
+    """Llama-3-8B's, whose predictions choose the configurations, whatever is trained to find faults."""
+    from tests.benchmarks.support.random_llama import SHAPES
+    from trainables.base_model.shape import ModelShape
+
+    known = SHAPES["llama-3-8b"]
+    return ModelShape.from_config({"model_type": "llama", "head_dim": None, "tie_word_embeddings": False, **known})
+
+
+def _facts(case: Any, fit: Any) -> dict[str, Any]:
+    prediction = fit.predictions[0]
+    return {
+        "case": {**vars(case), "words": case.words}, "admitted": fit.fits,
+        "predicted_bytes": prediction.peak_memory_bytes, "predicted_device_bytes": prediction.device_bytes,
+        "moment": prediction.peak_moment, "components": dict(prediction.components),
+    }  # fmt: skip
+
+
+def edge_line(row: dict[str, Any]) -> str:
+    """One configuration near the edge in a line."""
+    last = row["tries"][-1]
+    plan, end = "admitted" if row["admitted"] else "refused", "ran" if row["ran"] else "ran out"
+    again = " at the second try" if len(row["tries"]) > 1 and row["ran"] else ""
+    return (
+        f"{row['case']['words']:48} {plan:8} predicted {_gib(row['predicted_bytes'])} "
+        f"({_gib(row['predicted_device_bytes'])} of the card)  allocated {_gib(last.get('peak_allocated_bytes'))} "
+        f"reserved {_gib(last.get('peak_reserved_bytes'))}  {end}{again}"
+    )
+
+
+def probed_line(row: dict[str, Any]) -> str:
+    """One configuration's least cap in a line."""
+    free, last = row["tries"][0], row["tries"][-1]
+    runs = f"runs at {last['factor']:.2f}" if last.get("factor") and not last["ran_out"] else "ran out at all caps"
+    return (
+        f"{row['case']['words']:48} predicted {_gib(row['predicted_bytes'])} allocated {_gib(row['allocated_bytes'])} "
+        f"reserved {_gib(free.get('peak_reserved_bytes'))} / {_gib(free.get('training_reserved_bytes'))}  {runs}, "
+        f"cache emptied {last['retries']} times"
+    )
+
+
+def _gib(value: int | None) -> str:
+    return f"{value / GIB:6.2f}" if value else "     -"
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """The two kinds of error, counted."""
+    admitted = [row for row in rows if row["admitted"]]
+    refused = [row for row in rows if not row["admitted"]]
+    ran_out, ran = sum(not row["ran"] for row in admitted), sum(row["ran"] for row in refused)
+    return f"admitted: {len(admitted)}, of them ran out: {ran_out}; refused: {len(refused)}, of them would run: {ran}"
 
 
 def main() -> None:
-    """Runs study and refused configurations, prints a table, writes JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path)
+    """Trains all configurations, prints a line for each, writes JSON after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--probe", action="store_true", help="look for the least cap under which each runs")
+    parser.add_argument("--seconds", type=float, default=400.0, help="after which no further one is probed")
+    parser.add_argument("--expandable", action="store_true", help="with expandable segments")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shape", default="llama-3-8b")
     options = parser.parse_args()
-    work, context = options.work.resolve(), multiprocessing.get_context("spawn")
-    model = made_llama(work, options.tokenizer)
-    write_data(work / "edge-data", EDGE["train"], EDGE["eval"])
-    file = work / "edge.yaml"
-    file.write_text(yaml.safe_dump(study_file(EDGE, "cuda", model, work / "edge-data")), encoding="utf-8")
-    records = run_study(file, work / "edge-study", work / "edge.log")
-    refused = [one["config"] for one in records if (one["infeasible"] or {}).get("source") == "predicted"]
-    queue = context.Queue()
-    tester = context.Process(target=alone, args=(file, refused, queue))
-    tester.start()
-    tested = [queue.get(timeout=300) for _ in refused]
-    tester.join()
-    report = {"case": EDGE, "device": records[-1]["device"], "records": records, "refused_alone": tested}
-    print(table(records, tested))
-    if options.json:
-        options.json.write_text(json.dumps(slim(report), indent=1) + "\n", encoding="utf-8")
+    if options.expandable:  # before torch is imported
+        os.environ["PYTORCH_ALLOC_CONF"] = os.environ["PYTORCH_CUDA_ALLOC_CONF"] = EXPANDABLE
+    if options.probe:
+        found, line = probed_rows(options.shape, options.device, options.seconds), probed_line
+    else:
+        found, line = edge_rows(options.shape, options.device), edge_line
+    rows: list[dict[str, Any]] = []
+    begun = time.perf_counter()
+    for row in found:
+        rows.append(row)
+        print(f"{time.perf_counter() - begun:6.1f} s  {line(row)}", flush=True)
+        if options.json:
+            report = {"expandable": options.expandable, "device": _device(options.device), "rows": rows}
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if not options.probe:
+        print(summary(rows))
 
 
-def slim(report: dict[str, Any]) -> dict[str, Any]:
-    """Keeps of each record what this is about."""
-    kept = ("status", "reason", "config", "predictions", "infeasible")
-    records = [
-        {**{name: one[name] for name in kept}, "peak_memory_bytes": one["measurements"]["peak_memory_bytes"]}
-        for one in report["records"]
-    ]
-    return {**report, "records": records}
+def _device(name: str) -> str:
+    import torch
 
+    from trainables.engine.bench import device_name
 
-def table(records: list[dict[str, Any]], tested: list[dict[str, Any]]) -> str:
-    """Every configuration in a line, then the counts."""
-    lines = []
-    for one in records:
-        config, predicted = one["config"], one["predictions"].get("peak_memory_bytes") or 0
-        peak = one["measurements"]["peak_memory_bytes"]
-        shown = f"{peak / GIB:6.2f} GiB measured" if peak else f"{one['reason']}"[:60]
-        targets = len(config["target_modules"])
-        lines.append(
-            f"r{config['rank']:<4}{targets} targets {one['status']:10} {predicted / GIB:6.2f} predicted  {shown}"
-        )
-    ran_out = sum((one["infeasible"] or {}).get("source") == "observed" for one in records)
-    wrong = [one for one in tested if one["peak_memory_bytes"]]
-    complete = sum(one["status"] == "complete" for one in records)
-    lines.append(f"{complete} complete; admitted and ran out: {ran_out}; refused: {len(tested)}; of them run alone:")
-    lines += [f"  r{one['config']['rank']} {one['peak_memory_bytes'] / GIB:.2f} GiB" for one in wrong] or ["  none"]
-    return "\n".join(lines)
+    return device_name(torch.device(name))
 
 
 if __name__ == "__main__":
