@@ -115,7 +115,9 @@ def _set_checkpointing(model: nn.Module, on: bool) -> None:
 def _cap(base: Base, cap_bytes: int | None) -> None:
     if base.on_card:
         total = torch.cuda.get_device_properties(base.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(1.0 if cap_bytes is None else cap_bytes / total, base.device)
+        torch.cuda.set_per_process_memory_fraction(
+            1.0 if cap_bytes is None else cap_bytes / total, torch.cuda.current_device()
+        )
 
 
 def _statistics(base: Base) -> dict[str, int]:
