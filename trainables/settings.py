@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Schedule = Literal["cosine", "linear", "constant"]
+Grouping = Literal["prompt", "none"]  # what never stands in two splits: rows of one prompt, or nothing
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class DatasetSettings:
     eval_examples: int | None = None
     test_examples: int | None = None
     seed: int = 0
+    group: Grouping = "prompt"
 
 
 @dataclass(frozen=True)

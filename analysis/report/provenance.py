@@ -12,11 +12,12 @@ from analysis.load import Study
 from analysis.report.rendering import render
 from analysis.tables.table import Table
 from analysis.wording import DASH, format_duration, format_number
+from study.records.data_notes import data_notes
 from study.records.record import TrialRecord
 
 LENGTHS = (
-    ("rows", "rows"), ("dropped", "dropped"), ("truncated", "truncated"), ("tokens", "tokens"),
-    ("target_tokens", "target tokens"), ("min_length", "shortest"), ("median_length", "median"),
+    ("rows", "rows"), ("left_out", "left out"), ("dropped", "dropped"), ("truncated", "truncated"),
+    ("tokens", "tokens"), ("target_tokens", "target tokens"), ("min_length", "shortest"), ("median_length", "median"),
     ("p95_length", "95th percentile"), ("max_length", "longest"),
 )  # fmt: skip
 
@@ -85,4 +86,4 @@ def _lengths(study: Study) -> Table | None:
         for name, split in statistics.items()
     )
     headings = ("split", *(heading for _, heading in there))
-    return Table("lengths", "Data, lengths in tokens", "", headings, rows)
+    return Table("lengths", "Data, lengths in tokens", " ".join(data_notes(statistics)), headings, rows)

@@ -20,6 +20,7 @@ from trainables.settings import (
     BaseModelSettings,
     DatasetSettings,
     GenerationSettings,
+    Grouping,
     HardwareSettings,
     Schedule,
     TrainingSettings,
@@ -45,6 +46,7 @@ DATASET = {
     "eval_examples": nullable(whole(1, HIGHEST_COUNT)),
     "test_examples": nullable(whole(0, HIGHEST_COUNT)),
     "seed": SEED,
+    "group": one_of(get_args(Grouping)),
 }
 TRAINING = {
     "epochs": number(0, 1000, above=True),

@@ -14,6 +14,7 @@ from study.plan.forecast import Forecast, workload_of
 from study.plan.plan_text import plan_text
 from study.plan.preflight import TOKENIZER, WEIGHTS, Preflight, check
 from study.plan.study_plan import nodes_of, plan_study
+from study.records.data_notes import data_notes
 from study.records.objectives import Objective
 from study.reporting.naming import short_name, told_apart
 from study.search.planned_trials import planned_trials
@@ -32,7 +33,8 @@ MISSING = {
 
 LISTED_CONFIGURATIONS = 24
 SPLIT_FACTS = {
-    "rows": "rows", "dropped": "dropped", "truncated": "truncated", "overlap": "in other splits", "tokens": "tokens",
+    "rows": "rows", "left_out": "left out", "dropped": "dropped",
+    "truncated": "truncated", "overlap": "in other splits", "tokens": "tokens",
     "target_tokens": "targets", "median_length": "median length", "max_length": "longest",
 }  # fmt: skip
 
@@ -57,7 +59,8 @@ def describe(config: StudyConfig) -> str:
     }
     width = max(map(len, facts))
     lines = [f"{name:<{width}}   {text}" for name, text in facts.items()]
-    parts = ["\n".join(lines), _splits(found), _configurations(config), plan_words(config, found, counts)]
+    notes = "\n".join(data_notes(found.statistics))
+    parts = ["\n".join(lines), _splits(found), notes, _configurations(config), plan_words(config, found, counts)]
     return "\n\n".join(part for part in parts if part)
 
 

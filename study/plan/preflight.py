@@ -77,12 +77,19 @@ def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., An
     if tokenizer is not None:
         found: Mapping[str, Mapping[str, Any]] = prepare(data, tokenizer).statistics
         return found
-    from trainables.dataset.sources import load_examples
+    from trainables.dataset.sources import load_examples, row_counts
 
-    most = data.max_tokens
+    most, loaded = data.max_tokens, load_examples(data)
+    counts = row_counts(loaded)
     return {
-        name: {"rows": len(rows), "tokens": len(rows) * most, "target_tokens": len(rows) * most, "max_length": most}
-        for name, rows in zip(("train", "eval", "test"), load_examples(data), strict=True)
+        name: {
+            "rows": len(rows),
+            "tokens": len(rows) * most,
+            "target_tokens": len(rows) * most,
+            "max_length": most,
+            **counts[name],
+        }
+        for name, rows in loaded.examples.items()
     }
 
 

@@ -19,6 +19,7 @@ from study.errors import DONE, FAILED, PlanError, StoreError, StudyError
 from study.output import plural, resume_command, say
 from study.plan.known_memory import KnownMemory
 from study.plan.preflight import Preflight, check
+from study.records.data_notes import data_notes
 from study.records.files import write_whole
 from study.records.layout import DATABASE_FILE, STUDY_FILE, study_file
 from study.records.store import ResultsStore
@@ -103,6 +104,8 @@ def _run_and_conclude(study: StudyRun) -> int:
     if left:
         model = name_and_place(study.config.trial.base_model)
         say(f"{study.config.name}: {plural(left, 'trial')} to run over {model}. Results go to {study.directory}")
+        for note in data_notes(study.found.statistics if study.found else {}):
+            say(note)
         run_study(study, say, meanwhile=partial(_conclude, study))
     else:
         say(f"{study.config.name}: nothing is left to run, all trials have ended.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from trainables.dataset.files import DatasetError
 PROBE_SECONDS = 10.0
 LOCAL_REMEDY = "Download it where there is a network and give the file's path instead"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+LONGEST_HUB_ID = 2 * 96 + 1  # the hub's own bound on each of the two names
 FILE_ENDINGS = (".json", ".jsonl")
 
 
@@ -22,9 +24,10 @@ def local_file(source: str) -> Path | None:
     What is neither a file nor a hub id is taken for the path of a missing file.
     """
     path = Path(source)
-    if path.exists() or path.suffix in FILE_ENDINGS or not HUB_ID.fullmatch(source):
+    # Not Path.exists, which raises where a name is too long.
+    if os.path.exists(path) or path.suffix in FILE_ENDINGS or not HUB_ID.fullmatch(source):
         return path
-    return None
+    return None if len(source) <= LONGEST_HUB_ID else path
 
 
 def hub_rows(hub_id: str, configuration: str) -> dict[str, list[dict[str, Any]]]:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainables.dataset.files import DatasetError, checked, read_rows, text_faults
-from trainables.dataset.splits import Example, Splits, first, hold_out, sample, shuffled
+from trainables.dataset.files import DatasetError, RowFault, read_rows
+from trainables.dataset.reading.forms import Columns, form_of
+from trainables.dataset.reading.row_faults import checked, text_faults
+from trainables.dataset.splits import (
+    Draw,
+    Example,
+    Splits,
+    first,
+    grouped,
+    hold_out,
+    less_empty,
+    sample,
+    shuffled,
+    with_empty,
+)
 from trainables.settings import DatasetSettings
+
+KEYS = ("prompt", "completion")
 
 
 def own_splits(settings: DatasetSettings, train_file: str) -> Splits:
@@ -20,24 +36,43 @@ def own_splits(settings: DatasetSettings, train_file: str) -> Splits:
     if settings.test_file is None and settings.test_examples:
         rule = f"dataset.test_examples needs a dataset.test_file; it is {settings.test_examples} without one"
         raise DatasetError(f"{rule}. Give the file, or leave test_examples out.")
-    train = _own_examples(train_file, "train_file")
+    rows, empty = less_empty(_own_examples(train_file, "train_file"), train_file)
     if settings.eval_file is None:
-        train, evaluation = hold_out(train, settings)
+        train, evaluation = hold_out(grouped(rows, settings), settings)
     else:
-        train = first(shuffled(train, settings.seed), settings.train_examples, "train_examples")
-        rows = _own_examples(settings.eval_file, "eval_file")
-        evaluation = sample(rows, settings.eval_examples, settings.seed, "eval_examples")
-    if settings.test_file is None:
-        return train, evaluation, []
-    rows = _own_examples(settings.test_file, "test_file")
-    return train, evaluation, sample(rows, settings.test_examples, settings.seed, "test_examples")
+        train = first(shuffled(rows, settings.seed), settings.train_examples, "train_examples")
+        evaluation = _sampled(settings.eval_file, settings.eval_examples, settings.seed, "eval")
+    test = Draw()
+    if settings.test_file is not None:
+        test = _sampled(settings.test_file, settings.test_examples, settings.seed, "test")
+    return Splits(with_empty(train, empty), evaluation, test)
+
+
+def _sampled(file: str, size: int | None, seed: int, split: str) -> Draw:
+    rows, empty = less_empty(_own_examples(file, f"{split}_file"), file)
+    return with_empty(sample(rows, size, seed, f"{split}_examples"), empty)
 
 
 def _own_examples(file: str, key: str) -> list[Example]:
     def example(where: str, row: Mapping[str, Any]) -> Example:
+        prompt, completion = row["prompt"], row["completion"]
+        # An empty prompt says nothing, so rows of it are no group; equal rows of it are.
+        group = prompt if prompt.strip() else f"\0{completion}"
         # The whole prompt is context: a long one loses its start, and keeps the end, nearest to the completion.
-        row_id = f"{Path(file).name}:{where.removeprefix('row ')}"
-        return Example("", row["prompt"], "", row["completion"], label=None, group=row["prompt"], row_id=row_id)
+        return Example("", prompt, "", completion, label=None, group=group, row_id=f"{Path(file).name}:{where}")
 
-    rows = read_rows(Path(file), f"dataset.{key}")
-    return checked(file, rows, lambda row: text_faults(row, ("prompt", "completion")), example)
+    key = f"dataset.{key}"
+    return checked(f"{key}, {file}", read_rows(Path(file), key), partial(_faults, Path(file)), example)
+
+
+def _faults(file: Path, row: Any) -> list[RowFault]:
+    """What is wrong with a row; of one in another form, which that is and how to turn the file."""
+    faults = text_faults(row, KEYS)
+    form = form_of(row) if faults and isinstance(row, Mapping) else None
+    if form is None or (all(name in row for name in KEYS) and not isinstance(form, Columns)):
+        return faults
+    keys = ", ".join(map(str, row))[:200]
+    found = f"it looks like {form.name}"
+    return [
+        RowFault("every row needs `prompt` and `completion`", found, form.remedy_for(file), f"the keys are: {keys}")
+    ]

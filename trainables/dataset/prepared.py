@@ -13,7 +13,7 @@ from typing import Any
 from trainables.dataset.files import DatasetError
 from trainables.dataset.pubmedqa import ANSWERS
 from trainables.dataset.rows import Split, Tokenizer, token_ids
-from trainables.dataset.sources import load_examples
+from trainables.dataset.sources import load_examples, row_counts
 from trainables.dataset.splits import Example
 from trainables.dataset.truncation import tokenize
 from trainables.settings import DatasetSettings
@@ -37,7 +37,8 @@ def prepare_dataset(settings: DatasetSettings, tokenizer: Tokenizer) -> Prepared
 
     Raises DatasetError where the data is missing, malformed or too small, or a split has no target left.
     """
-    named = dict(zip(("train", "eval", "test"), load_examples(settings), strict=True))
+    loaded = load_examples(settings)
+    named, counts = loaded.examples, row_counts(loaded)
     splits = {name: _split(name, rows, tokenizer, settings.max_tokens) for name, rows in named.items()}
     overlap = _overlap(named)
     labelled = any(example.label is not None for example in named["train"])
@@ -46,7 +47,9 @@ def prepare_dataset(settings: DatasetSettings, tokenizer: Tokenizer) -> Prepared
         fingerprint=fingerprint(tuple(splits.values()), settings.max_tokens),
         candidates=tuple(tuple(token_ids(tokenizer, f" {answer}")) for answer in ANSWERS) if labelled else (),
         candidate_labels=ANSWERS if labelled else (),
-        statistics={name: {**_statistics(split), "overlap": overlap[name]} for name, split in splits.items()},
+        statistics={
+            name: {**_statistics(split), "overlap": overlap[name], **counts[name]} for name, split in splits.items()
+        },
     )
 
 

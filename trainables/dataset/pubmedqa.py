@@ -9,13 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.dataset.files import DatasetError, checked, is_unicode, read_json, shown, text_faults
+from trainables.dataset.files import DatasetError, RowFault, read_json, shown
 from trainables.dataset.hub import hub_rows, local_file
+from trainables.dataset.reading.row_faults import checked, is_unicode, text_faults, type_name
 from trainables.dataset.splits import Example, Pool
 
 ANSWERS = ("yes", "no", "maybe")
 SAMPLE_FILE = Path(__file__).resolve().parents[1] / "sample_data" / "medical_qa.json"
 OFFICIAL_TEST_FILE = "test_ground_truth.json"
+REMEDY = (
+    "Give a file like PubMedQA's ori_pqal.json, the hub id qiaojin/PubMedQA, or your own rows of prompt and completion "
+    "as dataset.train_file."
+)
 
 
 def pubmedqa_pool(source: str | None) -> Pool:
@@ -28,20 +33,20 @@ def pubmedqa_pool(source: str | None) -> Pool:
     path = SAMPLE_FILE if source == "sample" else local_file(source)
     if path is None:
         records = [_from_hub(row) for rows in hub_rows(source, "pqa_labeled").values() for row in rows]
-        return checked(source, records, _pubmedqa_faults, _pubmedqa_example), frozenset()
-    records = read_json(path, "dataset.source")
+        return checked(f"dataset.source, {source}", records, _pubmedqa_faults, _pubmedqa_example), frozenset()
+    records = read_json(path, "dataset.source", REMEDY)
     if not isinstance(records, dict):
-        remedy = "Give a file like PubMedQA's ori_pqal.json, or your own rows as dataset.train_file."
-        raise DatasetError(f"dataset.source must hold one JSON object, id to question; {path} does not. {remedy}")
-    examples = checked(str(path), records.items(), _pubmedqa_faults, _pubmedqa_example)
+        found = f"{path} holds {type_name(records)}"
+        raise DatasetError(f"dataset.source must hold one JSON object, id to question; {found}. {REMEDY}")
+    examples = checked(f"dataset.source, {path}", records.items(), _pubmedqa_faults, _pubmedqa_example)
     return examples, _official_test(path) & {example.group for example in examples}
 
 
 def _official_test(path: Path) -> frozenset[str]:
     ids = path.with_name(OFFICIAL_TEST_FILE)
-    if not ids.is_file():
+    if not ids.exists():
         return frozenset()
-    decisions = read_json(ids, "The official test split")
+    decisions = read_json(ids, "The official test split", "Take PubMedQA's own file, or move it away.")
     if not isinstance(decisions, dict):
         remedy = "Take PubMedQA's own file, or move it away to have a test split drawn."
         raise DatasetError(f"{ids} must hold one JSON object, id to decision; it holds {shown(decisions)}. {remedy}")
@@ -58,16 +63,20 @@ def _from_hub(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(row.get("pubid")), record
 
 
-def _pubmedqa_faults(record: Any) -> list[str]:
+def _pubmedqa_faults(record: Any) -> list[RowFault]:
     faults = text_faults(record, ("QUESTION", "LONG_ANSWER", "final_decision"))
     if not isinstance(record, Mapping):
         return faults
     contexts = record.get("CONTEXTS")
     if not isinstance(contexts, list) or not all(isinstance(text, str) and is_unicode(text) for text in contexts):
-        faults.append(f"`CONTEXTS` must be a list of texts; it is {shown(contexts)}. Write one text a section.")
+        found = "it is not there" if "CONTEXTS" not in record else "it is not"
+        faults.append(
+            RowFault("`CONTEXTS` must be a list of texts", found, "Write one text a section.", shown(contexts))
+        )
     decision = record.get("final_decision")
     if isinstance(decision, str) and decision not in ANSWERS:
-        faults.append(f"`final_decision` must be one of {', '.join(ANSWERS)}; it is {shown(decision)}. Choose one.")
+        rule = f"`final_decision` must be one of {', '.join(ANSWERS)}"
+        faults.append(RowFault(rule, "it is another text", "Choose one.", shown(decision)))
     return faults
 
 

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainables.dataset.files import DatasetError, checked, read_rows, shown, text_faults
+from trainables.dataset.files import DatasetError, RowFault, read_rows, shown
 from trainables.dataset.hub import LOCAL_REMEDY, hub_rows, local_file
+from trainables.dataset.reading.row_faults import checked, text_faults
 from trainables.dataset.splits import Example, Pool
 
 
@@ -25,13 +26,12 @@ def stackoverflow_pool(source: str | None) -> Pool:
         raise DatasetError(f"dataset.source may be `sample` for pubmedqa only; dataset.name is stackoverflow. {remedy}")
     path = local_file(source)
     if path is not None:
-        return checked(str(path), _numbered(read_rows(path, "dataset.source")), _conala_faults, _conala_example), (
-            frozenset()
-        )
+        rows = _numbered(read_rows(path, "dataset.source"))
+        return checked(f"dataset.source, {path}", rows, _conala_faults, _conala_example), frozenset()
     splits = hub_rows(source, "curated")
     rows = _numbered((f"{split} {n}", row) for split, rows in splits.items() for n, row in enumerate(rows, start=1))
     test = frozenset(str(row["question_id"]) for row in splits.get("test", []) if "question_id" in row)
-    return checked(source, rows, _conala_faults, _conala_example), test
+    return checked(f"dataset.source, {source}", rows, _conala_faults, _conala_example), test
 
 
 def _numbered(rows: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -47,14 +47,14 @@ def _numbered(rows: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
     return named
 
 
-def _conala_faults(row: Any) -> list[str]:
+def _conala_faults(row: Any) -> list[RowFault]:
     rewritten = isinstance(row, Mapping) and row.get("rewritten_intent") is not None
     faults = text_faults(row, ("intent", "snippet", *(("rewritten_intent",) if rewritten else ())))
     if not isinstance(row, Mapping):
         return faults
     question = row.get("question_id")
     if isinstance(question, bool) or not isinstance(question, int | str):
-        faults.append(f"`question_id` must be a number or a text; it is {shown(question)}. Add it.")
+        faults.append(RowFault("`question_id` must be a number or a text", "it is not", "Add it.", shown(question)))
     return faults
 
 

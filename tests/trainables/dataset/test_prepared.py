@@ -38,11 +38,13 @@ def test_statistics_in_closed_form(tmp_path: Path) -> None:
     assert data.statistics["train"] == {
         "rows": 20, "dropped": 0, "truncated": 0, "tokens": 270, "target_tokens": 40,
         "min_length": 4, "median_length": 13.5, "p95_length": 22, "max_length": 23, "overlap": 1,
+        "left_out": 0, "unused": 0, "empty": 0, "duplicates": 0, "shared_prompts": 0,
     }  # fmt: skip
-    assert data.statistics["eval"]["overlap"] == 1
+    assert data.statistics["eval"]["overlap"] == data.statistics["eval"]["shared_prompts"] == 1
     assert data.statistics["test"] == {
         "rows": 0, "dropped": 0, "truncated": 0, "tokens": 0, "target_tokens": 0,
         "min_length": None, "median_length": None, "p95_length": None, "max_length": None, "overlap": 0,
+        "left_out": 0, "unused": 0, "empty": 0, "duplicates": 0, "shared_prompts": 0,
     }  # fmt: skip
     assert json.loads(json.dumps(data.statistics)) == data.statistics
     assert data.candidates == data.candidate_labels == ()

@@ -30,7 +30,7 @@ def _pubmedqa(path: Path, **values: Any) -> DatasetSettings:
 
 def test_pubmedqa_completion_starts_with_the_decision(tmp_path: Path) -> None:
     write(tmp_path / "a.json", {str(i): _record(ANSWERS[i % 3]) for i in range(10)})
-    train, evaluation, test = load_examples(_pubmedqa(tmp_path / "a.json"))
+    train, evaluation, test = load_examples(_pubmedqa(tmp_path / "a.json")).examples.values()
     assert (len(train), len(evaluation), len(test)) == (8, 1, 1)
     for example in train:
         assert example.prompt == "Context: One.\nTwo.\nQuestion: Is it?\nAnswer:"
@@ -41,20 +41,23 @@ def test_pubmedqa_completion_starts_with_the_decision(tmp_path: Path) -> None:
 def test_official_test_ids_never_enter_training(tmp_path: Path) -> None:
     write(tmp_path / "a.json", {str(i): _record() for i in range(30)})
     write(tmp_path / "test_ground_truth.json", {str(i): "yes" for i in range(10)} | {"absent": "no"})
-    train, evaluation, test = load_examples(_pubmedqa(tmp_path / "a.json"))
+    train, evaluation, test = load_examples(_pubmedqa(tmp_path / "a.json")).examples.values()
     assert {example.row_id for example in test} == {str(i) for i in range(10)}
     assert (len(train), len(evaluation)) == (18, 2)
-    assert len(load_examples(_pubmedqa(tmp_path / "a.json", test_examples=4))[2]) == 4
+    assert len(load_examples(_pubmedqa(tmp_path / "a.json", test_examples=4)).test.examples) == 4
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([_record()], r"dataset\.source must hold one JSON object, id to question; .* does not\. Give a file like"),
-        ({"7": _record("perhaps")}, r'row 7: `final_decision` must be one of yes, no, maybe; it is "perhaps"'),
-        ({"7": _record(CONTEXTS="One.")}, r'row 7: `CONTEXTS` must be a list of texts; it is "One\."'),
+        ([_record()], r"dataset\.source must hold one JSON object, id to question; .* holds a list\. Give a file like"),
+        (
+            {"7": _record("perhaps")},
+            r'row 7: `final_decision` must be one of yes, no, maybe; .* \("perhaps"\)',
+        ),
+        ({"7": _record(CONTEXTS="One.")}, r'row 7: `CONTEXTS` must be a list of texts; it is not \("One\."\)'),
         ({"7": {"QUESTION": "q"}}, r"row 7: every row needs `LONG_ANSWER`"),
-        ({"7": 1}, r"row 7: every row must be a JSON object; this one is 1"),
+        ({"7": 1}, r"row 7: every row must be a JSON object; it is a number \(1\)"),
         ({}, "must hold at least one row"),
         ({"7": _record()}, r"training split must hold at least one row|must be at most 0"),
         ("{", r"dataset\.source must hold JSON"),
@@ -74,7 +77,7 @@ def test_pubmedqa_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     ]  # fmt: skip
     asked = []
     fake_hub(monkeypatch, lambda *names: asked.append(names) or {"train": rows})
-    train, _, test = load_examples(DatasetSettings("pubmedqa", source="qiaojin/PubMedQA"))
+    train, _, test = load_examples(DatasetSettings("pubmedqa", source="qiaojin/PubMedQA")).examples.values()
     assert asked == [("qiaojin/PubMedQA", "pqa_labeled")]
     assert train[0].prompt == "Context: One.\nTwo.\nQuestion: Is it?\nAnswer:"
     assert train[0].completion == " no. It is."
@@ -83,7 +86,7 @@ def test_pubmedqa_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not SAMPLE_FILE.is_file(), reason="the sample is not there")
 def test_the_shipped_sample() -> None:
-    train, evaluation, test = load_examples(DatasetSettings("pubmedqa", source="sample"))
+    train, evaluation, test = load_examples(DatasetSettings("pubmedqa", source="sample")).examples.values()
     rows = [*train, *evaluation, *test]
     assert len(rows) >= 128
     assert {example.label for example in rows} == set(ANSWERS)
@@ -92,7 +95,7 @@ def test_the_shipped_sample() -> None:
 @pytest.mark.skipif(not PUBMEDQA.is_file(), reason="../shared/data/pubmedqa is not there")
 def test_pubmedqas_official_split() -> None:
     settings = _pubmedqa(PUBMEDQA, train_examples=450, eval_examples=50, test_examples=500)
-    train, evaluation, test = load_examples(settings)
+    train, evaluation, test = load_examples(settings).examples.values()
     official = set(json.loads(PUBMEDQA.with_name("test_ground_truth.json").read_text(encoding="utf-8")))
     assert {example.row_id for example in test} == official
     assert (len(train), len(evaluation), len(test)) == (450, 50, 500)

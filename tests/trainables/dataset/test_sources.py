@@ -20,14 +20,14 @@ def test_settings_that_lead_nowhere(tmp_path: Path) -> None:
         load_examples(DatasetSettings("mine", train_file=str(tmp_path / "a.jsonl")))
     with pytest.raises(DatasetError, match=r"must name a file that is there; .*b\.json is not"):
         load_examples(DatasetSettings("pubmedqa", source="data/b.json"))
-    with pytest.raises(DatasetError, match="must name a readable file"):
+    with pytest.raises(DatasetError, match=r"dataset\.source must be a regular file; .* is a folder"):
         load_examples(DatasetSettings("pubmedqa", source=str(tmp_path)))
     with pytest.raises(DatasetError, match="`sample` for pubmedqa only"):
         load_examples(DatasetSettings("stackoverflow", source="sample"))
     with pytest.raises(DatasetError, match=r"test_examples needs a dataset\.test_file; it is 5"):
         load_examples(DatasetSettings("mine", train_file=prompt_rows(tmp_path / "a.jsonl", 9), test_examples=5))
     (tmp_path / "c.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(DatasetError, match=r"must be UTF-8; .* at byte 0\. Save it as UTF-8"):
+    with pytest.raises(DatasetError, match=r"is text in UTF-16\. Turn it into UTF-8: `iconv -f UTF-16 -t UTF-8"):
         load_examples(DatasetSettings("mine", train_file=str(tmp_path / "c.jsonl")))
 
 
