@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ MOST_LINE_BYTES = 16 * MIB  # a row is cut at 2^20 tokens, which are rarely more
 MOST_LIST_BYTES = 128 * MIB  # of a file that is one JSON value, which is held whole
 MOST_BYTES = 1024 * MIB  # of a file of rows
 MOST_ROWS = 2_000_000
+FEW_KEYS = 16
 LONGEST_SHOWN = 60  # characters of a value in a message
 SHARE = Kind("", "Take a share of its rows, such as: `shuf -n 100000 {file} > {out}`.")
 LINES = Kind("", "Write it as JSON Lines: `jq -c '.[]' {file} > {out}`.")
@@ -112,7 +114,8 @@ def _row(line: bytes) -> Any:
 
 def _twice(text: str, row: Any) -> str | None:
     """A key that a row's object has twice, of which JSON readers silently take the last; counted where it may be."""
-    if not isinstance(row, dict) or all(text.count(f'"{key}"') < 2 for key in row):
+    few = isinstance(row, dict) and len(row) <= FEW_KEYS  # of many keys, counting each would take longer
+    if not isinstance(row, dict) or (few and all(text.count(f'"{key}"') < 2 for key in row)):
         return None
     outermost: list[tuple[str, Any]] = []
 
@@ -121,8 +124,7 @@ def _twice(text: str, row: Any) -> str | None:
         return dict(pairs)
 
     json.loads(text, object_pairs_hook=note)
-    keys = [key for key, _ in outermost]
-    return next((key for key in row if keys.count(key) > 1), None)
+    return next((key for key, number in Counter(key for key, _ in outermost).items() if number > 1), None)
 
 
 @contextmanager
@@ -171,11 +173,12 @@ def _too_large(path: Path, key: str, most: str) -> DatasetError:
 
 
 def _first_line(path: Path) -> bytes:
-    """The first line that is not blank, without spaces around it; empty where there is none."""
-    for line in read_lines(path, MOST_LINE_BYTES):
-        content = line.removeprefix(b"\xef\xbb\xbf").strip()
-        if content:
-            return content.split(b"\r")[0]
+    """The first line that is not blank, without spaces around it, a long one cut; empty where there is none."""
+    with open_regular(path) as file:
+        while line := file.readline(MOST_LINE_BYTES):
+            content = line.removeprefix(b"\xef\xbb\xbf").strip()
+            if content:
+                return content.split(b"\r")[0]
     return b""
 
 

@@ -54,15 +54,17 @@ def _sampled(file: str, size: int | None, seed: int, split: str) -> Draw:
 
 
 def _own_examples(file: str, key: str) -> list[Example]:
+    path, key = Path(file), f"dataset.{key}"
+    name = path.name
+
     def example(where: str, row: Mapping[str, Any]) -> Example:
         prompt, completion = row["prompt"], row["completion"]
         # An empty prompt says nothing, so rows of it are no group; equal rows of it are.
         group = prompt if prompt.strip() else f"\0{completion}"
         # The whole prompt is context: a long one loses its start, and keeps the end, nearest to the completion.
-        return Example("", prompt, "", completion, label=None, group=group, row_id=f"{Path(file).name}:{where}")
+        return Example("", prompt, "", completion, label=None, group=group, row_id=f"{name}:{where}")
 
-    key = f"dataset.{key}"
-    return checked(f"{key}, {file}", read_rows(Path(file), key), partial(_faults, Path(file)), example)
+    return checked(f"{key}, {file}", read_rows(path, key), partial(_faults, path), example)
 
 
 def _faults(file: Path, row: Any) -> list[RowFault]:

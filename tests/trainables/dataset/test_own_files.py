@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.trainables.raw_rows import prompt_rows, write
 from trainables.dataset.files import DatasetError
@@ -16,13 +19,13 @@ GOOD = '{"prompt": "p", "completion": "c"}\n'
 
 
 def test_own_files_are_taken_whole_in_their_order(tmp_path: Path) -> None:
-    settings = DatasetSettings(
+    asked = DatasetSettings(
         "mine",
         train_file=prompt_rows(tmp_path / "a.jsonl", 7),
         eval_file=prompt_rows(tmp_path / "b.jsonl", 3),
         test_file=prompt_rows(tmp_path / "c.jsonl", 2),
     )
-    train, evaluation, test = load_examples(settings).examples.values()
+    train, evaluation, test = load_examples(asked).examples.values()
     assert sorted(example.row_id for example in train) == [f"a.jsonl:{i}" for i in range(1, 8)]
     assert [example.completion for example in evaluation] == ["answer 0", "answer 1", "answer 2"]
     assert [example.row_id for example in test] == ["c.jsonl:1", "c.jsonl:2"]
@@ -30,8 +33,8 @@ def test_own_files_are_taken_whole_in_their_order(tmp_path: Path) -> None:
 
 def test_own_rows_are_held_out_without_an_evaluation_file(tmp_path: Path) -> None:
     rows = [json.dumps({"prompt": f"p{i // 2}", "completion": str(i)}) for i in range(20)]
-    settings = DatasetSettings("mine", train_file=write(tmp_path / "a.jsonl", "\n".join(rows)))
-    train, evaluation, test = load_examples(settings).examples.values()
+    asked = DatasetSettings("mine", train_file=write(tmp_path / "a.jsonl", "\n".join(rows)))
+    train, evaluation, test = load_examples(asked).examples.values()
     assert len(evaluation) == 4  # a tenth is one prompt's two rows, and no prompt fills a split
     assert len(train) == 16
     assert list(test) == []
@@ -82,3 +85,25 @@ def test_own_rows_may_be_one_json_list(tmp_path: Path) -> None:
 def test_malformed_rows_of_ones_own(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load_examples(DatasetSettings("mine", train_file=write(tmp_path / "a.jsonl", text)))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.integers(0, 900), st.binary(max_size=3)), max_size=4), st.integers(0, 900))
+def test_damaged_files_are_read_or_refused_in_words(edits: list[tuple[int, bytes]], end: int) -> None:
+    content = (GOOD * 30).encode()
+    for at, more in edits:
+        content = content[:at] + more + content[at + 1 :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jsonl"
+        path.write_bytes(content[: end or None])
+        try:
+            splits = load_examples(DatasetSettings("mine", train_file=str(path), group="none"))
+        except DatasetError as error:
+            refused = str(error)
+        else:
+            rows = sum(len(draw.examples) + draw.empty + draw.left_out for draw in splits.by_name.values())
+            lines = [line for line in path.read_bytes().replace(b"\r", b"\n").split(b"\n") if line.strip()]
+            assert rows == len(lines)
+            return
+    assert all(len(line) < 500 for line in refused.splitlines())
+    assert len(refused.splitlines()) <= 11

@@ -128,7 +128,9 @@ def kind_of(head: bytes) -> Kind | None:
         return PAGE
     if start.startswith(b"<?xml"):
         return XML
-    return _without_mark(head) if b"\x00" in head else _text_kind(head)
+    if b"\x00" in head:
+        return None if start[:1] in (b"{", b"[") and head.count(0) < 0.01 * len(head) else _without_mark(head)
+    return _text_kind(head)
 
 
 def folder_kind(path: Path) -> Kind | None:
