@@ -22,6 +22,15 @@ def test_provenance_names_model_device_data_and_seeds(study: Study) -> None:
         assert text in markup
 
 
+def test_provenance_says_what_rows_were_left_out(study: Study, record: MakeRecord) -> None:
+    counts = {"train": {"rows": 90, "left_out": 0, "empty": 3}, "eval": {"rows": 10, "left_out": 2, "overlap": 4}}
+    markup = provenance(replace(study, records=(record(0, dataset={"statistics": counts}),)))
+    for text in ("3 rows of the training data left out", "2 rows left out beside the evaluation", "4 rows of the eval"):
+        assert text in markup
+    assert "completion is empty" not in provenance(study)
+    assert "no target is left within dataset.max_tokens" in provenance(study)
+
+
 def test_provenance_says_what_the_cards_cost(study: Study) -> None:
     cost = {
         "seconds": 5400, "cards": 4, "card": "NVIDIA T4", "gpu_hours": 6.0, "price_per_hour": 0.526, "price_usd": 3.156,
