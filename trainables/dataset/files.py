@@ -70,8 +70,7 @@ def read_rows(path: Path, key: str) -> Iterator[tuple[str, Any]]:
         first = _first_line(path)
     if first.startswith(b"["):
         rows = read_json(path, key)
-        if not isinstance(rows, list):
-            raise AssertionError("a JSON text that starts with [ is a list")
+        assert isinstance(rows, list)  # what starts with [ and is JSON
         yield from ((str(number), row) for number, row in enumerate(rows, start=1))
         return
     _refuse_many_lines(first, path, key)
