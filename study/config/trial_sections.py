@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from study.config.paths import file_path, hub_or_path
+from study.config.paths import file_path, hub_or_path, is_url
 from study.config.reader import REQUIRED, Faults, Section
 from study.config.rules import Rule, flag, list_of, nullable, number, one_of, size, text, whole
 from study.hardware.gpu_catalogue import UnknownGpuError, catalogue, find_gpu
@@ -75,8 +75,8 @@ def base_model(section: Section, folder: Path) -> BaseModelSettings:
     """Where the frozen weights come from; a path of this machine becomes absolute."""
     values = _values(section, BASE_MODEL, BaseModelSettings(path=REQUIRED))
     path = values["path"]
-    if path is not REQUIRED and not path.startswith("package:"):
-        values["path"] = hub_or_path(path, folder)
+    if path is not REQUIRED and not path.startswith("package:") and not is_url(path):
+        values["path"] = hub_or_path(path.rstrip("/") or path, folder)
     return BaseModelSettings(**values)
 
 

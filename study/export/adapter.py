@@ -31,7 +31,7 @@ def export_trial(directory: Path, trial_id: str, target: Path, merge: bool = Fal
     With `merge`, writes the base model in 16 bits with the adapter in it. The folder is whole or not there. Raises
     ConfigError for a trial without an adapter, a target in use, and a base model that cannot be had or has changed.
     """
-    from trainables.base_model.location import BaseModelError
+    from trainables.base_model.checks.faults import BaseModelError
 
     study_file(directory)
     study = load_study(directory)

@@ -38,8 +38,8 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     to be as long as they may get. `here`: the study's cards are this machine's, and not a cluster's.
     """
     # Here and not above: these import transformers, which a command without a study does not need.
+    from trainables.base_model.checks.faults import BaseModelError
     from trainables.base_model.files import inspect, load_tokenizer
-    from trainables.base_model.location import BaseModelError
     from trainables.dataset.files import DatasetError
     from trainables.dataset.prepared import prepare_dataset
 
@@ -49,7 +49,9 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
         try:
             return function()
         except error_type as error:
-            faults.append(ConfigFault(config.file, key, value, str(error), ""))
+            own = getattr(error, "faults", ())  # of the model's files, each with its own place
+            found = [ConfigFault(one.file, one.key, one.value, one.rule, one.remedy) for one in own]
+            faults.extend(found or [ConfigFault(config.file, key, value, str(error), "")])
             return None
 
     model, data = config.trial.base_model, config.trial.dataset
@@ -68,7 +70,7 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
         read = partial(_statistics, data, tokenizer, prepare_dataset)
         statistics = attempt("dataset", where, read, DatasetError)
     if faults or statistics is None or info is None:
-        raise ConfigError(tuple(dict.fromkeys(faults)))
+        raise ConfigError({str(fault): fault for fault in faults}.values())
     return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing)
 
 
@@ -95,18 +97,14 @@ def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., An
 
 def _missing(model: BaseModelSettings) -> tuple[str, ...]:
     """What a model's folder lacks beside its configuration; the tokenizer alone may not be missing."""
-    from trainables.base_model.location import BaseModelError, locate, weight_files
+    from trainables.base_model.checks.folders import tokenizer_fault
+    from trainables.base_model.checks.weight_files import has_weights
+    from trainables.base_model.location import locate
 
     files = locate(model)
-    if files.kind != "folder":
+    if files.kind != "folder" or has_weights(Path(files.path)):
         return ()
-    folder = Path(files.path)
-    try:
-        weight_files(folder)
-        return ()
-    except BaseModelError:
-        has_tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer.model").is_file()
-        return (WEIGHTS,) if has_tokenizer else (WEIGHTS, TOKENIZER)
+    return (WEIGHTS,) if tokenizer_fault(Path(files.path)) is None else (WEIGHTS, TOKENIZER)
 
 
 def _precision_faults(config: StudyConfig, on_these_cards: bool) -> list[ConfigFault]:

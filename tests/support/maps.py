@@ -19,7 +19,8 @@ BEGIN, END = f"<!-- map: {COMMAND} -->", "<!-- end of map -->"
 PAGES = {  # the room of each page, and its folders in the order of its map; others follow by name
     "search_spaces/README.md": (),
     "trainables/README.md": (
-        "kernels", "dataset", "base_model", "memory", "packed", "packed/fused", "measure", "engine", "actors",
+        "kernels", "dataset", "base_model", "base_model/checks", "memory", "packed", "packed/fused", "measure",
+        "engine", "actors",
     ),
     "study/README.md": (
         "records", "hardware", "reporting", "config", "progress", "environment", "search", "export", "plan", "cluster",

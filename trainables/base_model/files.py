@@ -7,21 +7,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf, read_gguf_config, read_gguf_tokenizer
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened, whole_file
+from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
+from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
+from trainables.base_model.checks.gguf_model import gguf_configuration
+from trainables.base_model.checks.weight_files import weight_files
+from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf, read_gguf_tokenizer
 from trainables.base_model.hub import hub_snapshot
-from trainables.base_model.location import BaseModelError, ModelFiles, locate, weight_files
+from trainables.base_model.location import ModelFiles, locate
 from trainables.settings import BaseModelSettings
 from trainables.user_cache import CacheEntry, cached_folder, digest, file_sha256
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,22 @@ class BaseModelInfo:
     tie_word_embeddings: bool
 
 
+_LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+
+
 def weights_folder(files: ModelFiles) -> Path:
     """Returns the folder to load; downloads from the hub or converts the `.gguf` file where that was not done before.
 
-    Raises BaseModelError for a file that cannot be converted, a cache that cannot be written, and missing weights.
+    Raises BaseModelError for a file that cannot be converted, a cache that cannot be written, and weights that are not
+    whole.
     """
     if files.kind == "gguf":
+        gguf_configuration(Path(files.path))
         try:
             entry = _converted(files)
             return cached_folder(entry.kind, entry.key, lambda folder: convert_gguf(Path(files.path), folder))
+        except BaseModelError:
+            raise
         except ValueError as error:
             raise BaseModelError(str(error)) from error
         except OSError as error:
@@ -66,29 +78,25 @@ def weights_folder(files: ModelFiles) -> Path:
                 "Free space there, or set LORA_FRONTIER_CACHE to another folder."
             ) from error
     folder = _small_files(files, weights=True)
-    weight_files(folder)
+    raise_any(folder_faults(folder, weights=True))
     return folder
 
 
 def read_config(files: ModelFiles) -> PretrainedConfig:
-    """Reads the model's configuration.
+    """Reads the model's configuration, whose values are checked before anything is made of them.
 
     Raises BaseModelError for what is no dense, unquantized Llama-like causal model.
     """
+    values = _checked_values(files)
     from transformers import AutoConfig
 
-    try:
-        folder = _readable_folder(files)
-        values = read_gguf_config(Path(files.path)) if folder is None else _config_values(folder, files.path)
-        _refuse_other_models(values, files.path)
-        if folder is not None:
-            return AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-        return AutoConfig.for_model(values.pop("model_type"), **values)
-    except BaseModelError:
-        raise
-    except Exception as error:  # transformers' own validation raises several kinds
-        reason = " ".join(str(error).split())
-        raise BaseModelError(f"the configuration of {files.path} must be valid; it is not: {reason}") from error
+    folder = _readable_folder(files)
+    if folder is not None:
+        config = _built(files, lambda: AutoConfig.from_pretrained(str(folder), **_LOCAL))
+    else:
+        config = _built(files, lambda: AutoConfig.for_model(values.pop("model_type"), **values))
+    raise_any(_method_faults(config, files))
+    return config
 
 
 def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
@@ -117,8 +125,10 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
     cannot be trained here, or that cannot be had.
     """
     files = locate(settings)
+    if files.kind == "folder":
+        raise_any(folder_faults(Path(files.path), weights))
     config = read_config(files)
-    parameter_count, linear_modules = _shapes(config)
+    parameter_count, linear_modules = _built(files, lambda: _shapes(config))
     heads = config.num_attention_heads
     return BaseModelInfo(
         path=settings.path,
@@ -145,10 +155,44 @@ def _shapes(config: PretrainedConfig) -> tuple[int, tuple[str, ...]]:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")  # as it is loaded
     linear = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.Linear)]
     names = dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear)
     return sum(parameter.numel() for parameter in model.parameters()), tuple(names)
+
+
+def _built(files: ModelFiles, build: Callable[[], Built]) -> Built:
+    """Returns what transformers builds from a configuration; whatever it raises is a fault of the configuration."""
+    try:
+        return build()
+    except Exception as error:  # KeyError, AssertionError, its own validation errors
+        reason = shortened(" ".join(str(error).split()) or type(error).__name__, 300)
+        rule = f"must be a configuration that transformers can build ({type(error).__name__})"
+        remedy = "Take the model's files from where it was published."
+        raise BaseModelError.of([whole_file(_configuration_file(files), reason, rule, remedy)]) from error
+
+
+def _checked_values(files: ModelFiles) -> dict[str, Any]:
+    if files.kind == "gguf":
+        return gguf_configuration(Path(files.path))
+    folder = _small_files(files)
+    if files.kind == "hub" and not any((folder / name).exists() for name in (CONFIG, ADAPTER_CONFIG)):
+        raise BaseModelError(
+            f"a base model must have a config.json; the hub's {files.path} has none, as repositories of GGUF files. "
+            "Give the original model's id, or download one .gguf file and give its path."
+        )
+    return folder_configuration(folder, files.path)
+
+
+def _method_faults(config: PretrainedConfig, files: ModelFiles) -> list[ModelFault]:
+    """Keys of a configuration that hide what transformers' own class does."""
+    hidden = [name for name in vars(config) if callable(getattr(type(config), name, None))]
+    rule, remedy = "must not be a key: transformers has a method of that name", "Delete the key."
+    return [ModelFault(_configuration_file(files), name, vars(config)[name], rule, remedy) for name in hidden]
+
+
+def _configuration_file(files: ModelFiles) -> str:
+    return files.path if files.kind == "gguf" else str(_small_files(files) / CONFIG)
 
 
 def _readable_folder(files: ModelFiles) -> Path | None:
@@ -157,34 +201,6 @@ def _readable_folder(files: ModelFiles) -> Path | None:
         return _small_files(files)
     entry = _converted(files)
     return entry.folder if entry.intact() else None
-
-
-def _config_values(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise BaseModelError(f"a base model must have a config.json; {name} has none. Choose a causal model.")
-    values = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(values, dict):
-        raise ValueError("config.json is no mapping")
-    return values
-
-
-def _refuse_other_models(values: dict[str, Any], path: str) -> None:
-    kind = values.get("model_type")
-    if kind not in MODEL_TYPES:
-        raise BaseModelError(
-            f"the base model must be a Llama-like causal model ({', '.join(MODEL_TYPES)}); {path} is of the type "
-            f"{kind!r}. Choose another model."
-        )
-    architectures = values.get("architectures") or ["ForCausalLM"]
-    if not any(str(name).endswith("ForCausalLM") for name in architectures):
-        raise BaseModelError(f"the base model must be a causal language model; {path} is a {architectures[0]}.")
-    if values.get("quantization_config"):
-        method = values["quantization_config"].get("quant_method", "unknown")
-        raise BaseModelError(
-            f"the base model's weights must not be quantized already; {path} is ({method}). Give the original weights: "
-            "precision nf4 quantizes them."
-        )
 
 
 def _small_files(files: ModelFiles, weights: bool = False) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from trainables.base_model.gguf import read_gguf_licence
+from trainables.base_model.checks.gguf_model import gguf_licence
 from trainables.base_model.location import ModelFiles
 
 # Safetensors only: pickled weights can run code. Mistral's `consolidated` files hold the same weights once more.
@@ -45,7 +45,7 @@ def base_licence(files: ModelFiles) -> str | None:
     its metadata. None where nothing names one, or the hub cannot be asked.
     """
     if files.kind == "gguf":
-        return read_gguf_licence(Path(files.path))
+        return gguf_licence(Path(files.path))
     return _hub_licence(files) if files.kind == "hub" else _folder_licence(Path(files.path))
 
 

@@ -11,8 +11,9 @@ import logging
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import BaseModelInfo, read_config, weights_folder
-from trainables.base_model.location import BaseModelError, locate
+from trainables.base_model.location import locate
 from trainables.base_model.weights import Places, load_weights
 from trainables.settings import BaseModelSettings
 from trainables.user_cache import CacheEntry, digest

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from trainables.base_model.location import BaseModelError
+from trainables.base_model.checks.faults import BaseModelError
 
 Places = Mapping[str, Any]  # transformers' device map: names of modules to devices
 

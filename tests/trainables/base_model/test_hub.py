@@ -11,9 +11,10 @@ import pytest
 from huggingface_hub import errors
 
 from tests.support.trainables.base_folders import config_folder
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import inspect, read_config, weights_folder
 from trainables.base_model.hub import base_licence
-from trainables.base_model.location import BaseModelError, ModelFiles, locate
+from trainables.base_model.location import ModelFiles, locate
 from trainables.settings import BaseModelSettings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -14,8 +14,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.support.places import SHARED
 from trainables.base_model import load
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.load import compute_dtype, load_base_model
-from trainables.base_model.location import BaseModelError
+from trainables.base_model.weights import load_weights
 from trainables.settings import BaseModelSettings
 
 MODELS = SHARED / "models"
@@ -93,8 +94,12 @@ def test_incomplete_or_broken_weights_are_refused(tmp_path: Path) -> None:
     del weights["model.layers.0.mlp.up_proj.weight"]
     save_file(weights, file, metadata={"format": "pt"})
     settings = BaseModelSettings(str(tmp_path / "model"))
+    with pytest.raises(BaseModelError, match=r"'?model\.layers\.0\.mlp\.up_proj\.weight.*one tensor is missing"):
+        load_base_model(settings, "fp32", "cpu")
     with pytest.raises(BaseModelError, match=r"lacks 1 of them, such as 'model\.layers\.0\.mlp\.up_proj\.weight'"):
-        load_base_model(settings, "fp32", "cpu")
+        load_weights(tmp_path / "model", {"": "cpu"})  # as of the cache, which nothing has checked
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(BaseModelError, match=r"must be whole; .* Get them again"):
+    with pytest.raises(BaseModelError, match=r"truncated: .* Download it again, to its end"):
         load_base_model(settings, "fp32", "cpu")
+    with pytest.raises(BaseModelError, match=r"must be whole; .* Get them again"):
+        load_weights(tmp_path / "model", {"": "cpu"})

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.trainables.base_folders import config_folder
-from trainables.base_model.location import BaseModelError, locate
+from trainables.base_model.checks.faults import BaseModelError
+from trainables.base_model.location import locate
 from trainables.settings import BaseModelSettings
 
 
@@ -39,7 +40,7 @@ def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:
         locate(_settings(tmp_path / "weights.bin"))
     with pytest.raises(BaseModelError, match=r"no \.gguf file"):
         locate(_settings(tmp_path / "missing.gguf"))
-    with pytest.raises(BaseModelError, match=r"must hold config\.json"):
+    with pytest.raises(BaseModelError, match=r"a model.s folder: config\.json, tokenizer and safetensors"):
         locate(_settings(tmp_path))
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.support.lora_cases import files_of, lora_config, random_rows, trained_adapter
 from tests.support.small_models import shared, tiny_llama
-from trainables.base_model.location import BaseModelError
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.packed.merged_weights import low_rank_updates, write_merged
 from trainables.packed.packed_model import PackedModel
 
@@ -86,6 +86,52 @@ def test_another_models_adapter_is_refused(tmp_path: Path, target: Path) -> None
     tiny_llama(layers=1).save_pretrained(tmp_path / "other")
     with pytest.raises(BaseModelError, match=r"must be of the base model .* has no 'model\.layers\.1\."):
         write_merged(tmp_path / "other", adapter, target)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_base_saved_without_its_head_is_merged_all_the_same(shards: bool, tmp_path: Path, target: Path) -> None:
+    """Bit-equal weights to the merge into the same base saved with its head, whose names begin with `model.`."""
+    base = save_base("shards" if shards else "whole", tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter")
+    write_merged(base, adapter, target)
+    for file in base.glob("*.safetensors"):
+        save_file({name.removeprefix("model."): tensor for name, tensor in load_file(file).items()}, file)
+    (tmp_path / "other").mkdir()
+    write_merged(base, adapter, tmp_path / "other")
+    merged = [tensor for file in sorted(target.glob("*.safetensors")) for tensor in sorted(load_file(file).items())]
+    for file in sorted((tmp_path / "other").glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            assert not name.startswith("model.")
+            expected = [weight for full, weight in merged if full.removeprefix("model.") == name]
+            assert len(expected) == 1
+            assert torch.equal(tensor, expected[0]), name
+
+
+def test_a_base_of_other_shapes_is_refused(tmp_path: Path, target: Path) -> None:
+    base = save_base("whole", tmp_path / "base")
+    adapter = save_adapter(base, tmp_path / "adapter")
+    weights = load_file(base / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    save_file({**weights, name: torch.zeros(48, 32)}, base / "model.safetensors")
+    with pytest.raises(
+        BaseModelError, match=r"'model\.layers\.1\.mlp\.up_proj\.weight' is \(48, 32\) there and \(64, 32\)"
+    ):
+        write_merged(base, adapter, target)
+
+
+@pytest.mark.parametrize("damage", ["cut", "no B", "configuration", "rank 0", "no rank"])
+def test_a_damaged_adapter_is_refused(damage: str, tmp_path: Path) -> None:
+    adapter = save_adapter(save_base("whole", tmp_path / "base"), tmp_path / "adapter", target_modules="q_v")
+    file, config = adapter / "adapter_model.safetensors", adapter / "adapter_config.json"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-8])
+    elif damage == "no B":
+        save_file({name: tensor for name, tensor in load_file(file).items() if "lora_B" not in name}, file)
+    else:
+        texts = {"configuration": "{", "rank 0": '{"r": 0, "lora_alpha": 2}', "no rank": '{"lora_alpha": 2}'}
+        config.write_text(texts[damage], encoding="utf-8")
+    with pytest.raises(BaseModelError, match="truncated: " if damage == "cut" else "must be as the study wrote it"):
+        low_rank_updates(adapter)
 
 
 def test_what_is_too_large_for_fp16_is_refused(tmp_path: Path, target: Path) -> None:

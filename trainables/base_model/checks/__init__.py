@@ -1,0 +1,1 @@
+"""Refuses base models whose files are not what they must be, from headers and configurations alone."""

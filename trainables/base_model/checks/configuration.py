@@ -1,0 +1,172 @@
+"""Checks a model's configuration for sense before anything is built from it: a table of keys, kinds and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trainables.base_model.checks.faults import ModelFault
+from trainables.base_model.checks.rope import MOST_POSITIONS, THETA, Broken, rope_faults
+from trainables.base_model.checks.tensors import needed_tensors
+from trainables.base_model.checks.values import (
+    Rule,
+    either,
+    is_whole,
+    list_of,
+    mapping,
+    name_of,
+    number,
+    or_null,
+    text,
+    truth,
+    whole,
+)  # fmt: skip
+
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+MOST_LAYERS = 1000
+MOST_PARAMETERS = 2 * 10**12
+ACTIVATIONS = (  # of transformers, those without weights of their own
+    "silu", "swish", "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh",
+    "gelu_python_tanh", "hardswish", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid",
+    "tanh",
+)  # fmt: skip
+ATTENTIONS = (
+    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4",
+)  # fmt: skip
+DTYPES = ("float16", "bfloat16", "float32", "float64", "auto")
+LAYER_TYPES = ("full_attention", "sliding_attention")
+
+_TOKEN, _LIST = whole(0, 2**22), list_of(whole(0, 2**22), 64)
+_NAMES = list_of(text(), 64)
+REQUIRED: Mapping[str, Rule] = {
+    "vocab_size": whole(1, 2**22),
+    "hidden_size": whole(1, 2**18),
+    "intermediate_size": whole(1, 2**21),
+    "num_hidden_layers": whole(1, MOST_LAYERS),
+    "num_attention_heads": whole(1, 4096),
+}
+OPTIONAL: Mapping[str, Rule] = {
+    "num_key_value_heads": or_null(whole(1, 4096)),
+    "head_dim": or_null(whole(2, 4096)),
+    "max_position_embeddings": whole(1, MOST_POSITIONS),
+    "rms_norm_eps": number(0, 0.1),
+    "rope_theta": or_null(THETA),
+    "partial_rotary_factor": or_null(number(1, 1)),
+    "original_max_position_embeddings": or_null(whole(1, MOST_POSITIONS)),
+    "hidden_act": name_of(ACTIVATIONS),
+    "attention_bias": truth(),
+    "mlp_bias": truth(),
+    "tie_word_embeddings": truth(),
+    "use_cache": truth(),
+    "attention_dropout": or_null(number(0, 1)),
+    "initializer_range": number(0, 1),
+    "pretraining_tp": or_null(whole(1, 1024)),
+    "bos_token_id": or_null(either(_TOKEN, _LIST)),
+    "eos_token_id": or_null(either(_TOKEN, _LIST)),
+    "pad_token_id": or_null(whole(-1, 2**22)),  # -1: the first Llama's own
+    "use_sliding_window": or_null(truth()),
+    "sliding_window": or_null(whole(1, MOST_POSITIONS)),
+    "max_window_layers": or_null(whole(0, MOST_LAYERS)),
+    "layer_types": or_null(list_of(name_of(LAYER_TYPES), MOST_LAYERS)),
+    "no_rope_layers": or_null(list_of(whole(0, 1), MOST_LAYERS)),
+    "no_rope_layer_interval": or_null(whole(1, MOST_LAYERS)),
+    "attn_implementation": or_null(name_of(ATTENTIONS)),
+    "_attn_implementation": or_null(name_of(ATTENTIONS)),
+    "_attn_implementation_internal": or_null(name_of(ATTENTIONS)),
+    "_attn_implementation_autoset": or_null(truth()),
+    "dtype": or_null(name_of(DTYPES)),
+    "torch_dtype": or_null(name_of(DTYPES)),
+    "architectures": or_null(_NAMES),
+    "auto_map": or_null(mapping()),
+    "output_attentions": or_null(truth()),
+    "output_hidden_states": or_null(truth()),
+    "return_dict": or_null(truth()),
+    "chunk_size_feed_forward": or_null(whole(0, 2**20)),
+    "is_encoder_decoder": or_null(truth()),
+    "id2label": or_null(mapping()),
+    "label2id": or_null(mapping()),
+    "num_labels": or_null(whole(0, 2**22)),
+    "problem_type": or_null(text()),
+    "tokenizer_class": or_null(text()),
+    "transformers_version": or_null(text()),
+    "_name_or_path": or_null(text()),
+    "name_or_path": or_null(text()),
+}
+ELSEWHERE: Mapping[str, str] = {  # would take weights or layers from where nothing here looks
+    "transformers_weights": "the weights are read from model.safetensors or its index",
+    "per_layer_config": "all layers have one shape here",
+    "text_config": "the model has one configuration",
+    "sub_configs": "the model has one configuration",
+}
+
+
+def configuration_faults(
+    values: Mapping[str, Any], file: str, names: Mapping[str, str] | None = None, remedy: str | None = None
+) -> list[ModelFault]:
+    """Returns everything in a configuration that no Llama-like model can have, in the order of its keys.
+
+    `names` are the file's own names for keys, where it has others. What the values mean together is checked once each
+    holds by itself.
+    """
+    remedy = remedy or "Take config.json from where the model was published."
+    broken = [*_single(values), *_rope(values), *_tokens(values)]
+    if not broken:
+        broken = [*_together(values)]
+    if not broken:
+        broken = [*_size(values)]
+    own = names or {}
+    return [ModelFault(file, own.get(key, key), value, rule, remedy) for key, value, rule in broken]
+
+
+def _single(values: Mapping[str, Any]) -> Iterator[Broken]:
+    for key, rule in REQUIRED.items():
+        if broken := rule(values.get(key)):
+            yield key, values.get(key), broken
+    for key, rule in OPTIONAL.items():
+        if key in values and (broken := rule(values[key])):
+            yield key, values[key], broken
+    for key, why in ELSEWHERE.items():
+        if values.get(key):
+            yield key, values[key], f"must be left out: {why}"
+
+
+def _rope(values: Mapping[str, Any]) -> Iterator[Broken]:
+    hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    head_dim = values.get("head_dim")
+    if head_dim is None and is_whole(hidden) and is_whole(heads) and heads > 0:
+        head_dim = hidden // heads
+    return rope_faults(values, head_dim if is_whole(head_dim) else None)
+
+
+def _tokens(values: Mapping[str, Any]) -> Iterator[Broken]:
+    """Ids that the embedding has no row for."""
+    rows = values.get("vocab_size")
+    if not is_whole(rows):
+        return
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        given = values.get(key)
+        if any(is_whole(one) and rows <= one <= 2**22 for one in (given if isinstance(given, list) else [given])):
+            null = ", or null" if key == "pad_token_id" else ""
+            yield key, values[key], f"must be less than vocab_size, {rows:,}{null}"
+
+
+def _together(values: Mapping[str, Any]) -> Iterator[Broken]:
+    hidden, heads, layers = values["hidden_size"], values["num_attention_heads"], values["num_hidden_layers"]
+    shared, head_dim = values.get("num_key_value_heads"), values.get("head_dim")
+    if hidden % heads:
+        yield "num_attention_heads", heads, f"must divide hidden_size, {hidden:,}"
+    if shared is not None and heads % shared:
+        yield "num_key_value_heads", shared, f"must divide num_attention_heads, {heads:,}"
+    if (head_dim or hidden // heads) % 2:
+        key, value = ("head_dim", head_dim) if head_dim else ("hidden_size", hidden)
+        yield key, value, "must give each head an even size, whose halves rotate"
+    for key in ("layer_types", "no_rope_layers"):
+        if values.get(key) is not None and len(values[key]) != layers:
+            yield key, f"{len(values[key])} values", f"must have a value for each of the {layers} layers"
+
+
+def _size(values: Mapping[str, Any]) -> Iterator[Broken]:
+    count = needed_tensors(values).parameter_count
+    if count > MOST_PARAMETERS:
+        rule = f"must give a model of at most {MOST_PARAMETERS:,} parameters; with the other sizes it has {count:,}"
+        yield "hidden_size", values["hidden_size"], rule

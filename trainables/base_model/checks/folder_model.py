@@ -1,0 +1,94 @@
+"""Checks a model's folder as a whole: its kind, configuration, weights' headers, and git-lfs pointers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.base_model.checks.configuration import MODEL_TYPES, configuration_faults
+from trainables.base_model.checks.contents import pointers
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened
+from trainables.base_model.checks.folders import CONFIG, folder_fault, generation_fault, read_configuration
+from trainables.base_model.checks.weight_files import has_weights, weights_faults
+
+SMALL_ENDINGS = (".json", ".jinja", ".model", ".txt")
+
+
+def folder_configuration(folder: Path, name: str) -> dict[str, Any]:
+    """Reads and checks the folder's config.json; `name` is what the user calls the model.
+
+    Raises BaseModelError with every fault, for what is no dense, unquantized Llama-like causal model.
+    """
+    kind = folder_fault(folder)
+    raise_any([kind] if kind else [])
+    values, faults = _configuration(folder, name)
+    raise_any(faults)
+    return values
+
+
+def folder_faults(folder: Path, weights: bool) -> list[ModelFault]:
+    """Returns everything that is wrong with a model's folder, from headers and configurations.
+
+    Without `weights` the folder may lack them altogether; those which are there are checked still.
+    """
+    kind = folder_fault(folder)
+    if kind is not None:
+        return [kind]
+    small = pointers(sorted(path for path in folder.iterdir() if path.name.endswith(SMALL_ENDINGS)))
+    values, faults = (None, []) if _is_pointer(small, folder) else _configuration(folder, str(folder))
+    generation = [] if small else [generation_fault(folder)]
+    return [
+        *small,
+        *faults,
+        *(fault for fault in generation if fault),
+        *_weights(folder, None if faults else values, weights),
+    ]
+
+
+def _weights(folder: Path, values: Mapping[str, Any] | None, needed: bool) -> list[ModelFault]:
+    try:
+        there = has_weights(folder)
+    except BaseModelError as error:
+        return list(error.faults)
+    return weights_faults(folder, values) if needed or there else []
+
+
+def _is_pointer(small: list[ModelFault], folder: Path) -> bool:
+    return bool(small) and bool(pointers([folder / CONFIG]))
+
+
+def _configuration(folder: Path, name: str) -> tuple[dict[str, Any], list[ModelFault]]:
+    file = str(folder / CONFIG)
+    values = read_configuration(folder)
+    if isinstance(values, ModelFault):
+        return {}, [values]
+    other = list(_other_models(values, file, name))
+    return values, other or configuration_faults(values, file)
+
+
+def _other_models(values: Mapping[str, Any], file: str, name: str) -> Iterator[ModelFault]:
+    kind, method = values.get("model_type"), _quantization(values)
+    if kind not in MODEL_TYPES:
+        of_type = f"{name} is of the type {shortened(repr(kind))}"
+        rule = f"the base model must be a Llama-like causal model ({', '.join(MODEL_TYPES)}); {of_type}"
+        yield ModelFault(file, "model_type", kind, rule, "Choose another model.")
+        return
+    architectures = values.get("architectures") or ["ForCausalLM"]
+    if not isinstance(architectures, list) or not any(str(one).endswith("ForCausalLM") for one in architectures):
+        rule = "the base model must be a causal language model"
+        yield ModelFault(
+            file, "architectures", architectures, rule, "Choose a model whose architecture ends in ForCausalLM."
+        )
+    if method is not None:
+        rule = f"the base model's weights must not be quantized already; {name} is ({method})"
+        remedy = "Give the original weights: precision nf4 quantizes them."
+        yield ModelFault(file, "quantization_config", values["quantization_config"], rule, remedy)
+
+
+def _quantization(values: Mapping[str, Any]) -> str | None:
+    """The method that the weights are quantized by, as the configuration says; None where it says none."""
+    given = values.get("quantization_config")
+    if given is None or given == {}:
+        return None
+    return str(given.get("quant_method", "unknown"))[:40] if isinstance(given, dict) else "no mapping"
