@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 import tempfile
@@ -20,6 +22,7 @@ from trainables.settings import BaseModelSettings
 
 CARD_FILE = "README.md"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+LONGEST_NAME = 200  # bytes: the folder is made under a longer name first
 REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Upload = Callable[[str, Path], str]
@@ -38,7 +41,7 @@ def export_trial(directory: Path, trial_id: str, target: Path, merge: bool = Fal
     record = _record(study, trial_id)
     adapter = _adapter_folder(study, record)
     _check_target(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(target)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
         folder = Path(made) / target.name
         folder.mkdir()
@@ -101,8 +104,19 @@ def _has_adapter(study: Study, record: TrialRecord) -> bool:
     return bool(record.adapter) and (study.directory / str(record.adapter) / ADAPTER_FILES[1]).is_file()
 
 
+def _make_parent(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if len(os.fsencode(target.name)) > LONGEST_NAME:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        rule = f"must be a folder that can be made; it cannot ({reason})"
+        raise ConfigError.of(str(target), "--to", Absent.UNSHOWN, rule, "Name another one.") from error
+
+
 def _check_target(target: Path) -> None:
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise ConfigError.of(
             str(target), "--to", Absent.UNSHOWN, "must be a new or an empty folder", "Name another one."
         )

@@ -87,10 +87,14 @@ def read_config(files: ModelFiles) -> PretrainedConfig:
 
     Raises BaseModelError for what is no dense, unquantized Llama-like causal model.
     """
-    values = _checked_values(files)
+    if files.kind == "gguf":
+        values = gguf_configuration(Path(files.path))
+        folder = _readable_folder(files)
+    else:
+        folder = _small_files(files)
+        values = _folder_values(files, folder)
     from transformers import AutoConfig
 
-    folder = _readable_folder(files)
     if folder is not None:
         config = _built(files, lambda: AutoConfig.from_pretrained(str(folder), **_LOCAL))
     else:
@@ -172,10 +176,7 @@ def _built(files: ModelFiles, build: Callable[[], Built]) -> Built:
         raise BaseModelError.of([whole_file(_configuration_file(files), reason, rule, remedy)]) from error
 
 
-def _checked_values(files: ModelFiles) -> dict[str, Any]:
-    if files.kind == "gguf":
-        return gguf_configuration(Path(files.path))
-    folder = _small_files(files)
+def _folder_values(files: ModelFiles, folder: Path) -> dict[str, Any]:
     if files.kind == "hub" and not any((folder / name).exists() for name in (CONFIG, ADAPTER_CONFIG)):
         raise BaseModelError(
             f"a base model must have a config.json; the hub's {files.path} has none, as repositories of GGUF files. "

@@ -11,10 +11,12 @@ import yaml
 
 from trainables.base_model.checks.gguf_model import gguf_licence
 from trainables.base_model.location import ModelFiles
+from trainables.guarded_files import FileRefusedError, read_bytes
 
 # Safetensors only: pickled weights can run code. Mistral's `consolidated` files hold the same weights once more.
 SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 _WEIGHTS = ["*.safetensors"]
+MOST_CARD_BYTES, LONGEST_LICENCE = 2**20, 100
 _LEFT_OUT = ["*/*", "consolidated*"]
 
 
@@ -45,7 +47,8 @@ def base_licence(files: ModelFiles) -> str | None:
     its metadata. None where nothing names one, or the hub cannot be asked.
     """
     if files.kind == "gguf":
-        return gguf_licence(Path(files.path))
+        named = gguf_licence(Path(files.path))
+        return _one_line(named) if named else None
     return _hub_licence(files) if files.kind == "hub" else _folder_licence(Path(files.path))
 
 
@@ -64,17 +67,28 @@ def _folder_licence(folder: Path) -> str | None:
     """Reads the licence from the front matter of the folder's README.md; without one, the licence file's name."""
     card = folder / "README.md"
     if card.is_file():
-        parts = card.read_text(encoding="utf-8", errors="replace").split("---", 2)
+        parts = _text(card).split("---", 2)
         named = _front_matter(parts[1]).get("license") if len(parts) == 3 and not parts[0].strip() else None
-        if named:
-            return str(named)
+        if isinstance(named, str) and named.strip():  # not what it may be else: a list of aliases can be endless
+            return _one_line(named)
     return next((file.name for file in sorted(folder.glob("LICENSE*"))), None)
+
+
+def _text(card: Path) -> str:
+    try:
+        return read_bytes(card, MOST_CARD_BYTES).decode("utf-8", errors="replace")
+    except (OSError, FileRefusedError):
+        return ""
+
+
+def _one_line(licence: str) -> str:
+    return " ".join(licence.split())[:LONGEST_LICENCE]
 
 
 def _front_matter(text: str) -> dict[str, object]:
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 

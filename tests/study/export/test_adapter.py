@@ -122,6 +122,15 @@ def test_a_folder_in_use_is_refused_and_left_alone(study: Path, tmp_path: Path) 
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.parametrize("place", ["file/below", "n" * 300, "p" * 300 + "/below", "link"])
+def test_a_place_that_no_folder_can_have_is_refused(place: str, study: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(ConfigError, match=r"--to: must be a (new or an empty folder|folder that can be made)"):
+        export_trial(study, "t000", tmp_path / place)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "link", "made-up"]
+
+
 def test_a_merge_writes_weights_and_a_card_of_its_own(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
     calls: list[Any] = []
 

@@ -76,6 +76,10 @@ def test_a_hub_model_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.
         ({"README.md": "---\n: broken: [\n---\n", "LICENSE.md": "x"}, "LICENSE.md"),
         ({"README.md": "# no front matter\n---\nlicense: mit\n---\n"}, None),
         ({}, None),
+        ({"README.md": "---\nlicense: [a, b]\n---\n"}, None),
+        ({"README.md": "---\n" + "[" * 5000 + "\n---\n", "LICENSE": "x"}, "LICENSE"),
+        ({"README.md": "---\nlicense: |\n  mit\n  # and more\n---\n"}, "mit # and more"),
+        ({"README.md": "---\nlicense: mit\n---\n" + "x" * 2**20, "LICENSE": "x"}, "LICENSE"),
     ],
 )
 def test_a_folders_licence(files: dict[str, str], licence: str | None, tmp_path: Path) -> None:
