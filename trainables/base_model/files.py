@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened, whole_file
 from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
-from trainables.base_model.checks.gguf_model import gguf_configuration
+from trainables.base_model.checks.gguf_model import read_gguf_config
 from trainables.base_model.checks.weight_files import weight_files
 from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf, read_gguf_tokenizer
 from trainables.base_model.hub import hub_snapshot
@@ -64,7 +64,7 @@ def weights_folder(files: ModelFiles) -> Path:
     whole.
     """
     if files.kind == "gguf":
-        gguf_configuration(Path(files.path))
+        read_gguf_config(Path(files.path))
         try:
             entry = _converted(files)
             return cached_folder(entry.kind, entry.key, lambda folder: convert_gguf(Path(files.path), folder))
@@ -88,8 +88,8 @@ def read_config(files: ModelFiles) -> PretrainedConfig:
     Raises BaseModelError for what is no dense, unquantized Llama-like causal model.
     """
     if files.kind == "gguf":
-        values = gguf_configuration(Path(files.path))
-        folder = _readable_folder(files)
+        values = read_gguf_config(Path(files.path))
+        folder = readable_folder(files)
     else:
         folder = _small_files(files)
         values = _folder_values(files, folder)
@@ -109,7 +109,7 @@ def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
 
     files = locate(settings)
     try:
-        folder = _readable_folder(files)
+        folder = readable_folder(files)
         if folder is None:
             return read_gguf_tokenizer(Path(files.path))
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
@@ -196,7 +196,7 @@ def _configuration_file(files: ModelFiles) -> str:
     return files.path if files.kind == "gguf" else str(_small_files(files) / CONFIG)
 
 
-def _readable_folder(files: ModelFiles) -> Path | None:
+def readable_folder(files: ModelFiles) -> Path | None:
     """Returns the folder with configuration and tokenizer; None for a `.gguf` file that was not converted yet."""
     if files.kind != "gguf":
         return _small_files(files)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.base_model.checks.gguf_model import gguf_configuration, module_name
+from trainables.base_model.checks.gguf_model import module_name
+from trainables.base_model.checks.gguf_model import read_gguf_config as read_gguf_config
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,9 +28,9 @@ _INTERLEAVED = ("llama", "mistral")  # whose query and key weights llama.cpp sto
 def convert_gguf(path: Path, folder: Path) -> None:
     """Writes the file's model into `folder`: bfloat16 safetensors, `config.json` and the tokenizer.
 
-    Raises BaseModelError as `gguf_configuration` does.
+    Raises BaseModelError as `read_gguf_config` does.
     """
-    config = gguf_configuration(path)
+    config = read_gguf_config(path)
     reader = _open(path)
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     _write_shards(_tensors(reader, config), folder)

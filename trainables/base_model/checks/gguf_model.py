@@ -48,7 +48,7 @@ _KEYS = {  # transformers' names: the file's, after its architecture
 _TOKENS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
 
 
-def gguf_configuration(path: Path) -> dict[str, Any]:
+def read_gguf_config(path: Path) -> dict[str, Any]:
     """Reads the configuration of the file's model, and checks all that its header says.
 
     Raises BaseModelError with every fault: a part of a split file, what no Llama-like model has, numbers without sense,

@@ -83,7 +83,7 @@ def test_checks_import_neither_torch_nor_transformers() -> None:
     script = (
         "import sys, pathlib\n"
         "from trainables.base_model.checks.folder_model import folder_faults\n"
-        "from trainables.base_model.checks.gguf_model import gguf_configuration\n"
+        "from trainables.base_model.checks.gguf_model import read_gguf_config\n"
         "folder_faults(pathlib.Path(sys.argv[1]), True)\n"
         "assert not {'torch', 'transformers', 'safetensors', 'gguf', 'numpy'} & set(sys.modules)"
     )

@@ -12,7 +12,7 @@ import pytest
 from tests.support.trainables.gguf_files import small_llama, write_gguf
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.checks.gguf_header import Items, read_gguf_header
-from trainables.base_model.checks.gguf_model import gguf_configuration
+from trainables.base_model.checks.gguf_model import read_gguf_config
 
 
 def test_fields_and_tensors_are_those_of_gguf(tmp_path: Path) -> None:
@@ -66,10 +66,10 @@ def test_every_cut_is_refused_at_once(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         start = time.monotonic()
         with pytest.raises(BaseModelError, match="must be a whole GGUF file"):
-            gguf_configuration(path)
+            read_gguf_config(path)
         assert time.monotonic() - start < 1
     path.write_bytes(whole)
-    assert gguf_configuration(path)["num_hidden_layers"] == 2
+    assert read_gguf_config(path)["num_hidden_layers"] == 2
 
 
 @pytest.mark.parametrize("kind", gguf.GGML_QUANT_SIZES)
