@@ -1,4 +1,4 @@
-"""Lists the tensors that a Llama-like model's configuration asks for, with their shapes, and compares files with it."""
+"""Lists the tensors that a configuration asks for, with their shapes, and compares files with it."""
 
 from __future__ import annotations
 
