@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2  # what `python -m study` exits with
 SHOWN_CHARACTERS = 80  # of a value in a message
+TRACEBACK_VARIABLE = "LORA_FRONTIER_TRACEBACK"  # of the environment: where set, it is shown where a fault came from
 
 
 class UserError(Exception):

@@ -10,18 +10,21 @@ from pathlib import Path
 
 
 def say(text: str) -> None:
-    """Prints a text at once; where a pipe has no reader any more, drops this and all later output without error."""
+    """Prints a text at once; drops this and all later output where it cannot be written.
+
+    A pipe may have no reader any more, and a file's disk be full: neither may end a study.
+    """
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:
         drop_output()
 
 
 def flush_output() -> None:
-    """Writes out what was printed, if anyone still reads it."""
+    """Writes out what was printed, if anyone still reads it and it can be written."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         drop_output()
 
 

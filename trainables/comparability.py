@@ -1,4 +1,4 @@
-"""Hashes what must agree where two trials' quality, or their cost, are compared."""
+"""Names what must agree where trials are compared, and where a training continues from a state."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import TrialSettings
 
 MASK_POLICY = "completion and EOS"
+BASE_WEIGHTS, DATA, ENGINE = "base_model.sha256", "dataset.fingerprint", "engine"  # names in a state's basis
 
 
 def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, device: str) -> dict[str, str]:
@@ -38,6 +40,27 @@ def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, de
         "engine": ENGINE_VERSION,
     }
     return {"quality": _digest(quality), "cost": _digest(cost)}
+
+
+def state_basis(sha256: str, fingerprint: str, settings: TrialSettings) -> dict[str, Any]:
+    """Returns what a training's state depends on beside its own configuration, by name, JSON-ready.
+
+    `sha256` is of the base model's weights, `fingerprint` of the data's token ids in their order. Settings are named as
+    in a study file.
+    """
+    training = {f"training.{name}": value for name, value in asdict(settings.training).items()}
+    return {
+        BASE_WEIGHTS: sha256,
+        "base_model.double_quantization": settings.base_model.double_quantization,
+        DATA: fingerprint,
+        ENGINE: ENGINE_VERSION,
+        **training,
+    }
+
+
+def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names under which two bases differ; a name that an earlier version did not know is no difference."""
+    return tuple(name for name, value in now.items() if name in was and was[name] != value)
 
 
 def cpu_device_name() -> str:

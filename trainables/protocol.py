@@ -13,6 +13,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 ENGINE_VERSION = 2  # counts changes of the training engine after which costs do not compare
 ADAPTERS_FOLDER = "adapters"  # in a study's directory: an adapter a folder, by trial id
 STATE_FILE = "training.safetensors"  # a trial's state, in the folder of a checkpoint
+ADAPTER_UNWRITTEN = "the adapter could not be written"  # in the reason of a trained trial: the study stops
 REPORT_STEPS = 5  # optimizer steps between two reports, at least; but every rung is reported
 
 

@@ -13,10 +13,9 @@ from study.cli.arguments import Command, add_command
 from study.cli.cluster_commands import add_cluster_commands
 from study.cli.result_commands import add_result_commands
 from study.cli.run_commands import add_run_commands
-from study.errors import FAILED, StudyError, UserError
+from study.errors import FAILED, TRACEBACK_VARIABLE, StudyError, UserError
 from study.output import flush_output, tolerate_encodings
 
-TRACEBACK_VARIABLE = "LORA_FRONTIER_TRACEBACK"
 DESCRIPTION = "Which LoRA or QLoRA configuration gives the best model for the GPU I have?"
 EPILOG = """\
 examples:

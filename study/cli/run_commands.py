@@ -18,11 +18,19 @@ def add_run_commands(commands: Any) -> None:
     _add_run(commands)
     _add_plan(commands)
     text = "continue a study that was interrupted; what has ended is kept"
-    add_directory(add_command(commands, "resume", _resume, text), "the directory that `run` made, or its URL", str)
+    parser = add_command(commands, "resume", _resume, text)
+    add_directory(parser, "the directory that `run` made, or its URL", str)
+    _add_acceptance(parser)
     text = "train a study's front and its near rivals again with other seeds, and measure them on the test split"
     parser = add_command(commands, "confirm", _confirm, text)
     add_directory(parser)
     parser.add_argument("--alone", action="store_true", help="train each by itself, and time its epochs whole")
+    _add_acceptance(parser)
+
+
+def _add_acceptance(parser: Any) -> None:
+    text = "continue although the data, the tokenizer or the engine is not what the study began with"
+    parser.add_argument("--accept-changed-data", action="store_true", help=text)
 
 
 def _add_run(commands: Any) -> None:
@@ -66,10 +74,11 @@ def _resume(options: argparse.Namespace) -> int:
     from study.run.directory import here
     from study.run.lifecycle import finish, reopen
 
-    return finish(reopen(here(options.directory)))
+    return finish(reopen(here(options.directory), options.accept_changed_data))
 
 
 def _confirm(options: argparse.Namespace) -> int:
     from study.run.confirm import confirm
 
-    return confirm(options.directory.absolute(), options.alone, command_line(), datetime.now().astimezone())
+    now = datetime.now().astimezone()
+    return confirm(options.directory.absolute(), options.alone, command_line(), now, options.accept_changed_data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,9 @@ class Preflight:
     statistics: Mapping[str, Mapping[str, Any]]
     shape: ModelShape | None = None
     missing: tuple[str, ...] = ()  # what a plan does without, and a run does not
+    sha256: str = ""  # of the weights; of a hub's model its commit
+    fingerprint: str = ""  # of the data's token ids
+    tokenizer_sha256: str = ""  # of all that its library keeps of it
 
 
 def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Preflight:
@@ -64,26 +68,32 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     if info:
         faults += _module_faults(config, info.linear_modules)
         faults += _length_faults(config, info.max_positions)
-    statistics = None
+    read = None
     if tokenizer or TOKENIZER in missing:
         where = data.source or data.train_file
-        read = partial(_statistics, data, tokenizer, prepare_dataset)
-        statistics = attempt("dataset", where, read, DatasetError)
-    if faults or statistics is None or info is None:
+        read = attempt("dataset", where, partial(_data, data, tokenizer, prepare_dataset), DatasetError)
+    if faults or read is None or info is None:
         raise ConfigError({str(fault): fault for fault in faults}.values())
-    return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing)
+    statistics, fingerprint = read
+    known = (info.sha256, fingerprint, _tokenizer_sha256(tokenizer))
+    return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing, *known)
 
 
-def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., Any]) -> Mapping[str, Mapping[str, Any]]:
-    """The splits' statistics; without a tokenizer, as if every row had `max_tokens` tokens, all of them targets."""
+def _data(
+    data: DatasetSettings, tokenizer: Any, prepare: Callable[..., Any]
+) -> tuple[Mapping[str, Mapping[str, Any]], str]:
+    """The splits' statistics and the data's fingerprint.
+
+    Without a tokenizer there is none, and every row is taken to have `max_tokens` tokens, all of them targets.
+    """
     if tokenizer is not None:
-        found: Mapping[str, Mapping[str, Any]] = prepare(data, tokenizer).statistics
-        return found
+        prepared = prepare(data, tokenizer)
+        return prepared.statistics, prepared.fingerprint
     from trainables.dataset.sources import load_examples, row_counts
 
     most, loaded = data.max_tokens, load_examples(data)
     counts = row_counts(loaded)
-    return {
+    statistics = {
         name: {
             "rows": len(rows),
             "tokens": len(rows) * most,
@@ -93,6 +103,13 @@ def _statistics(data: DatasetSettings, tokenizer: Any, prepare: Callable[..., An
         }
         for name, rows in loaded.examples.items()
     }
+    return statistics, ""
+
+
+def _tokenizer_sha256(tokenizer: Any) -> str:
+    """The hash of a fast tokenizer's whole definition; empty for a slow one, and where there is none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return "" if backend is None else hashlib.sha256(backend.to_str().encode("utf-8", "replace")).hexdigest()
 
 
 def _missing(model: BaseModelSettings) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from trainables.protocol import ADAPTERS_FOLDER as ADAPTERS_FOLDER  # the keeper
 
 STUDY_FILE = "study.yaml"  # resolved: every value that the study ran with
 PROVENANCE_FILE = "provenance.json"
+BASIS_FILE = "basis.json"  # what trials depend on: data, base model, training settings, as they were at the start
 RESULTS_FILE = "results.jsonl"  # one TrialRecord a line
 TABLE_FILE = "results.parquet"
 TORN_FILE = "results.torn"  # what is left of lines that were not written to their end

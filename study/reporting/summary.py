@@ -19,10 +19,10 @@ REASON_CHARACTERS = 160
 UNFORTUNATE = ("infeasible", "diverged", "failed")
 
 
-def ending_text(study: Study, report: Path) -> str:
-    """Everything that a study says at its end, with the path of its report."""
+def ending_text(study: Study, report: Path | None) -> str:
+    """Everything that a study says at its end, with the path of its report where there is one."""
     parts = [f"{study.name}: {count_statuses(study.records)}", _front(study), _best(study)]
-    parts += [_unfortunate(study.records), f"Report: {report}"]
+    parts += [_unfortunate(study.records), f"Report: {report}" if report else ""]
     return "\n\n".join(part for part in parts if part)
 
 

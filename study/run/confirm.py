@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from analysis.statistics.confirmation import Confirmation, Confirmed, confirmation, near_front, same_configuration
@@ -28,18 +29,20 @@ from study.records.layout import (
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore, concluded
+from study.run.conclusion import remedy_for, tolerated
 from study.run.lifecycle import begin, finish, reopen
 from trainables.settings import GenerationSettings, RungSettings
 
 LONGEST_NAME = 90  # of a study, so that its name with `-confirm` is one
 
 
-def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
+def confirm(directory: Path, alone: bool, command: str, now: datetime, accept_changed_data: bool = False) -> int:
     """Trains a front again, or continues that, says what it came to, and returns the exit code.
 
     The trials are a study of their own, in the folder `confirm` of the study's directory (`confirm-alone` where each
     trains alone). Nothing is concluded before all of them have ended. Raises ConfigError where nothing can be
-    confirmed, the directory is a confirmation itself, or the folder holds other configurations.
+    confirmed, the directory is a confirmation itself, the folder holds other configurations, or data, base model or
+    training settings are not what the study began with; `accept_changed_data` takes changed data.
     """
     config = load_study(study_file(directory))
     _refuse_confirmation(directory)
@@ -53,16 +56,16 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime) -> int:
     folder = directory / (CONFIRM_ALONE_FOLDER if alone else CONFIRM_FOLDER)
     if (folder / STUDY_FILE).is_file():
         _check_same(folder, wanted)
-        code = finish(reopen(folder))
+        code = finish(reopen(folder, accept_changed_data))
     else:
         say(f"To confirm: {', '.join(record.trial_id for record in chosen)}, with seeds {_list(config.confirm.seeds)}.")
-        code = finish(begin(wanted, folder, command, now))
+        code = finish(begin(wanted, folder, command, now, directory, accept_changed_data))
     left = wanted.search.trials - len(ResultsStore(folder).records())
+    again = shlex.join(["python", "-m", "study", "confirm", str(directory), *(["--alone"] if alone else [])])
     if left:
-        again = shlex.join(["python", "-m", "study", "confirm", str(directory), *(["--alone"] if alone else [])])
         say(f"\nNothing is concluded while {left} of {wanted.search.trials} trials have not ended. Continue: {again}")
     else:
-        say("\n" + conclude(directory, folder, config, alone))
+        conclude(directory, folder, config, alone, again)
     return code
 
 
@@ -96,13 +99,29 @@ def confirming(config: StudyConfig, chosen: Sequence[TrialRecord], alone: bool) 
     )
 
 
-def conclude(directory: Path, folder: Path, config: StudyConfig, alone: bool) -> str:
-    """Returns what the trials came to, in words; writes the same as `confirm.json` into their folder."""
-    records = ResultsStore(folder).records()
-    found = confirmation(records, config.objectives, _steps_per_epoch(config, records) if alone else None)
+def conclude(directory: Path, folder: Path, config: StudyConfig, alone: bool, again: str) -> None:
+    """Prints what the trials came to, and writes the same as `confirm.json` into their folder.
+
+    What fails is told, with `again` as the command that concludes once more: the trials' records are kept.
+    """
+
+    def remedy(error: Exception) -> str:
+        return f"All records are kept. {remedy_for(error, 'conclude again')} {again}"
+
+    def found() -> Confirmation:
+        records = ResultsStore(folder).records()
+        result = confirmation(records, config.objectives, _steps_per_epoch(config, records) if alone else None)
+        say("\n" + confirmation_text(result, config.objectives, ResultsStore(directory).records()))
+        return result
+
+    result = tolerated("Nothing could be concluded", found, remedy)
+    if result is not None:
+        tolerated(f"{CONFIRM_FILE} could not be written", partial(_write, folder, alone, result), remedy)
+
+
+def _write(folder: Path, alone: bool, found: Confirmation) -> None:
     text = json.dumps({"alone": alone, **found.to_document()}, indent=1, allow_nan=False)
-    write_whole(folder / CONFIRM_FILE, text + "\n")
-    return f"{confirmation_text(found, config.objectives, ResultsStore(directory).records())}\n{folder / CONFIRM_FILE}"
+    say(str(write_whole(folder / CONFIRM_FILE, text + "\n")))
 
 
 def confirmation_text(found: Confirmation, objectives: Sequence[Objective], earlier: Sequence[TrialRecord]) -> str:

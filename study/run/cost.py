@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ def counted(
         if target is not None and target.card is not None:
             file = directory / COST_FILE
             facts = cost_of(target, seconds_before(file) + clock() - began, price_per_hour)
-            write_whole(file, json.dumps(facts, indent=1) + "\n")
+            with suppress(OSError):  # a full disk: the study's end says so where it costs more than this number
+                write_whole(file, json.dumps(facts, indent=1) + "\n")
 
 
 def cost_of(target: Target, seconds: float, price_per_hour: float | None) -> dict[str, Any]:

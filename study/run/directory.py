@@ -11,11 +11,19 @@ from study.cluster.object_store import fetch, is_ahead
 from study.config.paths import is_url
 from study.config.study_config import StudyConfig
 from study.output import resume_command
-from study.records.layout import ADAPTERS_FOLDER, RESULTS_FILE, STUDY_FILE, directory_error
+from study.records.layout import (
+    ADAPTERS_FOLDER,
+    BASIS_FILE,
+    PROVENANCE_FILE,
+    RESULTS_FILE,
+    STUDY_FILE,
+    directory_error,
+)
 from study.records.record import TrialRecord
 from trainables.user_cache import cache_root
 
 TIME_FORM = "%Y%m%d-%H%M%S"
+_UNDER_WAY = tuple(f".{name}." for name in (PROVENANCE_FILE, BASIS_FILE, STUDY_FILE))  # of `write_whole`
 
 
 def check_free(out: Path) -> None:
@@ -25,8 +33,13 @@ def check_free(out: Path) -> None:
         raise directory_error(out, "must not hold a study already", remedy, "--out")
     if out.exists() and not out.is_dir():
         raise directory_error(out, "must be a directory, and is a file", "Name another.", "--out")
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(not _was_left(file) for file in out.iterdir()):
         raise directory_error(out, "must be empty, or not there yet", "Name another.", "--out")
+
+
+def _was_left(file: Path) -> bool:
+    """Whether a file is what a run leaves that was killed before its study had begun."""
+    return file.is_file() and (file.name in (PROVENANCE_FILE, BASIS_FILE) or file.name.startswith(_UNDER_WAY))
 
 
 def make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path:

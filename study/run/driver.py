@@ -15,11 +15,12 @@ from study.progress.live_file import LiveFile
 from study.progress.live_table import LiveTable
 from study.progress.study_progress import StudyProgress
 from study.run.admission import refuse_what_never_fits
-from study.run.checkpoints import saved_when_stopped
+from study.run.conclusion import tolerated
 from study.run.cost import counted
 from study.run.hosts import end_hosts, prepare_hosts, start_keeper, statuses
 from study.run.record_keeping import Keeping, StudyCharts
 from study.run.recorder import Start
+from study.run.resumption.checkpoints import saved_when_stopped
 from study.run.study_run import StudyRun
 from study.run.tune_phase import run_phase
 
@@ -81,5 +82,5 @@ def _run_phases(study: StudyRun, phases: Sequence[StudyPhase], keeper: Any, star
     for number, phase in enumerate(phases):
         prepare_hosts(keeper, phases, number, keeping.forecast)
         run_phase(study, phase, start, keeping)
-        keeping.keep_footprints()
+        tolerated("What was measured could not be kept for later plans", keeping.keep_footprints)
         end_hosts(keeper, study.directory)

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ def statuses(keeper: Any) -> Mapping[str, Any]:
 def end_hosts(keeper: Any, directory: Path) -> None:
     """Ends a phase's hosts, and writes where the time of all hosts went into the study's directory."""
     seconds = ray.get(keeper.host_seconds.remote(), timeout=END_SECONDS)
-    write_whole(directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
+    with suppress(OSError):  # a full disk costs these numbers, and no trial
+        write_whole(directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
     ray.get(keeper.end_hosts.remote(), timeout=END_SECONDS)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
-from analysis.load import load_study as load_results
-from analysis.pareto import front
 from study.cluster.object_store import Mirror
 from study.cluster.ray_address import LOCAL, ray_address
 from study.config.study_config import StudyConfig, load_study, to_yaml_text
@@ -18,48 +15,66 @@ from study.environment import provenance
 from study.errors import DONE, FAILED, PlanError, StoreError, StudyError
 from study.output import plural, resume_command, say
 from study.plan.known_memory import KnownMemory
-from study.plan.preflight import Preflight, check
+from study.plan.preflight import check
 from study.records.data_notes import data_notes
 from study.records.files import write_whole
 from study.records.layout import DATABASE_FILE, STUDY_FILE, study_file
 from study.records.store import ResultsStore
-from study.reporting.summary import ending_text
-from study.run.directory import check_free, make_directory, prune_adapters
+from study.run.conclusion import conclude, reason_of
+from study.run.directory import check_free, make_directory
 from study.run.loggers import check_loggers
+from study.run.resumption.basis import basis_of, write_basis
+from study.run.resumption.continuation import check_like, hold_to_basis
 from study.run.study_run import StudyRun
 from study.search.study_search import open_search
 from study.search.warm_start import WarmStart, read_warm_starts
 from trainables.base_model.location import name_and_place
 
 
-def begin(config: StudyConfig, out: Path | None, command: str, now: datetime) -> StudyRun:
+def begin(
+    config: StudyConfig,
+    out: Path | None,
+    command: str,
+    now: datetime,
+    confirmed: Path | None = None,
+    accept_changed_data: bool = False,
+) -> StudyRun:
     """Checks model and data, makes the study's directory (`out`, or `storage/NAME-date-time`), and opens its search.
 
-    Raises ConfigError where model or data are wrong, or `out` is in use; StoreError where the directory cannot be used.
+    Raises ConfigError where model or data are wrong, or `out` is in use; where `confirmed` names the study that this
+    one confirms, also where they are not what that one began with, but for accepted data. Raises StoreError where the
+    directory cannot be used.
     """
     if out is not None:
         check_free(out)
     check_loggers(config.file, config.loggers)
     found = check(config, here=ray_address() == LOCAL)
+    if confirmed is not None:
+        check_like(confirmed, config, found, accept_changed_data)
     warm_starts = read_warm_starts(config)
     facts = provenance.collect(command, now)
     directory = make_directory(config, out, now)
     provenance.write(directory, facts)
+    basis = basis_of(config, found) if found else None
+    if basis:
+        write_basis(directory, basis)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
-    study = _open(config, directory, found)
+    study = replace(_open(config, directory), found=found, basis=basis)
     _tell_warm_starts(study, warm_starts)
     return study
 
 
-def reopen(directory: Path) -> StudyRun:
+def reopen(directory: Path, accept_changed_data: bool = False) -> StudyRun:
     """Opens a study again: records and search are made to agree, so that no trial is lost or recorded twice.
 
-    Raises ConfigError where it is no study, or its model or data are not there any more; StoreError where it is in use.
+    Raises ConfigError where it is no study, its model or data are not there any more, or what its trials depend on is
+    not what it began with; `accept_changed_data` takes changed data. Raises StoreError where it is in use.
     """
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(study.remaining().values()):
             study = replace(study, found=check(study.config, here=ray_address() == LOCAL))
+            study = hold_to_basis(study, accept_changed_data)
         if not study.search.proposals():  # it died before it had begun
             _tell_warm_starts(study, read_warm_starts(study.config))
     except BaseException:
@@ -71,13 +86,14 @@ def reopen(directory: Path) -> StudyRun:
 def finish(study: StudyRun) -> int:
     """Runs what has not ended, writes table and report, says how it all ended, and returns the exit code.
 
-    That is 0 also where some trials failed, 1 where none gave a result or some are left. Raises PlanError where the
-    machines cannot run it, StudyError where the run breaks.
+    That is 0 also where some trials failed, or where all have ended and table or report could not be made; 1 where no
+    trial gave a result or some are left. Raises PlanError where the machines cannot run it, StudyError where the run
+    breaks, or its results could not be copied to the object store that they belong in.
     """
     try:
         with _copied(study):
             return _run_and_conclude(study)
-    except PlanError:  # the input is wrong; nothing broke off
+    except (PlanError, StudyError):  # the input is wrong, and nothing broke off; or it is said already
         raise
     except StoreError as error:
         raise StudyError(str(error)) from error
@@ -85,31 +101,45 @@ def finish(study: StudyRun) -> int:
         say(f"\nInterrupted; {_how_to_continue(study)}")
         return FAILED
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise StudyError(f"The study broke off: {reason}\n{_how_to_continue(study)}") from error
+        raise StudyError(f"The study broke off: {reason_of(error)}\n{_how_to_continue(study)}") from error
     finally:
         study.store.close()
 
 
-def _copied(study: StudyRun) -> AbstractContextManager[object]:
-    """Keeps the study's place in an object store up to date, where it has one."""
-    return nullcontext() if study.url is None else Mirror(study.directory, study.url)
+@contextmanager
+def _copied(study: StudyRun) -> Iterator[None]:
+    """Keeps the study's place in an object store up to date, where it has one.
+
+    Raises StudyError where all trials have ended and their results are on this machine alone: who fetches them would
+    miss some, so the study is not done.
+    """
+    if study.url is None:
+        yield
+        return
+    broken = True
+    try:
+        with Mirror(study.directory, study.url):
+            yield
+            broken = False
+    except (StoreError, OSError) as error:
+        if broken or any(study.remaining().values()):
+            raise
+        kept = f"All trials have ended, and their results are whole in {study.directory}"
+        again = f"Copy them: {resume_command(study.directory)}"
+        raise StudyError(f"{kept}; not all of them could be copied to {study.url}: {error}\n{again}") from error
 
 
 def _run_and_conclude(study: StudyRun) -> int:
-    # Here and not above: Ray takes seconds that `plan` and refusals need not wait for.
-    from study.run.driver import run_study
-
     left = sum(study.remaining().values())
     if left:
         model = name_and_place(study.config.trial.base_model)
         say(f"{study.config.name}: {plural(left, 'trial')} to run over {model}. Results go to {study.directory}")
         for note in data_notes(study.found.statistics if study.found else {}):
             say(note)
-        run_study(study, say, meanwhile=partial(_conclude, study))
+        _run(study)
     else:
         say(f"{study.config.name}: nothing is left to run, all trials have ended.")
-        _conclude(study)
+        conclude(study)
     records = study.store.records()
     left = sum(study.remaining().values())
     if left:
@@ -118,16 +148,28 @@ def _run_and_conclude(study: StudyRun) -> int:
     return DONE if with_result and not left else FAILED
 
 
-def _conclude(study: StudyRun) -> None:
-    # Here and not above: the library that draws takes its time too.
-    from analysis.report.page import write_report
+def _run(study: StudyRun) -> None:
+    """Runs what is left and concludes; what breaks once all trials have ended is told, and breaks nothing off."""
+    # Here and not above: Ray takes seconds that `plan` and refusals need not wait for.
+    from study.run.driver import run_study
 
-    records = study.store.records()
-    study.store.write_table()
-    members = front(records, study.config.objectives)
-    prune_adapters(study.directory, study.config.adapters, records, [record.trial_id for record in members])
-    report = write_report(study.directory)
-    say("\n" + ending_text(load_results(study.directory), report))
+    concluded = False
+
+    def end() -> None:
+        nonlocal concluded
+        concluded = True
+        conclude(study)
+
+    try:
+        run_study(study, say, meanwhile=end)
+    except PlanError:
+        raise
+    except Exception as error:
+        if any(study.remaining().values()):
+            raise
+        say(f"\nAll trials have ended and are kept. What follows on them broke off: {reason_of(error)}.")
+        if not concluded:
+            end()
 
 
 def _how_to_continue(study: StudyRun) -> str:
@@ -136,7 +178,7 @@ def _how_to_continue(study: StudyRun) -> str:
     return f"{kept}. Continue: {resume_command(study.directory)}"
 
 
-def _open(config: StudyConfig, directory: Path, found: Preflight | None = None) -> StudyRun:
+def _open(config: StudyConfig, directory: Path) -> StudyRun:
     store = ResultsStore(directory)
     store.own()
     try:
@@ -145,7 +187,7 @@ def _open(config: StudyConfig, directory: Path, found: Preflight | None = None) 
     except BaseException:
         store.close()
         raise
-    return StudyRun(config, directory, search, store, found)
+    return StudyRun(config, directory, search, store)
 
 
 def _tell_warm_starts(study: StudyRun, warm_starts: Sequence[WarmStart]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from study.config.trial_sections import LOGGER_PACKAGES
 from study.errors import ConfigError, ConfigFault
+from study.output import say
 
 
 def check_loggers(file: str, names: Sequence[str]) -> None:
@@ -34,7 +35,32 @@ def tune_loggers(names: Sequence[str], study: str, directory: Path) -> list[Any]
     MLflow writes where `MLFLOW_TRACKING_URI` says, else beside the results; Weights & Biases takes its key from
     `WANDB_API_KEY` or its own login.
     """
-    return [_MAKERS[name](study, directory) for name in names]
+    return [_tolerated(name, _MAKERS[name](study, directory)) for name in names]
+
+
+def _tolerated(name: str, logger: Any) -> Any:
+    """The logger, whose failure costs the study nothing: it is told once, and the logger gets nothing more.
+
+    Its setup may fail: then nothing has been trained yet.
+    """
+    failed: list[Exception] = []
+
+    def passing_on(event: Callable[..., None]) -> Callable[..., None]:
+        def pass_on(*arguments: Any, **info: Any) -> None:
+            if failed:
+                return
+            try:
+                event(*arguments, **info)
+            except Exception as error:
+                failed.append(error)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                say(f"The logger {name} failed and gets no more results, all of which are kept: {reason}")
+
+        return pass_on
+
+    for event in (one for one in dir(logger) if one.startswith("on_")):
+        setattr(logger, event, passing_on(getattr(logger, event)))
+    return logger
 
 
 def _tensorboard(study: str, directory: Path) -> Any:

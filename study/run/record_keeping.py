@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from analysis.pareto import front_document
 from study.errors import StoreError
+from study.output import resume_command
 from study.plan.forecast import Forecast
 from study.plan.measured_footprints import keep_footprints
 from study.progress.live_table import LiveTable
+from study.records.layout import adapter_place
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore
 from trainables.actors.ray_gauges import RayGauges
 from trainables.gauges import study_samples
+from trainables.protocol import ADAPTER_UNWRITTEN
 
 
 class Keeping:
@@ -37,8 +41,13 @@ class Keeping:
     def append(self, record: TrialRecord) -> None:
         """Keeps and shows a record, with what was predicted.
 
-        Tune swallows what its callbacks raise, so an error is noted in `error`, for `raise_any`.
+        Tune swallows what its callbacks raise, so an error is noted in `error`, for `raise_any`. A trained trial whose
+        adapter could not be written is no failed one: the study stops, as where a record cannot be kept, and `resume`
+        continues the trial from its checkpoint.
         """
+        if record.status == "failed" and ADAPTER_UNWRITTEN in (record.reason or ""):
+            self.error = _unwritten(record, self._store.directory)
+            return
         if self.forecast:
             record = replace(record, predictions=self.forecast.predictions(record.config))
             self.forecast.note(record)
@@ -59,6 +68,14 @@ class Keeping:
         """Raises StoreError where a record could not be kept."""
         if self.error:
             raise self.error
+
+
+def _unwritten(record: TrialRecord, directory: Path) -> StoreError:
+    """The error of a trained trial whose adapter could not be written."""
+    remedy = "Free some space, or give yourself the right to write; then continue"
+    found = " ".join(str(record.reason).partition(ADAPTER_UNWRITTEN)[2].split()).lstrip(": ")
+    place = directory / adapter_place(record.trial_id)
+    return StoreError(f"{place} must be writable", found, f"{remedy}: {resume_command(directory)}")
 
 
 class StudyCharts:

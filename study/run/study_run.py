@@ -10,7 +10,8 @@ from study.config.study_config import StudyConfig
 from study.plan.preflight import Preflight
 from study.records.layout import is_confirmation
 from study.records.store import ResultsStore
-from study.run.checkpoints import latest_checkpoint
+from study.run.resumption.basis import Basis
+from study.run.resumption.checkpoints import latest_checkpoint
 from study.search.study_search import StudySearch
 
 
@@ -23,6 +24,7 @@ class StudyRun:
     search: StudySearch
     store: ResultsStore
     found: Preflight | None = None  # of model and data; None where nothing was checked
+    basis: Basis | None = None  # what trials depend on; None where nothing was checked
 
     @property
     def url(self) -> str | None:
@@ -33,8 +35,14 @@ class StudyRun:
         return f"{storage}/{name}" if isinstance(storage, str) else None
 
     def checkpoint(self, trial_id: str) -> str | None:
-        """Returns the folder, or URL, of a trial's newest checkpoint; None where it has none."""
-        return stored_checkpoint(self.url, trial_id) if self.url else latest_checkpoint(self.directory, trial_id)
+        """Returns the folder, or URL, of a trial's newest checkpoint; None where it has none.
+
+        One in an object store is read by the trial's host, which refuses it where its basis is another: the trial then
+        begins anew.
+        """
+        if self.url:
+            return stored_checkpoint(self.url, trial_id)
+        return latest_checkpoint(self.directory, trial_id, self.basis)
 
     def remaining(self) -> dict[str, int]:
         """Returns how many trials of each precision are still to run, unfinished ones included."""

@@ -10,6 +10,7 @@ import torch
 from search_spaces.trial_config import TrialConfig
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.adapter_files import peft_files, peft_tensors
+from trainables.protocol import ADAPTER_UNWRITTEN
 
 KeepAdapter = Callable[[str, dict[str, bytes]], None]
 
@@ -52,6 +53,8 @@ class AdapterHandover:
         """Waits until the files are kept. Raises HandoverError where they cannot be."""
         try:
             handover.result(HANDOVER_TIMEOUT_SECONDS)
+        except OSError as error:  # a full disk, mostly: the trial is trained, and ends once there is room
+            raise HandoverError(f"{ADAPTER_UNWRITTEN}: {error}") from error
         except Exception as error:  # MemoryError too: it is of host memory, which smaller passes would not spare
             raise HandoverError(f"the adapter could not be kept: {type(error).__name__}: {error}") from error
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 from trainables.base_model.load import BaseModel
-from trainables.comparability import comparable_hashes, cpu_device_name
+from trainables.comparability import comparable_hashes, cpu_device_name, state_basis
 from trainables.dataset.prepared import PreparedDataset
 from trainables.measure.evaluation import Evaluation
 from trainables.settings import TrialSettings
@@ -34,3 +35,8 @@ def comparable(bench: Bench) -> dict[str, str]:
     """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
     base = bench.base
     return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device_name(base.device))
+
+
+def basis(bench: Bench) -> dict[str, Any]:
+    """What the states of this bench's trainings depend on beside their configurations."""
+    return state_basis(bench.base.info.sha256, bench.dataset.fingerprint, bench.settings)

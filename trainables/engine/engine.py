@@ -16,7 +16,7 @@ from trainables.base_model.load import BaseModel
 from trainables.dataset.batches import Plan, batch_plan, of_like_length
 from trainables.dataset.prepared import PreparedDataset
 from trainables.engine.adapter_handover import AdapterHandover, KeepAdapter
-from trainables.engine.bench import Bench
+from trainables.engine.bench import Bench, basis
 from trainables.engine.clock import HostClock
 from trainables.engine.failures import Unit, attempt, end_failed, failure_of
 from trainables.engine.measured_costs import MeasuredCosts
@@ -96,7 +96,7 @@ class Engine:
         plan = of_like_length(batch_plan(len(lengths), self.settings.training, request.config.seed), lengths)
         member = self.new_member(request.config, plan)
         rungs = self.settings.rungs.steps(member.total_steps)
-        resident = Resident(request.trial_id, request.incarnation, member, rungs)
+        resident = Resident(request.trial_id, request.incarnation, member, rungs, basis(self._bench))
         resident.suspect = request.suspect
         if request.state is not None:
             resident.restore(request.state)

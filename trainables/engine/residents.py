@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
@@ -33,8 +34,15 @@ class History:
 class Resident:
     """One trial on a host: its member, its history, and the reports that its trial has not fetched yet."""
 
-    def __init__(self, trial_id: str, incarnation: int, member: TrainingMember, rungs: Sequence[int] = ()) -> None:
-        """`rungs` are the optimizer steps after which the trial may be stopped."""
+    def __init__(
+        self,
+        trial_id: str,
+        incarnation: int,
+        member: TrainingMember,
+        rungs: Sequence[int] = (),
+        basis: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """`rungs` are the optimizer steps after which the trial may be stopped; `basis` what its states depend on."""
         self.trial_id = trial_id
         self.incarnation = incarnation
         self.member = member
@@ -55,6 +63,7 @@ class Resident:
         self._step_tokens = 0
         self._joined = time.monotonic()
         self._rungs = tuple(rungs)
+        self._basis = basis
         self._evaluation_steps = evaluation_steps(member.total_steps, member.training.evaluations, rungs)
 
     @property
@@ -69,12 +78,12 @@ class Resident:
 
     def restore(self, state: bytes) -> None:
         """Continues from a checkpoint. Raises ValueError where it is another training's."""
-        self.history = History(**restore_training(self.member, state))
+        self.history = History(**restore_training(self.member, state, self._basis))
 
     def state(self) -> bytes:
         """A checkpoint of weights, optimizer and history."""
         history = replace(self.history, wall_seconds=self.wall_seconds)
-        return training_state(self.member, asdict(history))
+        return training_state(self.member, asdict(history), self._basis)
 
     @property
     def next_work(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,16 +13,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from search_spaces.trial_config import TrialConfig
+from trainables.comparability import differences
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.member import TrainingMember
 from trainables.packed.optimization import LossScaler
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
+def training_state(member: TrainingMember, extra: Mapping[str, Any], basis: Mapping[str, Any] = _NOTHING) -> bytes:
     """Returns weights, optimizer moments, scaler and place in the data as safetensors, with `extra` as JSON.
+
+    `basis` names what the state depends on beside the configuration, as `trainables.comparability.state_basis` does.
 
     Schedule and dropout follow from the step, so a training that is restored continues as if never interrupted.
     """
@@ -31,19 +36,24 @@ def training_state(member: TrainingMember, extra: Mapping[str, Any]) -> bytes:
         "step": member.step,
         "train_tokens": member.train_tokens,
         "scaler": asdict(member.scaler),
+        "total_steps": member.total_steps,
         "extra": dict(extra),
+        "basis": dict(basis),
     }
     return save(tensors, metadata={"training": json.dumps(values)})
 
 
-def restore_training(member: TrainingMember, state: bytes) -> dict[str, Any]:
+def restore_training(member: TrainingMember, state: bytes, basis: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
     """Puts a fresh member where `training_state` left one; returns the extra values.
 
-    Raises ValueError, and changes nothing, where the state is not whole, or another configuration's or base model's.
+    Raises ValueError, and changes nothing, where the state is not whole, or is of another configuration, base model,
+    data, training or engine. A state that names no basis is of an earlier version: who hands it over has to know it.
     """
     values, tensors = _read(state)
     if TrialConfig.from_dict(values["config"]) != member.adapter.config:
         raise ValueError(f"a checkpoint must be of its trial's own configuration; it is of {values['config']}")
+    was = {**values.get("basis", {}), **_length(values.get("total_steps"))}
+    _check_basis(was, {**basis, **_length(member.total_steps)})
     places = _places(member)
     _check_shapes(places, tensors)
     with torch.no_grad():
@@ -82,6 +92,18 @@ def _check_shapes(places: Mapping[str, torch.Tensor], tensors: Mapping[str, torc
             shape = "missing" if found is None else _shape(found)
             message = f"a checkpoint must be of its trial's base model; {name} must be {_shape(tensor)}, it is {shape}"
             raise ValueError(f"{message}. Start the trial again.")
+
+
+def _length(total_steps: int | None) -> dict[str, int]:
+    return {} if total_steps is None else {"optimizer steps": total_steps}
+
+
+def _check_basis(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ValueError with everything that a state depends on and that is not what it was."""
+    differing = [f"{name} was {was[name]}, it is {now[name]}" for name in differences(was, now)]
+    if differing:
+        rule = "a checkpoint must be of its trial's own data, base model and training"
+        raise ValueError(f"{rule}; {'; '.join(differing)}. Start the trial again.")
 
 
 def _shape(tensor: torch.Tensor) -> str:

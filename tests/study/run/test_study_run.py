@@ -36,7 +36,9 @@ def test_a_checkpoint_is_looked_for_where_the_study_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, found: str
 ) -> None:
     monkeypatch.setattr(study_run, "stored_checkpoint", lambda url, trial_id: f"of {url}: {trial_id}")
-    monkeypatch.setattr(study_run, "latest_checkpoint", lambda directory, trial_id: f"in {directory.name}: {trial_id}")
+    monkeypatch.setattr(
+        study_run, "latest_checkpoint", lambda directory, trial_id, basis: f"in {directory.name}: {trial_id}"
+    )
     config = load_study(write_study_file(tmp_path, storage=storage))
     assert StudyRun(config, tmp_path / "x", None, None).checkpoint("t1") == found  # type: ignore[arg-type]
 

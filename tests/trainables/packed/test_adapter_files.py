@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from search_spaces.trial_config import MODULE_NAMES
 from tests.support.lora_cases import files_of, lora_config, new_member, peft_model, random_rows, trained_adapter
 from tests.support.small_models import tiny_llama
+from trainables.comparability import state_basis
 from trainables.packed.adapter import PackedRows
 from trainables.packed.adapter_files import (
     ADAPTER_CONFIG_FILE,
@@ -25,6 +26,7 @@ from trainables.packed.member import StepResult, TrainingMember
 from trainables.packed.optimization import LossScaler
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import train_step
+from trainables.settings import BaseModelSettings, DatasetSettings, TrialSettings
 
 ROWS = random_rows(13)
 IDS = torch.randint(97, (2, 15), generator=torch.Generator().manual_seed(0))
@@ -122,6 +124,9 @@ def test_a_state_of_a_restored_member_is_the_same_state(model: PackedModel) -> N
     assert training_state(second, {}) == state
 
 
+BASIS = state_basis("weights", "data", TrialSettings(BaseModelSettings("a/b"), DatasetSettings("mine")))
+
+
 def untouched(model: PackedModel, state: bytes, message: str, **changes: Any) -> None:
     """A refusal leaves the member as it was."""
     member, twin = (new_member(model, lora_config(**changes), ROWS) for _ in range(2))
@@ -130,6 +135,30 @@ def untouched(model: PackedModel, state: bytes, message: str, **changes: Any) ->
     assert member.step == 0
     ours, fresh = contents(member), contents(twin)
     assert all(torch.equal(ours[name], fresh[name]) for name in fresh)
+
+
+@pytest.mark.parametrize("name", sorted(BASIS))
+def test_a_state_of_another_basis_is_refused(model: PackedModel, name: str) -> None:
+    member, fresh = (new_member(model, lora_config(), ROWS) for _ in range(2))
+    take_steps(model, member, 1)
+    state = training_state(member, {}, BASIS)
+    with pytest.raises(ValueError, match=f"own data, base model and training; {name} was .*, it is other"):
+        restore_training(fresh, state, {**BASIS, name: "other"})
+    assert fresh.step == 0
+    restore_training(fresh, state, BASIS)
+    assert fresh.step == 1
+
+
+def test_a_state_of_a_longer_training_is_refused(model: PackedModel) -> None:
+    """The schedule follows from the length: the same step has another learning rate."""
+    state = training_state(new_member(model, lora_config(), ROWS, epochs=2), {})
+    with pytest.raises(ValueError, match=r"optimizer steps was \d+, it is \d+"):
+        restore_training(new_member(model, lora_config(), ROWS, epochs=1), state)
+
+
+def test_a_state_that_names_no_basis_is_an_earlier_version_s(model: PackedModel) -> None:
+    state = training_state(new_member(model, lora_config(), ROWS), {})
+    restore_training(new_member(model, lora_config(), ROWS), state, BASIS)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
-"""Finds trials' newest whole checkpoints, and writes those of trials at work when a study is stopped.
+"""Finds trials' newest whole checkpoints of the study's basis, and writes those of trials at work at a stop.
 
 How often a trial at work writes one is `CHECKPOINT_SECONDS` of `trainables.actors.lora_trial`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -15,34 +14,70 @@ from pathlib import Path
 from typing import Any
 
 from study.records.layout import STOPPED_PREFIX, TUNE_FOLDER
+from study.run.resumption.basis import Basis
+from trainables.comparability import differences
+from trainables.guarded_files import open_regular, parse_json
 from trainables.protocol import STATE_FILE
 
 STATE_SECONDS = 90.0  # for the states of all trials at work, between two of their steps
 HEADER_BYTES = 8  # the length of a safetensors file's header, before it
+MOST_HEADER_BYTES = 64 * 2**20
+UNNAMED = "no basis is named in it"
 
 
-def latest_checkpoint(directory: Path, trial_id: str) -> str | None:
+def latest_checkpoint(directory: Path, trial_id: str, basis: Basis | None = None) -> str | None:
     """Returns the folder of a trial's newest whole checkpoint in any of the study's Tune folders; None for none.
 
-    Torn ones are passed over.
+    Torn ones are passed over, and those of another basis where the study's is known: of other data, another base model,
+    other training settings or another engine.
     """
-    found = (directory / TUNE_FOLDER).glob(f"*/{trial_id}/checkpoint_*/{STATE_FILE}")
-    newest_first = sorted(found, key=lambda file: file.stat().st_mtime, reverse=True)
-    return next((str(file.parent) for file in newest_first if is_whole(file)), None)
+    newest_first = sorted(_checkpoints(directory, trial_id), key=lambda file: file.stat().st_mtime, reverse=True)
+    fitting = (file for file in newest_first if is_whole(file) and not foreign_names(file, basis))
+    return next((str(file.parent) for file in fitting), None)
+
+
+def passed_over(directory: Path, trial_id: str, basis: Basis) -> tuple[str, ...]:
+    """Returns in what the newest whole checkpoint of a trial differs from the study's basis; nothing for none."""
+    whole = [file for file in _checkpoints(directory, trial_id) if is_whole(file)]
+    newest = max(whole, key=lambda file: file.stat().st_mtime, default=None)
+    return () if newest is None else foreign_names(newest, basis)
+
+
+def _checkpoints(directory: Path, trial_id: str) -> Iterator[Path]:
+    return (directory / TUNE_FOLDER).glob(f"*/{trial_id}/checkpoint_*/{STATE_FILE}")
 
 
 def is_whole(file: Path) -> bool:
     """Whether a safetensors file is as long as its header says: a killed writer or a full disk leaves it shorter."""
     try:
-        with file.open("rb") as content:
-            length = int.from_bytes(content.read(HEADER_BYTES), "little")
-            if length > file.stat().st_size:
-                return False
-            header = json.loads(content.read(length))
+        length, header = _header(file)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         return file.stat().st_size == HEADER_BYTES + length + max(ends, default=0)
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return False
+
+
+def foreign_names(file: Path, basis: Basis | None) -> tuple[str, ...]:
+    """Returns the names under which a whole checkpoint's basis differs from the study's; nothing where none is known.
+
+    A checkpoint that names no basis, of an earlier version, fits where the study's was begun by such a version too.
+    """
+    if basis is None:
+        return ()
+    try:
+        was = parse_json(_header(file)[1]["__metadata__"]["training"])["basis"]
+        return differences(was, basis.states)
+    except (OSError, ValueError, KeyError, TypeError):
+        return () if basis.takes_unnamed else (UNNAMED,)
+
+
+def _header(file: Path) -> tuple[int, Any]:
+    """The length of a safetensors file's header in bytes, and the header."""
+    with open_regular(file) as content:
+        length = int.from_bytes(content.read(HEADER_BYTES), "little")
+        if length > min(file.stat().st_size, MOST_HEADER_BYTES):
+            raise ValueError("the header is longer than the file may be")
+        return length, parse_json(content.read(length))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -16,7 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from study.run.checkpoints import is_whole, latest_checkpoint, save_states, saved_when_stopped, write_states
+from study.run.resumption.basis import Basis
+from study.run.resumption.checkpoints import (
+    UNNAMED,
+    foreign_names,
+    is_whole,
+    latest_checkpoint,
+    passed_over,
+    save_states,
+    saved_when_stopped,
+    write_states,
+)
 
 STATE = save({"weight": np.ones((3, 4), np.float32), "step": np.array(7.0)}, metadata={"training": "{}"})
 
@@ -132,3 +143,48 @@ def test_states_are_kept_where_the_study_is_stopped_and_only_there(
         with pytest.raises(end):
             run()
     assert (latest_checkpoint(tmp_path, "t1") is not None) == kept
+
+
+# -- the basis that they name ------------------------------------------------------------------------------------------
+
+BASIS = Basis({"dataset.fingerprint": "a", "training.max_steps": 12})
+
+
+def named(basis: object) -> bytes:
+    """A state that names this basis."""
+    return save({"weight": np.ones(3, np.float32)}, metadata={"training": json.dumps({"basis": basis})})
+
+
+@pytest.mark.parametrize(
+    ("states", "foreign"),
+    [
+        ({"dataset.fingerprint": "a", "training.max_steps": 12}, ()),
+        ({"dataset.fingerprint": "a"}, ()),  # of a version that named less
+        ({"dataset.fingerprint": "b", "training.max_steps": 12}, ("dataset.fingerprint",)),
+        ({"dataset.fingerprint": "b", "training.max_steps": 24}, ("dataset.fingerprint", "training.max_steps")),
+        (None, (UNNAMED,)),
+        ([], ()),
+        (7, (UNNAMED,)),
+    ],
+)
+def test_a_checkpoint_of_another_study_is_passed_over(tmp_path: Path, states: object, foreign: tuple[str, ...]) -> None:
+    own = put(tmp_path, "fp32-1", 0, named(dict(BASIS.states)), age=20)
+    newer = put(tmp_path, "fp32-2", 0, named(states), age=10)
+    assert foreign_names(newer / "training.safetensors", BASIS) == foreign
+    assert latest_checkpoint(tmp_path, "t1", BASIS) == str(own if foreign else newer)
+    assert passed_over(tmp_path, "t1", BASIS) == foreign
+    assert latest_checkpoint(tmp_path, "t1") == str(newer)  # where nothing is known of the study's basis
+
+
+def test_a_trial_without_a_checkpoint_passes_none_over(tmp_path: Path) -> None:
+    assert passed_over(tmp_path, "t1", BASIS) == ()
+    put(tmp_path, "fp32-1", 0, b"torn", age=0)
+    assert passed_over(tmp_path, "t1", BASIS) == ()
+
+
+def test_a_pipe_in_a_checkpoint_s_place_is_passed_over(tmp_path: Path) -> None:
+    own = put(tmp_path, "fp32-1", 0, named(dict(BASIS.states)), age=20)
+    folder = tmp_path / "tune/fp32-2/t1/checkpoint_000000"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "training.safetensors")
+    assert latest_checkpoint(tmp_path, "t1", BASIS) == str(own)
