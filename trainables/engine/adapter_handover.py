@@ -53,10 +53,11 @@ class AdapterHandover:
         """Waits until the files are kept. Raises HandoverError where they cannot be."""
         try:
             handover.result(HANDOVER_TIMEOUT_SECONDS)
-        except OSError as error:  # a full disk, mostly: the trial is trained, and ends once there is room
-            raise HandoverError(f"{ADAPTER_UNWRITTEN}: {error}") from error
         except Exception as error:  # MemoryError too: it is of host memory, which smaller passes would not spare
-            raise HandoverError(f"the adapter could not be kept: {type(error).__name__}: {error}") from error
+            # A full disk, mostly: the trial is trained, and ends once there is room.
+            unwritten = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+            what = ADAPTER_UNWRITTEN if unwritten else "the adapter could not be kept"
+            raise HandoverError(f"{what}: {type(error).__name__}: {error}") from error
 
     def drain(self) -> None:
         """Waits until no handover is under way; `end` raises if it failed."""

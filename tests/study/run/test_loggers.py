@@ -54,3 +54,36 @@ def test_tensorboard_gets_a_trials_numbers(tmp_path: Path) -> None:
     events = [file.read_bytes() for file in tmp_path.glob("events*")]
     assert len(events) == 1
     assert b"perplexity" in events[0]
+
+
+class Fragile:
+    """A logger that fails from its second result on."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    def on_trial_result(self, iteration: int, **info: object) -> None:
+        """Takes one result."""
+        if self.got:
+            raise ConnectionError("the server\nis away")
+        self.got.append(f"result {iteration}")
+
+    def on_experiment_end(self, **info: object) -> None:
+        """Notes the end."""
+        self.got.append("end")
+
+
+def test_a_logger_that_fails_costs_nothing_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fragile = Fragile()
+    monkeypatch.setitem(loggers._MAKERS, "wandb", lambda study, directory: fragile)
+    (logger,) = tune_loggers(["wandb"], "x", tmp_path)
+    for number in (1, 2, 3):
+        logger.on_trial_result(number, trial="t")
+    logger.on_experiment_end(trials=[])
+    assert fragile.got == ["result 1"]
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said == (
+        "The logger wandb failed and gets no more results, all of which are kept: ConnectionError: the server is away"
+    )

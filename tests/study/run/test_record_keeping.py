@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from study.run.record_keeping import Keeping
 from tests.support.made_up_studies import write_study_file
 from tests.support.plan_cases import LLAMA_3_8B, PUBMEDQA, cards, config, workload
 from tests.test_cluster_files import cluster
+from trainables.protocol import ADAPTER_UNWRITTEN
 
 
 class StandIn:
@@ -68,6 +70,27 @@ def test_what_ran_out_of_memory_is_noted_for_its_kin() -> None:
     kin, other = forecast.ran_out(config(learning_rate=1e-5)), forecast.ran_out(config(rank=16))
     assert kin is not None
     assert (kin.trial_id, other) == ("t0", None)
+
+
+def test_a_trained_trial_whose_adapter_finds_no_room_has_not_ended(tmp_path: Path) -> None:
+    """The study stops, and no record says that the trial failed; `resume` continues it."""
+    place = StandIn()
+    one = Keeping(StoreIn(place, tmp_path), place)  # type: ignore[arg-type]
+    reason = f"HandoverError: {ADAPTER_UNWRITTEN}: OSError: [Errno 28] No space left on device"
+    one.append(TrialRecord("s", "t7", "failed", config(), reason=reason))
+    assert place.records == place.shown == []
+    with pytest.raises(StoreError) as caught:
+        one.raise_any()
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'adapters/t7'} must be writable; OSError: [Errno 28] No space left on device.")
+    assert said.endswith(f"then continue: python -m study resume {tmp_path}")
+
+
+class StoreIn:
+    """A store of that directory."""
+
+    def __init__(self, place: StandIn, directory: Path) -> None:
+        self.append, self.directory = place.append, directory
 
 
 def test_a_record_that_cannot_be_kept_is_for_the_driver_to_raise() -> None:

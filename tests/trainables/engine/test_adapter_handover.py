@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 import torch
 from safetensors.torch import load
 
 from tests.support.small_engines import config, join, make_engine, run
+from trainables.protocol import ADAPTER_UNWRITTEN
 
 
 def test_a_pack_trains_on_while_a_finished_adapter_is_written():
@@ -84,3 +86,25 @@ def test_an_adapter_that_cannot_be_written_fails_its_trial_alone():
     outcomes = run(engine)
     assert {name: outcome.status for name, outcome in outcomes.items()} == {"a": "failed", "b": "complete"}
     assert "the adapter could not be kept: MemoryError: No space left" in outcomes["a"].reason
+
+
+@pytest.mark.parametrize(
+    ("error", "unwritten"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (PermissionError(13, "Permission denied"), True),
+        (TimeoutError("the keeper is busy"), False),
+        (RuntimeError("the keeper has died"), False),
+    ],
+)
+def test_an_adapter_that_finds_no_room_is_told_apart(error: Exception, unwritten: bool):
+    """The driver stops the study then, as for a record that it cannot write, instead of failing a trained trial."""
+
+    def keep(trial_id: str, files: dict[str, bytes]) -> None:
+        raise error
+
+    engine = make_engine(most=1, keep_adapter=keep)
+    join(engine, {"a": config()})
+    outcome = run(engine)["a"]
+    assert (outcome.status, ADAPTER_UNWRITTEN in outcome.reason) == ("failed", unwritten)
+    assert str(error) in outcome.reason
