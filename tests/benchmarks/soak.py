@@ -1,8 +1,8 @@
 """Injects faults into studies, and counts trials that were lost, recorded twice or ended differently.
 
-`python -m tests.benchmarks.soak [--faults 50] [--seed 0] [--json OUT]` runs a tiny study undisturbed (fp32 on a CPU,
-one adapter at a time), then the same with processes killed, files torn and the disk full at random moments, and
-continued after each.
+`python -m tests.benchmarks.soak [--faults 100] [--seed 0] [--only KIND …] [--json OUT]` runs a tiny study and its
+confirmation undisturbed (fp32 on a CPU, one adapter at a time), then the same with faults at random moments, and
+continued after each. Parts add up: with `--json OUT` the counts are added to those that are there.
 """
 
 from __future__ import annotations
@@ -10,33 +10,47 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from tests.benchmarks.support.disturbed_study import DisturbedStudy, whole_lines
+from tests.benchmarks.support.faults import (
+    AT_WORK,
+    CONFIRMING,
+    ENDED,
+    ENDING,
+    EVERY,
+    WHILE_SAVING_REPORTING_CONFIRMING_OR_RESUMING,
+    Fault,
+)
 from tests.support.made_up_studies import save_tiny_model
-from tests.test_whole_study import is_ours, processes_of, start, study_file, trains_now
+from tests.test_whole_study import start, study_file
 
 SAME = 1e-6
-ROUND_SECONDS = 1800.0
+UNDISTURBED_SECONDS = 900.0
+FAULTS_AT_WORK, FAULTS_CONFIRMING = 8, 2  # of a round, at most
 SPACE = {
-    "precision": "fp32", "rank": {"choice": [2, 4, 8, 16]}, "target_modules": {"choice": ["q_v", "all_linear"]},
-    "learning_rate": 1.0e-3,
+    "precision": "fp32", "rank": {"choice": [2, 4, 8, 16]}, "target_modules": "q_v",
+    "learning_rate": {"choice": [1.0e-3, 3.0e-3]},
 }  # fmt: skip
+# Both are the same in every run, so that every round's front is: a CPU's memory is not.
+OBJECTIVES = [
+    {"metric": "perplexity", "direction": "minimize", "reference": 200.0},
+    {"metric": "trainable_parameters", "direction": "minimize", "reference": 100_000},
+]
+Perplexities = Mapping[str, float]  # by configuration
 
 
 @dataclass
 class Outcome:
-    """The consequences of the faults, over all rounds; everything but `faults`, `rounds` and `trials` must be 0."""
+    """The consequences of the faults, over all rounds; everything after `trials` must be 0."""
 
     faults: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
@@ -45,206 +59,154 @@ class Outcome:
     twice: int = 0  # with two
     rerun: int = 0  # whose record changed after it had been written
     unlike: int = 0  # with another perplexity than undisturbed, or none
+    broken: int = 0  # studies that did not come to their end after their last fault
 
     def plus(self, values: Mapping[str, Any]) -> Outcome:
         """This outcome and that of an earlier call, as its JSON has it."""
-        numbers = {name: value + values[name] for name, value in asdict(self).items() if name != "faults"}
+        numbers = {name: value + values.get(name, 0) for name, value in asdict(self).items() if name != "faults"}
         return Outcome(self.faults + Counter(values["faults"]), **numbers)
+
+    @property
+    def injected(self) -> int:
+        """How many faults there were."""
+        return self.faults.total()
 
     @property
     def clean(self) -> bool:
         """Whether no fault had a consequence."""
-        return not (self.lost or self.twice or self.rerun or self.unlike)
+        return not (self.lost or self.twice or self.rerun or self.unlike or self.broken)
 
 
-class Round:
-    """One disturbed study: its directory, its driver, and the records that were seen on the way."""
+@dataclass
+class Soak:
+    """What is left to inject, of which kinds, until when."""
 
-    def __init__(self, file: Path, directory: Path) -> None:
-        self.directory = directory
-        self.driver = start("run", str(file), "--out", str(directory))
-        self.seen: dict[str, str] = {}
-        self.said = ""
+    faults: int
+    chance: random.Random
+    until: float
+    kinds: Sequence[str] = EVERY
+    outcome: Outcome = field(default_factory=Outcome)
 
-    def note_records(self) -> None:
-        """Remembers what stands in the results: it must not change any more."""
-        for line in whole_lines(self.directory / "results.jsonl"):
-            self.seen.setdefault(json.loads(line)["trial_id"], line)
+    def is_over(self) -> bool:
+        """Whether no more faults are to be injected."""
+        return self.outcome.injected >= self.faults or time.monotonic() > self.until
 
-    def end_driver(self, number: signal.Signals) -> None:
-        """Ends the driver by a signal, and waits until what it owned has ended as well."""
-        self.await_driver(number)
+    def next_of(self, faults: Mapping[str, Fault]) -> str | None:
+        """A kind of these that came up least; None where none is asked for, or all faults are injected."""
+        known = [name for name in faults if name in self.kinds]
+        if not known or self.is_over():
+            return None
+        fewest = min(self.outcome.faults[name] for name in known)
+        return self.chance.choice([name for name in known if self.outcome.faults[name] == fewest])
 
-    def await_driver(self, number: signal.Signals | None = None) -> None:
-        """Waits until the driver has ended, by a signal or by itself, and what it owned has ended as well."""
-        ours = [child for child in psutil.Process(self.driver.pid).children(recursive=True) if is_ours(child)]
-        if number is not None:
-            self.driver.send_signal(number)
-        self.said, _ = self.driver.communicate(timeout=180)
-        psutil.wait_procs(ours, timeout=60)  # Ray's own agents take their time
-        self.note_records()
-
-    def resume(self) -> bool:
-        """Resumes the study; the fault before has hit."""
-        self.driver = start("resume", str(self.directory))
-        return True
-
-
-def whole_lines(file: Path) -> list[str]:
-    """The lines of a results file that are records."""
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            json.loads(line)
-        except ValueError:
-            continue
-        found.append(line)
-    return found
+    def inject(self, one: DisturbedStudy, faults: Mapping[str, Fault]) -> bool:
+        """Injects one of these faults; returns whether it hit."""
+        name = self.next_of(faults)
+        if name is None:
+            return False
+        one.note_records()
+        hit = faults[name](one, self.chance)
+        self.outcome.faults[name] += hit
+        print(
+            f"{self.outcome.injected:3} {name}{'' if hit else ' (missed)'}; {one.ended} trials have ended", flush=True
+        )
+        return hit
 
 
-# -- the faults --------------------------------------------------------------------------------------------------------
+def disturb(
+    soak: Soak, one: DisturbedStudy, faults: Mapping[str, Fault], most: int, ending: Mapping[str, Fault], trials: int
+) -> None:
+    """Runs a study to its end: at most so many faults at random moments of its training, then one while it ends."""
+    left, at_end = most, bool(ending)
+    while one.runs:
+        if at_end and one.ended >= trials:
+            at_end = False
+            soak.inject(one, ending)
+        elif left and one.ended < trials and soak.next_of(faults) and one.trains:
+            time.sleep(soak.chance.uniform(0.2, 2.5))
+            if one.runs and one.ended < trials:
+                left -= 1
+                soak.inject(one, faults)
+        time.sleep(0.1)
+    if one.end_driver() != 0:
+        soak.outcome.broken += 1
+        print(f"it ended with exit code {one.driver.returncode}:\n{one.said[-3000:]}", file=sys.stderr, flush=True)
 
 
-def kill_host(one: Round) -> bool:
-    """The process that holds the base model."""
-    return kill_first(one, "BaseModelHost")
-
-
-def kill_trial(one: Round) -> bool:
-    """A trial's own process."""
-    return kill_first(one, "LoraTrial")
-
-
-def kill_first(one: Round, name: str) -> bool:
-    """Kills a process under the driver by its title; returns whether there still was one."""
-    found = processes_of(one.driver, name)[:1]
-    for process in found:
-        process.kill()
-    return bool(found)
-
-
-def kill_driver(one: Round) -> bool:
-    """The driver, with -9."""
-    one.end_driver(signal.SIGKILL)
-    return one.resume()
-
-
-def stop_driver(one: Round) -> bool:
-    """The driver, asked to end: trials at work write checkpoints."""
-    one.end_driver(signal.SIGTERM)
-    return one.resume()
-
-
-def tear_results(one: Round) -> bool:
-    """The driver killed in the middle of writing a record."""
-    one.end_driver(signal.SIGKILL)
-    with (one.directory / "results.jsonl").open("ab") as out:
-        out.write(b'{"study": "made-up", "trial_id": "t00')
-    return one.resume()
-
-
-def tear_checkpoint(one: Round) -> bool:
-    """The driver killed, and the newest checkpoint of every trial cut short."""
-    one.end_driver(signal.SIGKILL)
-    for trial in {file.parents[1] for file in (one.directory / "tune").glob("*/*/checkpoint_*/*.safetensors")}:
-        newest = max(trial.glob("checkpoint_*/*.safetensors"), key=lambda file: file.stat().st_mtime)
-        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
-    return one.resume()
-
-
-def fill_disk(one: Round) -> bool:
-    """The driver finds no room for anything more, as on a full disk; it must end by itself."""
-    psutil.Process(one.driver.pid).rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    one.await_driver()
-    return one.resume()
-
-
-FAULTS: dict[str, Callable[[Round], bool]] = {
-    "host killed": kill_host,
-    "trial killed": kill_trial,
-    "driver killed": kill_driver,
-    "driver stopped": stop_driver,
-    "results torn": tear_results,
-    "checkpoints torn": tear_checkpoint,
-    "disk full": fill_disk,
-}
-
-
-def disturb(one: Round, chance: random.Random, left: int, outcome: Outcome, until: float) -> int:
-    """Runs a round to its end with faults at random moments before `until`; returns how many were injected."""
-    injected, deadline = 0, time.monotonic() + ROUND_SECONDS
-    while one.driver.poll() is None:
-        if time.monotonic() > deadline:
-            one.end_driver(signal.SIGTERM)
-            raise TimeoutError(f"a round did not end; it lies in {one.directory}")
-        if injected < left and time.monotonic() < until and trains_now(one.driver):
-            time.sleep(chance.uniform(0.5, 4.0))
-            if one.driver.poll() is None:
-                fewest = min(outcome.faults[name] for name in FAULTS)  # so that every kind comes up
-                name = chance.choice([name for name in FAULTS if outcome.faults[name] == fewest])
-                hit = FAULTS[name](one)
-                outcome.faults[name] += hit
-                injected += hit
-                print(f"{sum(outcome.faults.values()):3} {name}; {len(one.seen)} trials have ended", flush=True)
-                time.sleep(2.0)
-        time.sleep(0.2)
-    return injected
-
-
-def judge(one: Round, expected: dict[str, float], outcome: Outcome) -> None:
-    """Counts the trials that a round has lost, recorded twice, or ended otherwise than undisturbed."""
-    lines = whole_lines(one.directory / "results.jsonl")
+def judge(one: DisturbedStudy, expected: Perplexities, outcome: Outcome) -> None:
+    """Counts the trials that a study has lost, recorded twice, or ended otherwise than undisturbed."""
+    lines = whole_lines(one.results)
     counts = Counter(json.loads(line)["trial_id"] for line in lines)
-    found = {json.loads(line)["trial_id"]: json.loads(line)["measurements"]["perplexity"] for line in lines}
-    outcome.rounds += 1
+    found = perplexities(lines)
     outcome.trials += len(expected)
-    outcome.lost += len(set(expected) - set(counts))
+    outcome.lost += len(set(expected) - set(found))
     outcome.twice += sum(count > 1 for count in counts.values())
     outcome.rerun += sum(line not in lines for line in one.seen.values())
     outcome.unlike += sum(
-        value is None or abs(value / expected[name] - 1) > SAME for name, value in found.items() if name in expected
+        value is None or key not in expected or abs(value / expected[key] - 1) > SAME for key, value in found.items()
     )
 
 
-def soak(folder: Path, faults: int, seed: int, steps: int, until: float) -> Outcome:
-    """Rounds until so many faults have been injected, or time is over; the last round runs to its end."""
+def perplexities(lines: Iterable[str]) -> dict[str, float]:
+    """The perplexity of each configuration, its seed included."""
+    records = [json.loads(line) for line in lines]
+    return {json.dumps(one["config"], sort_keys=True): one["measurements"]["perplexity"] for one in records}
+
+
+def undisturbed(file: Path, out: Path) -> tuple[Perplexities, Perplexities]:
+    """What the study, and its confirmation, come to when nothing happens to them."""
+    for command in (("run", str(file), "--out", str(out)), ("confirm", str(out))):
+        driver = start(*command)
+        said, _ = driver.communicate(timeout=UNDISTURBED_SECONDS)
+        if driver.returncode:
+            raise RuntimeError(said)
+    return tuple(perplexities(whole_lines(folder / "results.jsonl")) for folder in (out, out / "confirm"))  # type: ignore[return-value]
+
+
+def soaked(soak: Soak, folder: Path, steps: int) -> Outcome:
+    """Rounds until all faults have been injected or time is over; the last study runs to its end."""
     model = save_tiny_model(folder / "model")
+    changes = {"space": SPACE, "objectives": OBJECTIVES, "confirm": {"seeds": [1]}}
     hardware = {"gpu": "cpu", "max_adapters_per_gpu": 1}
-    file = study_file(folder, model, max_steps=steps, hardware=hardware, space=SPACE)
-    undisturbed = start("run", str(file), "--out", str(folder / "undisturbed"))
-    said, _ = undisturbed.communicate(timeout=ROUND_SECONDS)
-    if undisturbed.returncode:
-        raise RuntimeError(said)
-    lines = map(json.loads, whole_lines(folder / "undisturbed" / "results.jsonl"))
-    expected = {line["trial_id"]: line["measurements"]["perplexity"] for line in lines}
-    chance, outcome = random.Random(seed), Outcome()
-    while sum(outcome.faults.values()) < faults and time.monotonic() < until:
-        one = Round(file, folder / f"round{outcome.rounds}")
-        left = faults - sum(outcome.faults.values())
-        disturb(one, chance, left, outcome, until)
-        if one.driver.returncode:
-            print((one.driver.stdout.read() if one.driver.stdout else "")[-2000:], file=sys.stderr)
-        judge(one, expected, outcome)
-    return outcome
+    file = study_file(folder, model, max_steps=steps, hardware=hardware, **changes)
+    began = time.monotonic()
+    expected, confirmed = undisturbed(file, folder / "undisturbed")
+    print(f"undisturbed: {len(expected)} + {len(confirmed)} trials, {time.monotonic() - began:.0f} s", flush=True)
+    while not soak.is_over():
+        out = folder / f"round{soak.outcome.rounds}"
+        soak.outcome.rounds += 1
+        one = DisturbedStudy(out, "run", str(file), "--out", str(out))
+        disturb(soak, one, AT_WORK, FAULTS_AT_WORK, ENDING, len(expected))
+        soak.inject(one, ENDED)
+        judge(one, expected, soak.outcome)
+        if soak.next_of(CONFIRMING):
+            other = DisturbedStudy(one.directory / "confirm", "confirm", str(one.directory))
+            disturb(soak, other, CONFIRMING, FAULTS_CONFIRMING, {}, len(confirmed))
+            judge(other, confirmed, soak.outcome)
+    return soak.outcome
 
 
 def main() -> int:
     """Runs the soak and prints the counts; exit code 1 where a fault had a consequence."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", type=int, default=50)
+    parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=240, help="optimizer steps a trial")
+    parser.add_argument("--steps", type=int, default=300, help="optimizer steps a trial")
     parser.add_argument("--seconds", type=float, default=7200.0, help="no fault is injected after so many")
+    parser.add_argument("--only", nargs="+", choices=EVERY, default=EVERY, metavar="KIND", help="these kinds of faults")
     parser.add_argument("--json", type=Path, help="the counts are added to those that are there")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
+    until = time.monotonic() + options.seconds
+    soak = Soak(options.faults, random.Random(options.seed), until, options.only)
     with tempfile.TemporaryDirectory(prefix="lora-frontier-soak-") as folder:
-        until = time.monotonic() + options.seconds
-        outcome = soak(Path(folder), options.faults, options.seed, options.steps, until)
+        outcome = soaked(soak, Path(folder), options.steps)
     if options.json and options.json.is_file():
         outcome = outcome.plus(json.loads(options.json.read_text(encoding="utf-8")))
+    saving = sum(outcome.faults[name] for name in WHILE_SAVING_REPORTING_CONFIRMING_OR_RESUMING)
     values = {**asdict(outcome), "faults": dict(sorted(outcome.faults.items()))}
     print(json.dumps(values, indent=1))
+    print(f"{outcome.injected} faults, {saving} of them while saving, reporting, confirming or resuming")
     if options.json:
         options.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return 0 if outcome.clean else 1
