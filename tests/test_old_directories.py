@@ -196,6 +196,15 @@ def resumed(place: Path) -> Iterator[Path]:
     return directory
 
 
+def test_what_it_depends_on_is_known_from_its_records_and_noted_from_then_on(resumed: Path) -> None:
+    noted = json.loads((resumed / "basis.json").read_text(encoding="utf-8"))
+    assert (noted["since"], noted["changes"]) == ("records", [])
+    for record in records(resumed).values():
+        if record["dataset"]:
+            assert noted["states"]["dataset.fingerprint"] == record["dataset"]["fingerprint"]
+            assert noted["states"]["base_model.sha256"] == record["base_model"]["sha256"]
+
+
 def test_no_trial_is_lost_or_recorded_twice(resumed: Path) -> None:
     assert sorted(records(resumed)) == sorted(SAID["resumed"]["records"])
 

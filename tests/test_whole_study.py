@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -217,6 +218,46 @@ def test_a_sigterm_to_every_process_still_keeps_the_states(tmp_path: Path, model
     assert list((tmp_path / "out/tune").glob("stopped-*/t*/checkpoint_*/training.safetensors"))
     _, alive = psutil.wait_procs(children, timeout=60)
     assert all(gone(process) for process in alive), "they outlived their driver"
+
+
+def test_changed_data_are_refused_and_accepted_begin_what_was_at_work_anew(tmp_path: Path, model: Path) -> None:
+    file, out = study_file(tmp_path, model, max_steps=3000, space={**SPACE, "rank": 2}), tmp_path / "out"
+    driver = start("run", str(file), "--out", str(out))
+    wait_for(lambda: trains_now(driver), "a trial at work")
+    driver.send_signal(signal.SIGTERM)
+    driver.communicate(timeout=RUN_SECONDS)
+    assert list(out.glob("tune/stopped-*/t000/checkpoint_*/training.safetensors"))
+    data = tmp_path / "rows.jsonl"
+    data.write_text(data.read_text().replace("even", "odd"))
+    refused = start("resume", str(out))
+    said, _ = refused.communicate(timeout=RUN_SECONDS)
+    assert refused.returncode == 2, said
+    assert "must give the rows that the study began with" in said
+    accepted = run("resume", str(out), "--accept-changed-data")
+    assert "t000: its newest checkpoint is not continued, which differs in dataset.fingerprint." in accepted
+    (record,) = records(out).values()
+    assert record["status"] == "complete"
+    assert record["curve"][0]["step"] == 750  # all of its evaluations are of the new data
+    assert (
+        record["dataset"]["fingerprint"]
+        == json.loads((out / "basis.json").read_text())["states"]["dataset.fingerprint"]
+    )
+
+
+def test_a_disk_that_is_full_for_an_adapter_stops_the_study_and_fails_no_trial(tmp_path: Path, model: Path) -> None:
+    file, out = study_file(tmp_path, model, max_steps=400, space={**SPACE, "rank": 2}), tmp_path / "out"
+    driver = start("run", str(file), "--out", str(out))
+    (keeper,) = wait_for(lambda: trains_now(driver) and processes_of(driver, "HostKeeper"), "a trial at work")
+    keeper.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    said, _ = driver.communicate(timeout=RUN_SECONDS)
+    assert driver.returncode == 1, said
+    assert f"{out / 'adapters/t000'} must be writable" in said
+    assert f"continue: python -m study resume {out}" in said
+    assert not (out / "results.jsonl").exists()
+    run("resume", str(out))
+    (record,) = records(out).values()
+    assert (record["status"], record["adapter"]) == ("complete", "adapters/t000")
+    assert (out / "adapters/t000/adapter_model.safetensors").stat().st_size > 0
 
 
 def is_ours(process: psutil.Process) -> bool:
