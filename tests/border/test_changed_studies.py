@@ -11,9 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from study.cli.main import main
 from study.config.study_config import load_study
+from study.errors import FAILED
 from study.run.lifecycle import begin
 from tests.border.hostile import Hostile, table
 from tests.support.made_up_studies import write_study_file
@@ -239,3 +242,49 @@ BASIS = ("basis.json: must hold what the study wrote there when it began", "Rest
 )
 def test_a_basis_that_is_none_is_refused(hostile: Hostile, check: Callable[[Hostile], str]) -> None:
     check(hostile)
+
+
+def moved_rows(folder: Path) -> None:
+    """The data file lies elsewhere, as the study file says."""
+    (folder / "rows.jsonl").rename(folder / "elsewhere.jsonl")
+    setting("dataset.train_file", str(folder / "elsewhere.jsonl"))(folder)
+
+
+def moved_model(folder: Path) -> None:
+    """The model lies elsewhere, as the study file says."""
+    (folder / "model").rename(folder / "elsewhere")
+    setting("base_model.path", str(folder / "elsewhere"))(folder)
+
+
+def other_line_ends(folder: Path) -> None:
+    """The data file with the line ends of Windows."""
+    file = folder / "rows.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: None,
+        lambda folder: (folder / "rows.jsonl").touch(),
+        rows(lambda lines: list(lines)),
+        rows(lambda lines: [line.replace('{"prompt"', '{  "prompt"') for line in lines]),
+        other_line_ends,
+        moved_rows,
+        moved_model,
+        inside("model/config.json", lambda values: {**values, "transformers_version": "9.9"}),
+        setting("hardware.max_adapters_per_gpu", 1),
+        setting("generation.max_new_tokens", 5),
+        setting("confirm.seeds", [7]),
+    ],
+)
+def test_what_comes_to_the_same_is_no_change(
+    change: Change, tmp_path: Path, good_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The study continues, and Ray would be started."""
+    monkeypatch.setattr("study.run.driver.run_study", lambda study, show, meanwhile: None)
+    (tmp_path / "input").mkdir()
+    assert main(changed(change)(tmp_path / "input", good_model)) == FAILED  # its trials are left
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "4 trials did not run to an end" in said.out

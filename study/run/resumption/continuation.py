@@ -8,17 +8,20 @@ from pathlib import Path
 from study.config.study_config import StudyConfig
 from study.output import plural, say
 from study.plan.preflight import Preflight
+from study.records.layout import BASIS_FILE
 from study.records.store import ResultsStore
 from study.run.resumption.basis import LATER, RECORDS, Basis, basis_of, basis_of_records, read_basis, write_basis
 from study.run.resumption.changes import continued
 from study.run.resumption.checkpoints import passed_over
 from study.run.study_run import StudyRun
 
+_UNNOTED = (
+    f"The study's directory does not say what its trials depend on: an earlier version began it, or {BASIS_FILE} was "
+    "removed."
+)
 UNKNOWN = {
-    RECORDS: "An earlier version began this study and did not note what its trials depend on: data and base model are "
-    "held to those of its records.",
-    LATER: "An earlier version began this study and did not note what its trials depend on: it continues over the data "
-    "and the base model that are there now.",
+    RECORDS: f"{_UNNOTED} Data and base model are held to those of its records.",
+    LATER: f"{_UNNOTED} It continues over the data and the base model that are there now.",
 }
 
 

@@ -150,8 +150,8 @@ def test_one_without_a_basis_continues_and_says_so(
     place = put_state(directory, "t001", None)  # no basis is named in its checkpoints either
     assert reopened(directory).checkpoint("t001") == str(place)
     output = capsys.readouterr().out
-    assert "An earlier version began this study and did not note what its trials depend on" in output
-    assert ("held to those of its records" in output) == known
+    assert "does not say what its trials depend on: an earlier version began it, or basis.json was removed" in output
+    assert ("are held to those of its records" in output) == known
     assert reopened(directory).checkpoint("t001") == str(place)
     assert capsys.readouterr().out == ""  # from now on it is noted
 
