@@ -1,4 +1,4 @@
-"""Refuses to continue a study over a basis that has changed, with every difference at once; accepts changed data."""
+"""Refuses to continue a study whose basis has changed, with all differences at once; accepts changed data."""
 
 from __future__ import annotations
 
