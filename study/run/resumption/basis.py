@@ -52,7 +52,8 @@ def basis_of(config: StudyConfig, found: Preflight) -> Basis:
         "tokenizer": found.tokenizer_sha256,
         "base_model": {"path": config.trial.base_model.path, "kind": locate(config.trial.base_model).kind},
     }
-    return Basis({**states, BASE_CONFIG: _config_hash(config)}, facts)
+    as_read = json.loads(json.dumps([{**states, BASE_CONFIG: _config_hash(config)}, facts]))  # a tuple becomes a list
+    return Basis(*as_read)
 
 
 def _config_hash(config: StudyConfig) -> str:
