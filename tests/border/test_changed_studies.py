@@ -172,8 +172,8 @@ MODEL = ("base_model.path = ", "Put the model back, or begin a study of its own:
 @table(
     Hostile("one bit of the weights", changed(other_weights), (*MODEL, "weights that the study began with")),
     Hostile(
-        "another rotary base",
-        changed(inside("model/config.json", lambda values: values | {"rms_norm_eps": 0.5})),
+        "another epsilon of the norms",
+        changed(inside("model/config.json", lambda values: values | {"rms_norm_eps": 1.0e-3})),
         (*MODEL, "configuration (config.json)"),
     ),
     Hostile("weights, and data accepted", changed(other_weights, APPENDED, options=(ACCEPT,)), MODEL, ("dataset",)),
