@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from study.records.files import write_whole
 from trainables.base_model.shape import ModelShape
+from trainables.limits import MOST_CONTEXT_BYTES
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting
 from trainables.user_cache import cache_root
@@ -167,7 +168,8 @@ def _line(points: Sequence[tuple[float, float]], weights: Sequence[float]) -> tu
 def _context(one: MeasuredFootprint) -> int | None:
     if one.peak_device_bytes is None or one.peak_reserved_bytes is None:
         return None
-    return max(0, one.peak_device_bytes - one.peak_reserved_bytes)
+    context = one.peak_device_bytes - one.peak_reserved_bytes
+    return context if 0 <= context <= MOST_CONTEXT_BYTES else None  # beyond, it was other processes' too
 
 
 def _slack(one: MeasuredFootprint) -> float | None:

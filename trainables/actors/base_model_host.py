@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from trainables.actors.allocator import use_expandable_segments
 from trainables.actors.host_loading import HostSettings, import_ahead, make_engine
 from trainables.actors.node_notice import NodeNotice
 from trainables.protocol import JoinRequest, News, NotResidentError
@@ -115,6 +116,8 @@ class BaseModelHost:
 
     def _load(self) -> None:
         try:
+            if self._settings.device == "cuda":
+                use_expandable_segments()
             import_ahead()
             self._wanted.wait()
             keep = self._keep_adapter if self._settings.keep_adapters else None

@@ -41,11 +41,13 @@ def make_engine(
     from trainables.base_model.load import load_base_model
     from trainables.dataset.prepared import prepare_dataset
     from trainables.engine.engine import Engine
+    from trainables.measure.context_memory import open_contexts
 
     device = torch.device(settings.device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads)
     else:
+        open_contexts([torch.device("cuda", number) for number in range(settings.cards)])
         cap_memory(settings.trial.hardware.memory_limit_bytes, settings.cards)
     forced = settings.trial.hardware.force_bf16
     cards = cards_by_module(settings) if settings.cards > 1 else None

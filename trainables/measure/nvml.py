@@ -5,6 +5,7 @@ Cards are addressed by UUID: NVML's numbers ignore CUDA_VISIBLE_DEVICES.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,28 @@ def device_used_bytes(device: torch.device) -> int | None:
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle).used) if handle else None
     except pynvml.NVMLError:
         return None
+
+
+def used_bytes_of(uuid: str) -> int | None:
+    """Bytes in use on the whole card of that UUID; torch is not asked, so no context is created on it."""
+    try:
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}".encode())).used)
+    except pynvml.NVMLError:
+        return None
+
+
+def process_used_bytes(device: torch.device) -> int | None:
+    """Bytes that this process has on the card, context included; None where NVML does not know the process.
+
+    It knows processes by the machine's numbers, which differ from a container's own.
+    """
+    handle = _handle(device)
+    try:
+        known = pynvml.nvmlDeviceGetComputeRunningProcesses(handle) if handle else ()
+    except pynvml.NVMLError:
+        return None
+    return next((one.usedGpuMemory for one in known if one.pid == os.getpid()), None)
 
 
 def device_energy_joules(device: torch.device) -> float | None:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.measure.nvml import device_used_bytes, summed
+from trainables.measure.context_memory import context_bytes
+from trainables.measure.nvml import summed
 from trainables.measure.process_memory import resident_peak
 
 
 @dataclass
 class PeakMemory:
-    """The peak within a `peak_memory` block: (allocated or resident, reserved, whole card), known after it.
+    """The peak within a `peak_memory` block: (allocated or resident, reserved, this process'), known after it.
 
-    Over several cards the sum of each card's own peak, which `by_card` tells apart.
+    The process' is what was reserved and its CUDA context: other processes are not in it. Over several cards the sum of
+    each card's own peak, which `by_card` tells apart.
     """
 
     bytes: tuple[int, int | None, int | None] = (0, None, None)
@@ -33,8 +35,8 @@ def peak_memory(devices: Sequence[torch.device]) -> Iterator[PeakMemory]:
             torch.cuda.reset_peak_memory_stats(device)
         yield peak
         peak.by_card = tuple(torch.cuda.max_memory_allocated(device) for device in devices)
-        reserved, used = sum(map(torch.cuda.max_memory_reserved, devices)), summed(device_used_bytes, devices)
-        peak.bytes = (sum(peak.by_card), reserved, None if used is None else int(used))
+        reserved, context = sum(map(torch.cuda.max_memory_reserved, devices)), summed(context_bytes, devices)
+        peak.bytes = (sum(peak.by_card), reserved, None if context is None else reserved + int(context))
         return
     with resident_peak() as resident:
         yield peak
