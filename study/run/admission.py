@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
+from study.hardware.gpu_catalogue import is_of_kind
 from study.plan.fitting import Fit, infeasible_facts
 from study.plan.forecast import Forecast
 from study.plan.remedies import remedies
 from study.records.infeasible import does_not_fit
 from study.records.record import TrialRecord
 from study.search.study_search import Proposal, StudySearch
+from trainables.settings import TrialSettings
+from trainables.verdicts import Conditions, RanOut
 
 
 class Admission:
@@ -54,11 +57,11 @@ class Admission:
         return [one for one in proposals if self._wanted(one.config) and self._admits(one)]
 
     def _admits(self, proposal: Proposal) -> bool:
-        one, kin = self._forecast.fit(proposal.config, self._cards), self._forecast.ran_out(proposal.config)
-        if one.fits and kin is None:
+        one, verdict = self._forecast.fit(proposal.config, self._cards), verdict_on(proposal.config, self._forecast)
+        if one.fits and verdict is None:
             return True
-        if kin is not None:
-            record = kin_record(self._study, proposal, kin)
+        if verdict is not None:
+            record = kin_record(self._study, proposal, verdict)
         else:
             record = refused_record(self._study, proposal, one, self._forecast, self._cards)
         self._record(record)
@@ -97,13 +100,37 @@ def refused_record(
     )
 
 
-def kin_record(study: str, proposal: Proposal, kin: TrialRecord) -> TrialRecord:
+def kin_record(study: str, proposal: Proposal, verdict: RanOut) -> TrialRecord:
     """Returns the record of a trial that was never started, since one of its footprint ran out of memory alone."""
     return TrialRecord(
         study=study,
         trial_id=proposal.trial_id,
         status="infeasible",
         config=proposal.config,
-        reason=f"{kin.trial_id} of the same footprint ran out of memory alone, so this one was not started",
-        infeasible=kin.infeasible,
+        reason=verdict.reason_of_kin(),
+        infeasible=verdict.facts_of_kin(),
     )
+
+
+def verdict_on(config: TrialConfig, forecast: Forecast) -> RanOut | None:
+    """Returns what a trial of the same footprint ran out of memory with, alone and tried twice; None where none did.
+
+    Nor where other processes held the card then: it may fit when they have ended.
+    """
+    record = forecast.ran_out(config)
+    verdict = record and RanOut(record.trial_id, record.infeasible or {})
+    return verdict if verdict and verdict.of_the_footprint else None
+
+
+def note_verdicts(records: Iterable[TrialRecord], forecast: Forecast, settings: TrialSettings) -> None:
+    """Takes in what ran out of memory before the study was interrupted, so that it is not tried again.
+
+    Only what was found under the same conditions: card, memory limit, number of cards, engine and batch.
+    """
+    card = forecast.target.card
+    for record in records:
+        name = str(record.device.get("name") or (record.infeasible or {}).get("device") or "")
+        there = name.startswith("CPU") if card is None else is_of_kind(name, card)
+        cards = 0 if card is None else forecast.fit(record.config).cards or 0
+        if there and Conditions.of(settings, cards).hold(record.infeasible or {}):
+            forecast.note(record)

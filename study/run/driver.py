@@ -14,7 +14,7 @@ from study.plan.phases import StudyPhase, phases_of
 from study.progress.live_file import LiveFile
 from study.progress.live_table import LiveTable
 from study.progress.study_progress import StudyProgress
-from study.run.admission import refuse_what_never_fits
+from study.run.admission import note_verdicts, refuse_what_never_fits
 from study.run.conclusion import tolerated
 from study.run.cost import counted
 from study.run.hosts import end_hosts, prepare_hosts, start_keeper, statuses
@@ -54,7 +54,10 @@ def _phases(study: StudyRun) -> tuple[Forecast | None, tuple[StudyPhase, ...]]:
     config, nodes = study.config, cluster_nodes()
     on_cards, local = uses_cards(config.trial.hardware.gpu, nodes), ray_address() == LOCAL
     forecast = forecast_on(config, study.found, cluster_resources(), on_cards, local)
-    ended = [record.config for record in study.store.records()]
+    records = study.store.records()
+    if forecast:
+        note_verdicts(records, forecast, config.trial)
+    ended = [record.config for record in records]
     return forecast, phases_of(config, study.remaining(), ended, forecast, nodes, on_cards)
 
 

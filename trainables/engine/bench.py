@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from search_spaces.footprint import Footprint
 from trainables.base_model.load import BaseModel
 from trainables.comparability import comparable_hashes, cpu_device_name, state_basis
 from trainables.dataset.prepared import PreparedDataset
 from trainables.measure.evaluation import Evaluation
 from trainables.settings import TrialSettings
+from trainables.verdicts import Conditions, RanOut
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Bench:
     evaluation: Evaluation | None = None
     generated_tokens_per_second: float | None = None
     answers: dict[tuple[int, ...], str] = field(default_factory=dict)
+    ran_out: dict[Footprint, RanOut] = field(default_factory=dict)  # alone, tried twice
+    tries_alone: bool = False  # one resident, with the others off the device
 
 
 def device_name(device: torch.device) -> str:
@@ -40,3 +44,9 @@ def comparable(bench: Bench) -> dict[str, str]:
 def basis(bench: Bench) -> dict[str, Any]:
     """What the states of this bench's trainings depend on beside their configurations."""
     return state_basis(bench.base.info.sha256, bench.dataset.fingerprint, bench.settings)
+
+
+def memory_conditions(bench: Bench) -> Conditions:
+    """What decides here, beside a footprint, whether it runs out of memory."""
+    cards = sum(device.type == "cuda" for device in bench.base.devices)
+    return Conditions.of(bench.settings, cards)

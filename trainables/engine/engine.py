@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 
+from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from trainables.base_model.load import BaseModel
 from trainables.dataset.batches import Plan, batch_plan, of_like_length
@@ -18,17 +20,28 @@ from trainables.dataset.prepared import PreparedDataset
 from trainables.engine.adapter_handover import AdapterHandover, KeepAdapter
 from trainables.engine.bench import Bench, basis
 from trainables.engine.clock import HostClock
-from trainables.engine.failures import Unit, attempt, end_failed, failure_of
+from trainables.engine.failures import (
+    Unit,
+    attempt,
+    attempt_alone,
+    end_as_kin,
+    end_diverged,
+    end_failed,
+    end_lost,
+    failure_of,
+)
 from trainables.engine.measured_costs import MeasuredCosts
-from trainables.engine.outcomes import complete_outcome, ended_outcome, stopped_outcome
+from trainables.engine.outcomes import complete_outcome, stopped_outcome
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.quality_bench import QualityBench
-from trainables.engine.residents import Resident
+from trainables.engine.release import out_of_memory, release
+from trainables.engine.residents import Resident, suspect_first
+from trainables.engine.waiting import WaitingRoom
 from trainables.engine.warm_up import warm_up
 from trainables.limits import DEFAULT_PACK
 from trainables.measure.peak_memory import AllocatorPeak
 from trainables.measure.training_cost import NotFiniteError
-from trainables.packed.member import TrainingMember, apply_gradients
+from trainables.packed.member import TrainingMember, Update
 from trainables.packed.pack import PADDING_BYTES
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
@@ -71,6 +84,7 @@ class Engine:
         self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
         self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member)
+        self._waiting = WaitingRoom(self._bench, self._budget)
         self._pack_peak = AllocatorPeak(base.devices)
         self._last_step_seconds = 0.0
         self._clock = HostClock()
@@ -94,7 +108,7 @@ class Engine:
             raise NotResidentError(message)
         lengths = [len(row.tokens) for row in self.dataset.train.rows]
         plan = of_like_length(batch_plan(len(lengths), self.settings.training, request.config.seed), lengths)
-        member = self.new_member(request.config, plan)
+        member = self._member_with_room(request.config, plan)
         rungs = self.settings.rungs.steps(member.total_steps)
         resident = Resident(request.trial_id, request.incarnation, member, rungs, basis(self._bench))
         resident.suspect = request.suspect
@@ -124,10 +138,20 @@ class Engine:
         """Seconds by kind of work since the first pack started, with `waiting` and `all`."""
         return self._clock.seconds(time.monotonic())
 
-    def new_member(self, config: TrialConfig, plan: Plan) -> TrainingMember:
-        """A fresh adapter with its optimizer, at the start of a plan."""
-        half = self.base.compute_dtype == torch.float16
-        return TrainingMember(self._model.new_adapter(config), self.settings.training, plan, half)
+    def new_member(self, config: TrialConfig, plan: Plan, device: torch.device | None = None) -> TrainingMember:
+        """A fresh adapter with its optimizer, at the start of a plan; on `device`, or where its layers are."""
+        half, adapter = self.base.compute_dtype == torch.float16, self._model.new_adapter(config, device)
+        return TrainingMember(adapter, self.settings.training, plan, half, self._model.homes(adapter))
+
+    def _member_with_room(self, config: TrialConfig, plan: Plan) -> TrainingMember:
+        """A fresh member; where the card is full it waits off it, as one that is parked."""
+        try:
+            return self.new_member(config, plan)
+        except Exception as error:
+            if self.base.device.type == "cpu" or not out_of_memory(error, self.base.device):
+                raise
+            release(error)
+        return self.new_member(config, plan, torch.device("cpu"))
 
     # -- what the host's thread does ----------------------------------------------------------------------------------
 
@@ -136,19 +160,19 @@ class Engine:
         for work, unit, most in (
             ("measuring", self._measure, 1),
             ("evaluating", self._evaluate, self._pack_limit),
-            ("testing", self._quality.finish, self._pack_limit),
+            ("testing", self._test, self._pack_limit),
             ("sampling", self._quality.sample, self._pack_limit),
             ("finishing", self._finish, 1),
         ):
-            chosen = [one for one in self.residents.values() if one.next_work == work and self._can_continue(one)]
-            if chosen:
-                self._do(unit, _suspect_first(chosen, most))
+            ready = [one for one in self.residents.values() if one.next_work == work and self._can_continue(one)]
+            if ready:
+                self._do(unit, ready, most)
                 return True
         return self._train()
 
     def _between(self) -> None:
-        """Lets the host serve its messages, unless residents are off the device: a checkpoint would be empty."""
-        if not any(resident.member.away for resident in self.residents.values()):
+        """Lets the host serve its messages, unless one is tried alone: nobody may join it on the device."""
+        if not self._bench.tries_alone:
             self._host_between()
 
     def _can_continue(self, resident: Resident) -> bool:
@@ -157,14 +181,25 @@ class Engine:
             return True
         return resident.handover.done() if resident.handover else not self._handover.busy
 
-    def _do(self, unit: Unit, chosen: Sequence[Resident]) -> None:
-        """One unit of work; what fails ends the guilty one alone."""
+    def _do(self, unit: Unit, ready: Sequence[Resident], most: int) -> None:
+        """One unit of work, of at most so many; what fails ends the guilty one alone.
+
+        Who waits off the device is left out until there is room, or nobody else has anything to do.
+        """
+        work, began = ready[0].next_work, time.monotonic()
+        here = ready if work == "measuring" else [one for one in ready if self._waiting.is_back(one)]
+        ready = [one for one in ready if one.outcome is None]
+        if not ready:
+            return
+        chosen = suspect_first(here or ready, most if here else 1)
         suspect = chosen[0] if chosen[0].suspect else None
         if suspect:
             self._note_alone(suspect.trial_id, True)
         others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they hold memory
-        work, began = chosen[0].next_work, time.monotonic()
-        attempt(unit, chosen, others, self._bench, self._budget)
+        if here:
+            attempt(unit, chosen, others, self._bench, self._budget)
+        else:
+            attempt_alone(unit, chosen[0], others, self._bench, tries=2)
         self._clock.note(work, began, time.monotonic())
         if suspect:
             self._note_alone(suspect.trial_id, False)
@@ -178,7 +213,7 @@ class Engine:
             return True
         # Those first who have done the fewest steps: cohorts merge again.
         ready.sort(key=lambda resident: resident.member.step)
-        self._do(self._step, _suspect_first(ready, self._pack_limit))
+        self._do(self._step, ready, self._pack_limit)
         return True
 
     def _worth_waiting(self) -> bool:
@@ -193,10 +228,11 @@ class Engine:
         rows, members = self.dataset.train.rows, [resident.member for resident in pack]
         losses = accumulate_gradients(self._model, members, rows, self._budget.limits(), self._between)
         self._note_pack_peak(pack)  # before the updates: a trial may end in its own, with its record
-        for resident, loss in zip(pack, losses, strict=True):
-            failure = failure_of(partial(self._apply, resident, loss, len(pack)), [resident])
-            if failure:
-                end_failed(resident, failure, self._bench)
+        updates = [Update(member, torch.tensor(loss)) for member, loss in zip(members, losses, strict=True)]
+        for resident, update in zip(pack, updates, strict=True):  # nobody was changed before here
+            failure = failure_of(partial(self._apply, resident, update, len(pack)), [resident], self._bench)
+            if failure:  # in company: no lack of memory is its own
+                end_failed(resident, replace(failure, out_of_memory=False), self._bench)
         self._last_step_seconds = time.perf_counter() - started
         self._note_pack_peak(pack)
         for resident in pack:
@@ -207,26 +243,31 @@ class Engine:
         for resident in pack:
             resident.note_pack_peak(peak)
 
-    def _apply(self, resident: Resident, loss: float, pack_size: int) -> None:
-        result = apply_gradients(resident.member, self.dataset.train.rows, loss)
+    def _apply(self, resident: Resident, update: Update, pack_size: int) -> None:
+        update.queue()
+        result = update.result(self.dataset.train.rows)
         resident.suspect = False
-        if result.diverged:
-            reason = f"the loss was {result.loss} at step {resident.member.step}"
-            resident.end(ended_outcome(self._bench, resident, "diverged", reason))
+        if result.divergence:
+            end_diverged(resident, f"in optimizer step {result.step} {result.divergence}", self._bench)
         else:
             resident.note_step(result, pack_size)
 
     def _measure(self, chosen: Sequence[Resident]) -> None:
         (resident,) = chosen
+        ran_out = self._bench.ran_out
+        if verdict := ran_out.get(Footprint.of(resident.config)):
+            end_as_kin(resident, verdict, self._bench)
+            return
         if not self._costs.has(resident.config):
             self._handover.drain()  # its copies would be measured too
             here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
             more = [one.config for one in here if one.stage == "measuring" and not one.suspect]
+            more = [config for config in more if Footprint.of(config) not in ran_out]
             members = [one.member for one in here]
             try:
                 self._costs.measure(resident.config, members, () if resident.suspect else more)
             except NotFiniteError as error:
-                resident.end(ended_outcome(self._bench, resident, "diverged", str(error)))
+                end_diverged(resident, str(error), self._bench)
                 return
         resident.peak_memory_bytes = self._costs.known(resident.config).peak_memory_bytes
         resident.stage = resident.next_stage()
@@ -236,8 +277,13 @@ class Engine:
             if evaluation.finite:
                 resident.note_evaluation(evaluation, partial(self._so_far, resident))
             else:
-                reason = f"the perplexity was not finite at step {resident.member.step}"
-                resident.end(ended_outcome(self._bench, resident, "diverged", reason))
+                end_lost(resident, evaluation, self._bench)
+
+    def _test(self, chosen: Sequence[Resident]) -> None:
+        self._quality.finish(chosen)
+        for resident in chosen:
+            if resident.final and not resident.final.finite:
+                end_lost(resident, resident.final, self._bench)
 
     def _so_far(self, resident: Resident) -> Outcome:
         return stopped_outcome(self._bench, resident, self._costs.known(resident.config))
@@ -249,9 +295,3 @@ class Engine:
             return
         self._handover.end(resident.handover)
         resident.end(complete_outcome(self._bench, resident, self._costs.known(resident.config)))
-
-
-def _suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:
-    """A suspect alone where there is one, else as many as may work together."""
-    suspects = [resident for resident in chosen if resident.suspect]
-    return suspects[:1] or chosen[:most]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from search_spaces.trial_config import TrialConfig
 from trainables.engine.bench import Bench
 from trainables.engine.parking import parked
 from trainables.engine.pass_budget import PassBudget
+from trainables.engine.release import empty_caches, release
 from trainables.limits import TRAINING_BYTES
 from trainables.measure.generation import generated_tokens_per_second
 from trainables.measure.pass_cost import measure_pass_cost
@@ -56,15 +56,19 @@ class MeasuredCosts:
     def measure(self, config: TrialConfig, others: Sequence[TrainingMember], more: Sequence[TrialConfig] = ()) -> None:
         """Measures a footprint, and those of `more` that are new while the slot's time lasts.
 
-        Raises torch.OutOfMemoryError where the first does not fit; what fails of `more` is left for a slot of its own.
+        Raises torch.OutOfMemoryError where the first does not fit, ParkingError where the others cannot be moved off;
+        what fails of `more` is left for a slot of its own.
         """
         started = time.monotonic()
         with parked(others):
+            empty_caches()  # or the fragments of earlier packs are in what is measured
             self._known[Footprint.of(config)] = self._measure(config)
-            with suppress(Exception):
+            try:
                 for another in more:
                     if not self.has(another) and time.monotonic() - started < SLOT_SECONDS:
                         self._known[Footprint.of(another)] = self._measure(another)
+            except Exception as error:
+                release(error)
 
     def _measure(self, config: TrialConfig) -> TrainingCost:
         bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows
@@ -95,7 +99,8 @@ class MeasuredCosts:
         most = min(most, round(PASS_COST_SECONDS / seconds_per_token))
         try:
             return measure_pass_cost(self._model, self._new_member, config, rows, most)
-        except (RuntimeError, MemoryError):  # CUDA's errors too
+        except (RuntimeError, MemoryError) as error:  # CUDA's errors too
+            release(error)
             return None
 
     def _median_prompt(self) -> Sequence[int]:

@@ -63,8 +63,11 @@ class PassBudget:
 
     def limits(self) -> PassLimits:
         """The limits of the next passes."""
-        tokens = self._most
-        if self._cards and self._bytes_per_token > 0:
-            free = min(total - torch.cuda.memory_allocated(card) for card, total in self._cards.items())
+        tokens, free = self._most, self.free_bytes()
+        if free is not None and self._bytes_per_token > 0:
             tokens = tokens_that_fit(free - self._kept_free, self._bytes_per_token, self._most)
         return PassLimits(tokens, FIXED_TOKENS[self._kind] if self._fixed_tokens is None else self._fixed_tokens)
+
+    def free_bytes(self) -> int | None:
+        """Returns what is not allocated of the card that has least; None on a CPU."""
+        return min((total - torch.cuda.memory_allocated(card) for card, total in self._cards.items()), default=None)

@@ -175,3 +175,9 @@ class Resident:
 
 def _curve_point(report: Report) -> dict[str, Any]:
     return {name: getattr(report, name) for name in ("step", "train_loss", "perplexity", "learning_rate")}
+
+
+def suspect_first(chosen: Sequence[Resident], most: int) -> Sequence[Resident]:
+    """Returns a suspect alone where there is one, else as many as may work together."""
+    suspects = [resident for resident in chosen if resident.suspect]
+    return suspects[:1] or chosen[:most]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
 from trainables.dataset.rows import Row
+from trainables.engine.release import release
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import train_step
@@ -21,5 +21,7 @@ def warm_up(model: PackedModel, new_member: Callable[[TrialConfig, Any], Trainin
     shortest = min(range(len(rows)), key=lambda number: len(rows[number].tokens))
     targets = tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in model.linears))
     config = TrialConfig("nf4", 8, 16, 0.1, targets, 1e-4)  # an adapter is the same over any precision
-    with suppress(Exception):
+    try:
         train_step(model, [new_member(config, (((shortest,),),))], rows)
+    except Exception as error:
+        release(error)

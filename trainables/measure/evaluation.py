@@ -51,6 +51,18 @@ class Evaluation:
         return math.isfinite(self.perplexity)
 
     @property
+    def not_finite(self) -> str | None:
+        """Says what is not finite: rows' losses, or a perplexity beyond what a float holds; None where all is."""
+        if self.finite:
+            return None
+        lost = [number for number, one in enumerate(self.nats, start=1) if not math.isfinite(one)]
+        if lost:
+            first = f"the first is row {lost[0]}, with {self.nats[lost[0] - 1]}"
+            return f"the loss of {len(lost)} of {len(self.nats)} rows was not finite ({first})"
+        mean = sum(self.nats) / sum(self.tokens)
+        return f"every row's loss was finite, but a mean of {mean:.6g} nats per token is a perplexity beyond any float"
+
+    @property
     def accuracy(self) -> float | None:
         """The share of rows whose label was the likeliest answer."""
         return sum(self.correct) / len(self.correct) if self.correct else None

@@ -41,7 +41,7 @@ class TrainingCost:
 
 
 class NotFiniteError(Exception):
-    """The base model's loss is not finite, so that nothing can be trained on it in this precision."""
+    """Loss or gradients are not finite at an untrained adapter, so that nothing can be trained in this precision."""
 
 
 def measure_training_cost(
@@ -50,7 +50,7 @@ def measure_training_cost(
     """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
 
     The member's plan is `measuring_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
-    NotFiniteError where the loss is not finite.
+    NotFiniteError where loss or gradients are not finite.
     """
     _warm_up(model, member, rows)
     seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
@@ -84,8 +84,9 @@ def measuring_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2)
 def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
     """One step over every typical micro-batch, since a card's kernels are compiled by shape."""
     losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(len(member.plan[0]))]
-    if apply_gradients(member, rows, sum(losses)).diverged:
-        raise NotFiniteError(f"the loss was {sum(losses)} before the first step, alone")
+    result = apply_gradients(member, rows, sum(losses))
+    if result.divergence:
+        raise NotFiniteError(f"{result.divergence}, while it was measured alone before its training")
 
 
 def _timed_micro_steps(

@@ -29,22 +29,28 @@ class LoraAdapter:
         self.weights = dict(weights)
 
     @classmethod
-    def fresh(cls, config: TrialConfig, linears: Mapping[str, nn.Linear]) -> LoraAdapter:
-        """Initializes an adapter for the target modules among a model's linear layers, by their names."""
+    def fresh(
+        cls, config: TrialConfig, linears: Mapping[str, nn.Linear], device: torch.device | None = None
+    ) -> LoraAdapter:
+        """Initializes an adapter for the target modules among a model's linear layers, by their names.
+
+        Its weights are on `device`, or each on that of its layer.
+        """
         targets = {name: linear for name, linear in linears.items() if name.rsplit(".", 1)[-1] in config.target_modules}
-        return cls(config, {name: initial_weights(linear, name, config) for name, linear in targets.items()})
+        return cls(config, {name: initial_weights(linear, name, config, device) for name, linear in targets.items()})
 
     def parameters(self) -> list[nn.Parameter]:
         """Lists all weights, in the base model's order of layers, A before B."""
         return [parameter for pair in self.weights.values() for parameter in (pair.a, pair.b)]
 
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns the weights by name, as `named_tensors` does, in the order of `parameters`."""
+        pairs = self.weights.items()
+        return {f"{layer}.{name}": one for layer, w in pairs for name, one in (("lora_A", w.a), ("lora_B", w.b))}
+
     def named_tensors(self) -> dict[str, torch.Tensor]:
         """Returns the weights by name, as PEFT names them under a layer: `LAYER.lora_A`, `LAYER.lora_B`."""
-        return {
-            f"{layer}.{name}": tensor.detach()
-            for layer, pair in self.weights.items()
-            for name, tensor in (("lora_A", pair.a), ("lora_B", pair.b))
-        }
+        return {name: parameter.detach() for name, parameter in self.named_parameters().items()}
 
     @property
     def trainable_parameters(self) -> int:
@@ -72,16 +78,18 @@ class PackedRows:
         return self.dropout_key is not None and self.adapter.config.lora_dropout > 0
 
 
-def initial_weights(linear: nn.Linear, name: str, config: TrialConfig) -> LoraWeights:
+def initial_weights(
+    linear: nn.Linear, name: str, config: TrialConfig, device: torch.device | None = None
+) -> LoraWeights:
     """Draws A uniform in +-1 / sqrt(in_features), as PEFT does, and sets B to 0 (Hu et al. 2021, arXiv 2106.09685).
 
-    A depends on the trial's seed and the layer's name alone, and is the same on every device.
+    A depends on the trial's seed and the layer's name alone, and is the same on every device: `device`, or the layer's.
     """
     generator = torch.Generator().manual_seed(mixed_seed(config.seed, name, -1))  # on the CPU
     bound = 1 / math.sqrt(linear.in_features)
     a = torch.empty(config.rank, linear.in_features).uniform_(-bound, bound, generator=generator)
     b = torch.zeros(linear.out_features, config.rank)
-    device = linear.weight.device
+    device = device or linear.weight.device
     return LoraWeights(nn.Parameter(a.to(device)), nn.Parameter(b.to(device)))
 
 

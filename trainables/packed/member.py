@@ -12,15 +12,30 @@ from torch.optim.adamw import adamw
 from trainables.dataset.batches import Plan
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
+from trainables.packed.not_finite import gradient_words, loss_words
 from trainables.packed.optimization import LossScaler, learning_rate_at
 from trainables.settings import TrainingSettings
 
 
 class TrainingMember:
-    """An adapter in training: its weights, optimizer, loss scaler, and its place in the data."""
+    """An adapter in training: its weights, optimizer, loss scaler, and its place in the data.
 
-    def __init__(self, adapter: LoraAdapter, training: TrainingSettings, plan: Plan, half: bool) -> None:
+    `homes` are the devices that its parameters train on, in their order: where they are, unless it is made elsewhere
+    because there was no room. While it is `away` from there, off the device, it can be read and restored, not trained.
+    """
+
+    def __init__(
+        self,
+        adapter: LoraAdapter,
+        training: TrainingSettings,
+        plan: Plan,
+        half: bool,
+        homes: Sequence[torch.device] | None = None,
+    ) -> None:
         self.adapter = adapter
+        there = [parameter.device for parameter in adapter.parameters()]
+        self.homes = there if homes is None else list(homes)
+        self.away = there != self.homes
         self.training = training
         self.plan = plan
         self.scaler = LossScaler.for_half() if half else LossScaler()
@@ -33,7 +48,6 @@ class TrainingMember:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-        self.away = False  # its tensors are parked off the device
         self.step = 0  # optimizer steps done
         self.train_tokens = 0
 
@@ -58,14 +72,24 @@ class TrainingMember:
 
 @dataclass(frozen=True)
 class StepResult:
-    """The outcome of one adapter's optimizer step; `loss` is the mean nats per target token."""
+    """The outcome of one adapter's optimizer step, of number `step` from 1 on.
 
+    `loss` is the mean nats per target token. `divergence` says what was not finite where no smaller loss scale can mend
+    it: the member is then as it was before the step.
+    """
+
+    step: int
     loss: float
     gradient_norm: float
     learning_rate: float
     tokens: int
     applied: bool  # False: gradients overflowed under the loss scaler, the step was skipped
-    diverged: bool  # the loss, or gradients that no smaller scale can mend, are not finite
+    divergence: str | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the training cannot continue."""
+        return self.divergence is not None
 
 
 def discard_gradients(members: Sequence[TrainingMember]) -> None:
@@ -115,19 +139,42 @@ class Update:
             )  # fmt: skip
 
     def result(self, rows: Sequence[Row]) -> StepResult:
-        """Waits for the step, and moves the member on in its plan unless its loss was not finite."""
-        member, learning_rate = self._member, self._member.learning_rate
+        """Waits for the step, and moves the member on in its plan unless it has diverged."""
+        member, step, learning_rate = self._member, self._member.step + 1, self._member.learning_rate
         loss, norm = float(self._loss), float(self._norm)
+        divergence = self._divergence(loss, norm)
         discard_gradients([member])
         tokens = sum(len(rows[number].tokens) for micro in member.plan[member.step] for number in micro)
+        applied = math.isfinite(loss) and math.isfinite(norm)
+        if divergence is None:
+            member.scaler = member.scaler.after(applied)
+            member.step += 1
+            member.train_tokens += tokens
+            divergence = self._untrained()
+        norm = norm if math.isfinite(loss) else math.nan
+        return StepResult(step, loss, norm, learning_rate, tokens, applied, divergence)
+
+    def _divergence(self, loss: float, norm: float) -> str | None:
+        """Says what is not finite; None where nothing is, or a smaller loss scale may mend it."""
+        adapter, scaler = self._member.adapter, self._member.scaler
         if not math.isfinite(loss):
-            return StepResult(loss, math.nan, learning_rate, tokens, applied=False, diverged=True)
-        applied = math.isfinite(norm)
-        diverged = not applied and member.scaler.at_floor
-        member.scaler = member.scaler.after(applied)
-        member.step += 1
-        member.train_tokens += tokens
-        return StepResult(loss, norm, learning_rate, tokens, applied, diverged)
+            return loss_words(loss, adapter.named_tensors())
+        if math.isfinite(norm) or not scaler.at_floor:
+            return None
+        names: dict[torch.Tensor, str] = {parameter: name for name, parameter in adapter.named_parameters().items()}
+        trained = zip(self._parameters, self._gradients, strict=True)
+        words = gradient_words(norm, {names[parameter]: gradient for parameter, gradient in trained})
+        if scaler.scale == 1.0:
+            return words
+        return f"{words}, at the smallest loss scale ({scaler.scale:g}), after {scaler.skipped_steps} skipped steps"
+
+    def _untrained(self) -> str | None:
+        """Says at the end that no step was taken: the adapter is as it began."""
+        member = self._member
+        if member.step < member.total_steps or member.scaler.skipped_steps < member.total_steps:
+            return None
+        down = f"down to a loss scale of {member.scaler.scale * 2:g}"
+        return f"the gradients overflowed {down}, so that every one of its {member.total_steps} steps was skipped"
 
 
 def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:

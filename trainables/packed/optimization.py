@@ -29,11 +29,13 @@ class LossScaler:
     """The factor that keeps one adapter's fp16 gradients above underflow.
 
     Halved after a step whose gradients overflowed (that step is skipped), doubled after `GROWTH_STEPS` good ones
-    (Micikevicius et al. 2018, arXiv 1710.03740). A scale of 1 never changes: the other types need none.
+    (Micikevicius et al. 2018, arXiv 1710.03740). A scale of 1 never changes: the other types need none. An overflow at
+    the smallest scale is no longer one of the scale: the training has diverged.
     """
 
     scale: float = 1.0
     good_steps: int = 0
+    skipped_steps: int = 0  # one after the other, the last included
 
     @classmethod
     def for_half(cls) -> LossScaler:
@@ -50,9 +52,9 @@ class LossScaler:
         if self.scale == 1.0:
             return self
         if not finite:
-            return LossScaler(max(SMALLEST_SCALE, self.scale / 2))
+            return LossScaler(max(SMALLEST_SCALE, self.scale / 2), skipped_steps=self.skipped_steps + 1)
         if self.good_steps + 1 < GROWTH_STEPS:
-            return replace(self, good_steps=self.good_steps + 1)
+            return replace(self, good_steps=self.good_steps + 1, skipped_steps=0)
         return LossScaler(min(2.0**24, self.scale * 2))
 
 

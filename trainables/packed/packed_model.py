@@ -124,9 +124,13 @@ class PackedModel:
         """The output head's weight, vocabulary x hidden."""
         return self.model.get_output_embeddings().weight
 
-    def new_adapter(self, config: TrialConfig) -> LoraAdapter:
-        """Initializes an adapter over this model, which changes nothing yet."""
-        return LoraAdapter.fresh(config, self._frozen)
+    def new_adapter(self, config: TrialConfig, device: torch.device | None = None) -> LoraAdapter:
+        """Initializes an adapter over this model, which changes nothing yet; on `device`, or where its layers are."""
+        return LoraAdapter.fresh(config, self._frozen, device)
+
+    def homes(self, adapter: LoraAdapter) -> list[torch.device]:
+        """Lists the devices that an adapter's parameters train on: those of their layers."""
+        return [self._frozen[name].weight.device for name in adapter.weights for _ in ("a", "b")]
 
 
 def _compute_by(fused: FusedDecoder, decoder: nn.Module, context: PackContext) -> None:

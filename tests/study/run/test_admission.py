@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import pickle
 import threading
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search_spaces.parameters import parse_space
+from search_spaces.trial_config import TrialConfig
 from study.config.study_config import SearchSettings
 from study.plan.forecast import Forecast
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
-from study.run.admission import Admission, refuse_what_never_fits
+from study.run.admission import Admission, note_verdicts, refuse_what_never_fits, verdict_on
 from study.search.search_task import SearchTask
 from study.search.study_search import Proposal, StudySearch
 from tests.support.plan_cases import GIB, cards, workload
+from trainables.protocol import ENGINE_VERSION
+from trainables.settings import BaseModelSettings, DatasetSettings, TrialSettings
+from trainables.verdicts import Conditions
 
 OBJECTIVES = (Objective("perplexity", "minimize", 12.0), Objective("peak_memory_bytes", "minimize", 2e10))
 SPACE = {
     "precision": {"choice": ["fp16", "nf4"]}, "rank": {"choice": [8, 16]}, "target_modules": "q_v",
     "lora_alpha": {"rank_times": 2}, "lora_dropout": 0.05, "learning_rate": 2e-4,
 }  # fmt: skip
+
+
+FACTS = {"moment": "measuring", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
+
+
+def ran_out(trial_id: str, config: TrialConfig, **facts: Any) -> TrialRecord:
+    """The record of a trial that ran out of memory alone."""
+    return TrialRecord("s", trial_id, "infeasible", config, infeasible={**FACTS, **facts})
 
 
 def search_in(folder: Path, algorithm: str = "grid", **changes: Any) -> StudySearch:
@@ -91,14 +104,66 @@ def test_what_ran_out_of_memory_alone_is_not_tried_again_by_its_kin(tmp_path: Pa
     admission = Admission("s", search, forecast, kept.append)
     first = admission.ask("nf4")
     assert first is not None
-    facts = {"moment": "measuring", "requested_bytes": 9, "available_bytes": 8, "source": "observed"}
-    forecast.note(TrialRecord("s", first.trial_id, "infeasible", first.config, infeasible=facts))
+    forecast.note(ran_out(first.trial_id, first.config))
     second = admission.ask("nf4")
     assert second is not None
     assert second.config.rank != first.config.rank
     (kin,) = kept
-    assert (kin.config.rank, kin.status, kin.infeasible) == (first.config.rank, "infeasible", facts)
+    assert (kin.config.rank, kin.status) == (first.config.rank, "infeasible")
+    assert kin.infeasible == {**FACTS, "ran_out": first.trial_id}
     assert kin.reason == f"{first.trial_id} of the same footprint ran out of memory alone, so this one was not started"
+    forecast.note(kin)  # as it is kept: who did run out is still named
+    verdict = verdict_on(first.config, forecast)
+    assert verdict is not None
+    assert f"{first.trial_id} of the same footprint" in verdict.reason_of_kin()
+
+
+@pytest.mark.parametrize(("shared", "admitted"), [(None, False), (0, False), (GIB, False), (5 * GIB, True)])
+def test_a_verdict_found_while_another_process_held_the_card_is_of_that_trial_alone(
+    tmp_path: Path, forecast: Forecast, shared: int | None, admitted: bool
+) -> None:
+    search = search_in(tmp_path)
+    proposal = search.ask("nf4")
+    assert proposal is not None
+    forecast.note(ran_out("t9", proposal.config, shared_bytes=shared))
+    assert bool(Admission("s", search, forecast, lambda record: None).admitted([proposal])) == admitted
+
+
+@pytest.mark.parametrize(
+    ("device", "changes", "kept"),
+    [
+        ("Tesla T4", {}, True),
+        ("NVIDIA H100", {}, False),
+        ("CPU (x86_64)", {}, False),
+        ("", {}, False),
+        ("Tesla T4", {"engine": ENGINE_VERSION - 1}, False),
+        ("Tesla T4", {"engine": str(ENGINE_VERSION)}, False),
+        ("Tesla T4", {"memory_limit_bytes": 8 * GIB}, False),
+        ("Tesla T4", {"cards": 2}, False),
+        ("Tesla T4", {"micro_batch_size": 64}, False),
+        ("Tesla T4", {"gradient_checkpointing": False}, False),
+        ("Tesla T4", {"max_tokens": 4096}, False),
+        ("Tesla T4", {"else": 1}, False),
+        ("Tesla T4", None, False),  # of a version that did not say
+    ],
+)
+def test_a_resumed_study_keeps_a_verdict_of_the_same_card_limit_engine_and_batch(
+    tmp_path: Path, forecast: Forecast, device: str, changes: dict[str, Any] | None, kept: bool
+) -> None:
+    """The trial's own record stands as it is; it is what its kin are told that depends on it."""
+    search = search_in(tmp_path, learning_rate={"choice": [1e-4, 2e-4]})
+    first, kin = (search.ask("nf4") for _ in range(2))
+    assert first is not None
+    assert kin is not None
+    settings = TrialSettings(BaseModelSettings("m"), DatasetSettings("mine"))
+    conditions = None if changes is None else {**asdict(Conditions.of(settings, 1)), **changes}
+    record = replace(ran_out(first.trial_id, first.config, conditions=conditions), device={"name": device})
+    written = TrialRecord.from_json(record.to_json())
+    note_verdicts([written], forecast, settings)
+    admission = Admission("s", search, forecast, lambda record: None)
+    assert admission.admitted([replace(kin, config=first.config)]) == (
+        [] if kept else [replace(kin, config=first.config)]
+    )
 
 
 def test_tune_may_pickle_an_admission_whatever_it_records_to(tmp_path: Path, forecast: Forecast) -> None:

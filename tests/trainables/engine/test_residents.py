@@ -37,7 +37,7 @@ def step(resident: Resident, loss: float = 2.0, pack_size: int = 1) -> None:
     """One training step, as the history sees it."""
     resident.member.step += 1
     resident.member.train_tokens += 30
-    resident.note_step(StepResult(loss, 1.0, 0.1, 30, applied=True, diverged=False), pack_size)
+    resident.note_step(StepResult(1, loss, 1.0, 0.1, 30, applied=True), pack_size)
 
 
 def evaluated(nats: float = 3.0) -> Evaluation:
