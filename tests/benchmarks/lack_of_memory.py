@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.lack_of_memory --shape llama-3-8b --json OUT
 
-Three adapters train undisturbed; then again, over the same base, beside one of high rank. Once all are measured the
-allocator is capped so that this one can never take a step, and when the others are first brought back, it is capped
-lower still for a while. What CUDA's context takes, as a host measures it, stands beside NVML's account of the process.
+Three adapters train undisturbed, and one by one; then again, over the same base, beside one of high rank. Once all are
+measured the allocator is capped so that this one can never take a step, and when the others are first brought back, it
+is capped lower still for a while. What CUDA's context takes, as a host measures it, stands beside NVML's account of
+the process.
 `--shape tiny --device cpu` goes through everything on a processor, without caps.
 """
 
@@ -121,7 +122,7 @@ def weights_of(resident: Any) -> Any:
 
 
 def check(shape: str, device_name: str) -> dict[str, Any]:
-    """Both runs, and how far the innocents' weights lie apart: relative to what training moved them."""
+    """All runs, and how far the innocents' weights lie from the first's: relative to what training moved them."""
     from trainables.actors.allocator import use_expandable_segments
 
     expandable = device_name == "cuda" and use_expandable_segments()
@@ -142,21 +143,27 @@ def check(shape: str, device_name: str) -> dict[str, Any]:
         open_contexts([device])
         found["context_opened"] = context(device, context_bytes, estimate, process_used_bytes)
     runs, start = {}, {}
-    for name in ("undisturbed", "disturbed"):
+    for name in ("undisturbed", "one by one", "disturbed"):
         engine = make_engine(shape, device)
         if device.type == "cuda":
             engine.warm_up()
         configs = configurations()
         if name == "disturbed":
             configs["guilty"] = TrialConfig("nf4", GUILTY_RANK, GUILTY_RANK, 0.0, TARGET_SETS["all_linear"], 1e-5)
-        for trial, config in configs.items():
-            engine.join(JoinRequest(trial, 0, config))
-        start = {trial: weights_of(one) for trial, one in engine.residents.items()}
-        runs[name] = train(engine, device, caps=name == "disturbed")
-        found[name] = runs[name]["seen"]
+        groups = [{trial: config} for trial, config in configs.items()] if name == "one by one" else [configs]
+        runs[name], found[name] = {}, {}
+        for group in groups:
+            for trial, config in group.items():
+                engine.join(JoinRequest(trial, 0, config))
+            start |= {trial: weights_of(one) for trial, one in engine.residents.items()}
+            trained = train(engine, device, caps=name == "disturbed")
+            runs[name] |= trained["weights"]
+            found[name] |= trained["seen"]
         del engine
-    plain, disturbed = runs["undisturbed"]["weights"], runs["disturbed"]["weights"]
-    found["apart"] = {n: float((disturbed[n] - plain[n]).norm() / (plain[n] - start[n]).norm()) for n in plain}
+    plain = runs["undisturbed"]
+    for name in ("one by one", "disturbed"):  # the first says what other company alone does to sums of few bits
+        apart = {one: float((runs[name][one] - plain[one]).norm() / (plain[one] - start[one]).norm()) for one in plain}
+        found[f"apart, {name}"] = apart
     if device.type == "cuda":
         found["context_after"] = context(device, context_bytes, estimate, process_used_bytes)
     return found
