@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
-from study.errors import UserError
+from study.errors import StoreError, UserError
 from study.records.flat_row import flat_row
 from study.records.layout import COST_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE
-from study.records.lines import Line, LineError, read_lines
 from study.records.objectives import METRICS, Direction, Objective
+from study.records.reading import SetAside, read_records
 from study.records.record import TrialRecord
+from study.records.study_files import read_object, read_settings
 from study.records.units import UNITS, parse_bytes
 
 RESTORE = "Restore the study.yaml that the run wrote."
+GIVE = "Give the directory that a run of a study made; it holds study.yaml and results.jsonl."
+REMOVE = "Remove the file: the report then leaves its section out."
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 
@@ -41,27 +42,46 @@ class Study:
     settings: Mapping[str, Any] = field(default_factory=dict)
     memory_limit: float | None = None  # bytes, where the study set one
     cost: Mapping[str, Any] = field(default_factory=dict)  # of a study on cards: their hours and price
+    set_aside: tuple[SetAside, ...] = ()  # lines of the results that hold no record that counts
 
 
 def load_study(directory: Path | str) -> Study:
     """Reads a study directory; safe at any moment of a running study.
 
-    A last line of `results.jsonl` that is torn (still being written, or cut by a kill) is left out, and a later record
-    of the same trial replaces an earlier one in its place. No results yet, or no provenance, is no error. Raises
-    StudyDirectoryError for everything else that cannot be read.
+    Lines of `results.jsonl` that hold no record are in `set_aside`, each with its reason; a last line that is torn is
+    left out (still being written, or cut by a kill), and a later record of the same trial replaces an earlier one in
+    its place. No results yet, or no provenance, is no error. Raises StudyDirectoryError for everything else that cannot
+    be read.
     """
     directory = Path(directory)
-    settings = _read_settings(directory / STUDY_FILE)
+    with _directory_errors():
+        settings = read_settings(directory / STUDY_FILE, GIVE)
+        found = read_records(directory / RESULTS_FILE)
+        provenance, cost = (read_object(directory / name, REMOVE) for name in (PROVENANCE_FILE, COST_FILE))
     return Study(
-        name=str(settings.get("name") or directory.resolve().name),
+        name=_name(settings, directory),
         directory=directory,
         objectives=_objectives(settings.get("objectives"), directory / STUDY_FILE),
-        records=_read_records(directory / RESULTS_FILE),
-        provenance=_read_mapping(directory / PROVENANCE_FILE),
+        records=found.records,
+        provenance=provenance,
         settings=settings,
         memory_limit=_memory_limit(settings.get("hardware"), directory / STUDY_FILE),
-        cost=_read_mapping(directory / COST_FILE),
+        cost=cost,
+        set_aside=found.set_aside,
     )
+
+
+@contextmanager
+def _directory_errors() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise StudyDirectoryError(str(error)) from error
+
+
+def _name(settings: Mapping[str, Any], directory: Path) -> str:
+    name = settings.get("name")
+    return name if isinstance(name, str) and name else directory.resolve().name
 
 
 def table(study: Study) -> list[dict[str, Any]]:
@@ -93,27 +113,6 @@ def _parse_text(text: str) -> float:
         raise ValueError(f"a quantity is a number, with a unit of {', '.join(UNITS)} if any; it is {text!r}") from error
 
 
-def _read_text(file: Path, remedy: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise StudyDirectoryError(f"{file} is missing. {remedy}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyDirectoryError(f"{file} must be readable UTF-8 text: {error}. {remedy}") from error
-
-
-def _read_settings(file: Path) -> dict[str, Any]:
-    remedy = "Give the directory that a run of a study made; it holds study.yaml and results.jsonl."
-    text = _read_text(file, remedy)
-    try:
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise StudyDirectoryError(f"{file} must be YAML: {error}. {remedy}") from error
-    if not isinstance(settings, dict):
-        raise StudyDirectoryError(f"{file} must hold keys and values; it holds {type(settings).__name__}. {remedy}")
-    return settings
-
-
 def _objectives(values: Any, file: Path) -> tuple[Objective, ...]:
     if not isinstance(values, list) or not 2 <= len(values) <= 4:
         found = len(values) if isinstance(values, list) else repr(values)
@@ -139,42 +138,3 @@ def _memory_limit(hardware: Any, file: Path) -> float | None:
         return None if limit is None else parse_quantity(limit)
     except ValueError as error:
         raise StudyDirectoryError(f"{file}: hardware.memory_limit: {error}. {RESTORE}") from error
-
-
-def _read_mapping(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    remedy = "Remove the file: the report then leaves its section out."
-    text = _read_text(file, remedy)
-    try:
-        values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise StudyDirectoryError(f"{file} must be JSON: {error}. {remedy}") from error
-    if not isinstance(values, dict):
-        raise StudyDirectoryError(f"{file} must hold a JSON object; it holds {type(values).__name__}. {remedy}")
-    return values
-
-
-def _read_records(file: Path) -> tuple[TrialRecord, ...]:
-    try:
-        lines = list(read_lines(file.read_bytes())) if file.exists() else []
-    except OSError as error:
-        raise StudyDirectoryError(f"{file} must be readable: {error}. Give it back to its owner.") from error
-    except LineError as error:
-        raise _not_a_record(file, error.number, error.reason) from error
-    # Only the last line may be torn: it is being written, or was cut by a kill.
-    torn = next((line for line in lines[:-1] if line.record is None), None)
-    if torn is not None:
-        raise _not_a_record(file, torn.number, torn.fault)
-    return _latest(lines)
-
-
-def _latest(lines: Sequence[Line]) -> tuple[TrialRecord, ...]:
-    """The records, the later of two of one trial in the place of the earlier."""
-    return tuple({line.record.trial_id: line.record for line in lines if line.record is not None}.values())
-
-
-def _not_a_record(file: Path, number: int, reason: str) -> StudyDirectoryError:
-    rule = "a line must be one trial record as JSON"
-    remedy = "Remove that line; `resume` runs its trial again."
-    return StudyDirectoryError(f"{file}, line {number}: {rule}; {reason}. {remedy}")

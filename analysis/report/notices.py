@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.figures.parts import measures_process
 from analysis.load import Study
+from study.records.reading import set_aside_words
 
 PROCESS_MEMORY = (
     "Measured on a CPU: peak memory is the process’ resident peak, with Python and all libraries in it. "
@@ -16,10 +17,15 @@ CONSEQUENCES = {
 
 
 def notices(study: Study) -> list[str]:
-    """One sentence for each thing that does not compare, or is not what its name says."""
+    """One sentence for each thing that is left out, does not compare, or is not what its name says."""
+    left_out = set_aside_words(study.set_aside)
     complete = [record for record in study.records if record.status == "complete"]
-    return ([PROCESS_MEMORY] if measures_process(study.records) else []) + [
-        f"Not all complete trials compare in {kind}; {consequence}."
-        for kind, consequence in CONSEQUENCES.items()
-        if len({record.comparable[kind] for record in complete if kind in record.comparable}) > 1
-    ]
+    return (
+        ([left_out] if left_out else [])
+        + ([PROCESS_MEMORY] if measures_process(study.records) else [])
+        + [
+            f"Not all complete trials compare in {kind}; {consequence}."
+            for kind, consequence in CONSEQUENCES.items()
+            if len({record.comparable[kind] for record in complete if kind in record.comparable}) > 1
+        ]
+    )

@@ -23,6 +23,7 @@ from analysis.tables.every import TABLES
 from analysis.wording import count_seeds, count_statuses, headline
 from study.records.files import write_whole
 from study.records.layout import FRONT_FILE, REPORT_FILE
+from study.records.study_files import written
 
 ANSWERS = {  # parts that are there where the study has numbers for them: table, anchor, heading
     "uncertainty": ("sure", "How sure"),
@@ -42,18 +43,23 @@ class Part:
     markup: Markup
 
 
-def write_report(directory: Path | str) -> Path:
-    """Writes `report.html` and `pareto.json` into a study directory, each whole or not at all.
+def write_report(study: Study | Path | str) -> Path:
+    """Writes `report.html` and `pareto.json` into a study's directory, each whole or not at all.
 
     Returns the report's path. It may be called at any moment of a study, also before any trial has ended. Raises
-    StudyDirectoryError where the directory cannot be read.
+    StudyDirectoryError where the directory cannot be read, StoreError where the files cannot be written.
     """
-    study = load_study(directory)
+    study = study if isinstance(study, Study) else load_study(study)
     document = front_document(study.records, study.objectives)
-    write_whole(study.directory / FRONT_FILE, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    _replace(study.directory / FRONT_FILE, json.dumps(document, indent=2, allow_nan=False) + "\n")
     # Half a surrogate pair in a model's text, for which UTF-8 has no form, must not cost the report.
     page = report_page(study).encode("utf-8", "replace").decode("utf-8")
-    return write_whole(study.directory / REPORT_FILE, page)
+    return _replace(study.directory / REPORT_FILE, page)
+
+
+def _replace(file: Path, text: str) -> Path:
+    with written(file, "Move away what is there, or give yourself the right to write into the folder; then try again."):
+        return write_whole(file, text)
 
 
 def report_page(study: Study, refresh_seconds: int | None = None) -> str:

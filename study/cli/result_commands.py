@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.cli.arguments import add_command, add_directory
 from study.errors import DONE, ConfigError
 from study.output import say
+
+if TYPE_CHECKING:
+    from analysis.load import Study
 
 
 def add_result_commands(commands: Any) -> None:
@@ -51,8 +54,10 @@ def _add_export(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from analysis.load import load_study
     from analysis.report.page import write_report
     from study.records.layout import study_file
+    from study.records.reading import set_aside_words
 
     study_file(options.directory)
     if options.serve is not None:
@@ -61,12 +66,15 @@ def _report(options: argparse.Namespace) -> int:
         serve(options.directory, options.serve, say)
         return DONE
     budget_bytes = None if options.budget is None else _budget_bytes(options.budget)
-    report = write_report(options.directory)
+    study = load_study(options.directory)
+    report = write_report(study)
     if budget_bytes is not None:
-        _say_budget(options.directory, budget_bytes)
+        _say_budget(study, budget_bytes)
+    if left_out := set_aside_words(study.set_aside):
+        say(f"{left_out} `resume` moves them away, and runs the trials again that have no other record.\n")
     say(str(report))
     if options.figures:
-        _write_figures(options.directory, options.figures)
+        _write_figures(study, options.figures)
     if options.pdf:
         from study.reporting.pdf import print_report
 
@@ -83,19 +91,20 @@ def _budget_bytes(text: str) -> int:
         raise ConfigError.of("--budget", "", text, str(error), "Write for example 8GiB.") from None
 
 
-def _say_budget(directory: Path, budget_bytes: int) -> None:
-    from analysis.load import load_study
+def _say_budget(study: Study, budget_bytes: int) -> None:
     from analysis.pareto import TOLERANCE
     from study.reporting.budget_card import budget_text
 
-    say(budget_text(load_study(directory), budget_bytes, TOLERANCE) + "\n")
+    say(budget_text(study, budget_bytes, TOLERANCE) + "\n")
 
 
-def _write_figures(directory: Path, folder: Path) -> None:
-    from analysis.load import load_study
+def _write_figures(study: Study, folder: Path) -> None:
     from analysis.notebook import export_everything
+    from study.records.study_files import written
 
-    say("\n".join(map(str, export_everything(load_study(directory), folder))))
+    with written(folder, "Name another folder for --figures."):
+        files = export_everything(study, folder)
+    say("\n".join(map(str, files)))
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -14,9 +14,10 @@ from study.output import resume_command, say
 from study.progress.live_file import Live, read_live
 from study.progress.live_table import POLL_SECONDS, LiveTable
 from study.progress.study_progress import StudyProgress
-from study.records.layout import study_file
+from study.records.directory_lock import driver_has_died
+from study.records.layout import LIVE_FILE, is_there, study_file
 from study.records.record import TrialRecord
-from study.records.store import concluded, driver_has_died
+from study.records.store import concluded
 from study.reporting.summary import ending_text
 from trainables.protocol import ResidentStatus
 
@@ -40,6 +41,8 @@ def watch(
     """
     study_file(directory)
     live = read_live(directory)
+    if live is None and is_there(directory / LIVE_FILE):
+        show(f"{directory / LIVE_FILE} is not what a running study writes, so its trials at work cannot be shown.")
     if live is not None and not driver_has_died(directory):
         study = load_study(directory)
         show(f"{study.name}: {count_statuses(study.records)} so far, {sum(live.left.values())} to come")

@@ -12,7 +12,7 @@ PROVENANCE_FILE = "provenance.json"
 BASIS_FILE = "basis.json"  # what trials depend on: data, base model, training settings, as they were at the start
 RESULTS_FILE = "results.jsonl"  # one TrialRecord a line
 TABLE_FILE = "results.parquet"
-TORN_FILE = "results.torn"  # what is left of lines that were not written to their end
+TORN_FILE = "results.torn"  # lines that hold no record: torn, or changed by a hand; each after a line that says why
 FRONT_FILE = "pareto.json"
 REPORT_FILE = "report.html"
 PDF_FILE = "report.pdf"
@@ -28,10 +28,27 @@ CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER = "confirm", "confirm-alone"  # each a stud
 CONFIRM_FILE = "confirm.json"  # in those
 
 
+def is_there(file: Path) -> bool:
+    """Whether a name of the directory is taken, also by a link that leads nowhere; False where nobody can say."""
+    try:
+        file.lstat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_file(file: Path) -> bool:
+    """Whether it is a regular file, or a link to one; False where nobody can say."""
+    try:
+        return file.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that may not be entered
+        return False
+
+
 def study_file(directory: Path) -> Path:
     """Returns the study file of a study's directory. Raises ConfigError where there is none."""
     file = directory / STUDY_FILE
-    if not file.is_file():
+    if not is_file(file):
         rule = f"must be a study's directory, which holds a {STUDY_FILE}"
         raise directory_error(directory, rule, "Name one that `python -m study run` made.")
     return file
@@ -44,7 +61,7 @@ def adapter_place(trial_id: str) -> str:
 
 def is_confirmation(directory: Path) -> bool:
     """Whether a study's directory is that of another's confirmation, which lies in it."""
-    return directory.name in (CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER) and (directory.parent / STUDY_FILE).is_file()
+    return directory.name in (CONFIRM_FOLDER, CONFIRM_ALONE_FOLDER) and is_file(directory.parent / STUDY_FILE)
 
 
 def directory_error(directory: Path, rule: str, remedy: str, option: str = "") -> ConfigError:

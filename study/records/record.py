@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any
 
 from search_spaces.trial_config import TrialConfig
+from study.errors import printable
+from study.records.rules import SCHEMA_VERSION, STATUSES, Status, broken_rule
+from trainables.guarded_files import parse_json
 
-SCHEMA_VERSION = 1
-Status = Literal["complete", "stopped", "infeasible", "diverged", "failed"]
-STATUSES: tuple[str, ...] = get_args(Status)
+__all__ = ["MEASUREMENTS", "SCHEMA_VERSION", "STATUSES", "Status", "TrialRecord"]
+
+LISTS = ("curve", "samples")
+OBJECTS = ("measurements", "predictions", "base_model", "device", "dataset", "comparable")
+REASON_CHARACTERS = 300
 
 MEASUREMENTS: tuple[str, ...] = (
     "perplexity", "eval_nats", "eval_tokens", "accuracy", "base_perplexity", "base_accuracy",
@@ -58,20 +63,33 @@ class TrialRecord:
         return json.dumps(values, ensure_ascii=False, allow_nan=False)
 
     @classmethod
-    def from_json(cls, line: str) -> TrialRecord:
-        """Reads `to_json`'s form, earlier versions' too; keys of later versions are left out."""
-        values = json.loads(line)
-        if values.get("schema_version", 0) > SCHEMA_VERSION:
-            raise ValueError(
-                f"schema_version is {values['schema_version']}; at most {SCHEMA_VERSION} can be read. "
-                "Update LoRA Frontier."
-            )
-        known = {name: values[name] for name in (f.name for f in fields(cls)) if name in values}
-        known["config"] = TrialConfig.from_dict(values["config"])
-        for name in ("curve", "samples"):
-            known[name] = tuple(known.get(name) or ())
+    def from_json(cls, line: str | bytes) -> TrialRecord:
+        """Reads `to_json`'s form, earlier versions' too; keys of later versions are left out.
+
+        Raises ValueError with the first rule that is broken: of JSON, of `study.records.rules`, of the configuration.
+        """
+        return cls.from_values(parse_json(line))
+
+    @classmethod
+    def from_values(cls, values: Any) -> TrialRecord:
+        """Reads a line's JSON; raises ValueError as `from_json` does."""
+        if wrong := broken_rule(values):
+            raise ValueError(wrong)
+        known = {one.name: values[one.name] for one in fields(cls) if one.name in values}
+        known["config"] = _config(values["config"])
+        known |= {name: tuple(known.get(name) or ()) for name in LISTS}
+        known |= {name: known.get(name) or {} for name in OBJECTS}
         known["infeasible"] = _infeasible(known.get("infeasible"))
         return cls(**known)
+
+
+def _config(values: Mapping[str, Any]) -> TrialConfig:
+    try:
+        return TrialConfig.from_dict(values)
+    except KeyError as error:
+        raise ValueError(f"config.{error.args[0]} is missing") from None
+    except (TypeError, ValueError) as error:  # TypeError: a key too many, or modules that are no list of texts
+        raise ValueError(f"config: {printable(str(error), REASON_CHARACTERS)}") from None
 
 
 def _infeasible(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:

@@ -27,6 +27,7 @@ from study.errors import Absent, ConfigError, ConfigFault
 from study.output import aligned
 from study.records.layout import study_file
 from study.records.objectives import METRICS, Objective, objective_values
+from study.records.reading import set_aside_words
 from study.records.record import TrialRecord
 
 COMPARED = ("perplexity", "accuracy", "peak_memory_bytes", "train_tokens_per_second", "seconds_per_epoch")
@@ -87,9 +88,12 @@ def _refusal(first: Study, other: Study) -> ConfigFault | None:
 
 def _introduction(study: Study) -> str:
     devices = dict.fromkeys(str(record.device.get("name")) for record in study.records if record.device.get("name"))
-    commit = (study.provenance.get("git") or {}).get("commit")
-    facts = [count_statuses(study.records), ", ".join(devices), f"commit {commit[:7]}" if commit else ""]
-    return f"{study.name}: {'; '.join(fact for fact in facts if fact)}\n  {headline(study)}"
+    git = study.provenance.get("git")
+    commit = git.get("commit") if isinstance(git, dict) else None
+    facts = [count_statuses(study.records), ", ".join(devices), f"commit {str(commit)[:7]}" if commit else ""]
+    left_out = set_aside_words(study.set_aside)
+    said = [f"{study.name}: {'; '.join(fact for fact in facts if fact)}", f"  {headline(study)}"]
+    return "\n".join([*said, *([f"  {left_out}"] if left_out else [])])
 
 
 def _two(first: Study, other: Study) -> list[str]:
@@ -207,10 +211,10 @@ def _beside(study: Study) -> str:
     models = dict.fromkeys(
         f"{record.base_model.get('path')} on {record.device.get('name')}" for record in study.records
     )
-    left_out = study.provenance.get("left_out") or {}
+    other_methods = study.provenance.get("left_out") or {}
     head = (
         f"Beside them, {study.name} ({', '.join(models) or 'no run of plain LoRA'}). Nothing of it compares: other "
         f"data and another measure of accuracy (GSM8K, generated answers); memory is {MEMORY_SOURCE}."
     )
-    tail = f"\n  Left out, since no plain LoRA with AdamW: {len(left_out)}." if left_out else ""
+    tail = f"\n  Left out, since no plain LoRA with AdamW: {len(other_methods)}." if other_methods else ""
     return f"{head}\n{aligned(headings, rows)}{tail}" if rows else f"{head}{tail}"

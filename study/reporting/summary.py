@@ -11,6 +11,7 @@ from analysis.pareto import best, front
 from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten, status_words
 from study.output import aligned, plural
 from study.records.objectives import Objective
+from study.records.reading import set_aside_words
 from study.records.record import TrialRecord
 from study.reporting.naming import configuration_names
 
@@ -22,7 +23,7 @@ UNFORTUNATE = ("infeasible", "diverged", "failed")
 def ending_text(study: Study, report: Path | None) -> str:
     """Everything that a study says at its end, with the path of its report where there is one."""
     parts = [f"{study.name}: {count_statuses(study.records)}", _front(study), _best(study)]
-    parts += [_unfortunate(study.records), f"Report: {report}" if report else ""]
+    parts += [_unfortunate(study.records), set_aside_words(study.set_aside), f"Report: {report}" if report else ""]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -113,11 +114,12 @@ def standing(study: Study) -> str:
     ended, trials = len(study.records), _trials(study.settings)
     of = f" of {trials}" if trials is not None else ""
     head = f"{study.name}: {ended}{of} trials ended"
+    left_out = set_aside_words(study.set_aside)
     if not study.records:
-        return head
+        return f"{head}\n\n{left_out}".rstrip()
     headings, rows = front_rows(study)
     front = f"The front so far:\n{aligned(headings, rows)}" if rows else "No trial is complete yet."
-    return f"{head} ({status_words(study.records)})\n\n{front}"
+    return "\n\n".join(filter(None, [f"{head} ({status_words(study.records)})", front, left_out]))
 
 
 def _trials(settings: Any) -> int | None:

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis import load
 from analysis.load import StudyDirectoryError, load_study, parse_quantity, table
 from study.records import units
 from study.records.objectives import Objective
+from study.records.reading import SetAside, read_records
 from tests.support.study_directory import MakeRecord, WriteStudy, made_up_records, study_settings
 
 GIB = 2**30
@@ -81,22 +81,24 @@ def test_a_line_torn_at_any_byte_is_left_out(write_study: WriteStudy, record: Ma
     whole = file.read_bytes()
     for length in range(0, len(line), 3):  # also in the middle of a character: two of them take five bytes
         file.write_bytes(whole + line[:length])
-        assert [each.trial_id for each in load._read_records(file)] == ["t000"], length
+        assert [each.trial_id for each in read_records(file).records] == ["t000"], length
     file.write_bytes(whole + line)
     assert len(load_study(directory).records) == 2  # a whole line counts also without its line feed
 
 
-def test_a_torn_line_among_others_is_refused(write_study: WriteStudy, record: MakeRecord) -> None:
+def test_a_torn_line_among_others_is_set_aside(write_study: WriteStudy, record: MakeRecord) -> None:
     directory = write_study([record(0)], tail='{"study": "made-u\n' + record(1).to_json() + "\n")
-    message = _error(directory)
-    assert "results.jsonl, line 2: a line must be one trial record as JSON" in message
-    assert message.endswith("Remove that line; `resume` runs its trial again.")
+    study = load_study(directory)
+    assert study.records == (record(0), record(1))
+    assert [one.number for one in study.set_aside] == [2]
+    assert study.set_aside[0].reason.startswith("it must be JSON in UTF-8: Unterminated string")
 
 
 def test_the_later_record_of_a_trial_takes_the_earlier_ones_place(write_study: WriteStudy, record: MakeRecord) -> None:
     first = record(0, status="failed", reason="its host died")
-    directory = write_study([first, record(1), record(0)])
-    assert load_study(directory).records == (record(0), record(1))
+    study = load_study(write_study([first, record(1), record(0)]))
+    assert study.records == (record(0), record(1))
+    assert study.set_aside == (SetAside(1, "trial t000 has a later record in line 3"),)
 
 
 def test_only_line_feeds_end_a_line(write_study: WriteStudy, record: MakeRecord) -> None:
@@ -115,26 +117,30 @@ def test_blank_lines_and_carriage_returns_are_no_records(write_study: WriteStudy
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("[]", "it holds list"),
-        ('{"schema_version": 1}', "it has no 'config'"),
+        ("[]", "it must be an object; it is list"),
+        ('{"schema_version": 1}', "study is missing"),
         ('{"schema_version": 99}', "at most 1 can be read. Update"),
         ("{} {}", "Extra data"),
         ("\\xff", "Expecting value"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "more than 100 deep"),
     ],
 )
-def test_a_line_that_is_no_record_is_named(write_study: WriteStudy, record: MakeRecord, line: str, says: str) -> None:
-    message = _error(write_study([record(0)], tail=line + "\n" + record(1).to_json() + "\n"))
-    assert "results.jsonl, line 2: a line must be one trial record as JSON; " in message
-    assert says in message
+def test_a_line_that_is_no_record_is_set_aside(
+    write_study: WriteStudy, record: MakeRecord, line: str, says: str
+) -> None:
+    study = load_study(write_study([record(0)], tail=line + "\n" + record(1).to_json() + "\n"))
+    assert study.records == (record(0), record(1))
+    assert [one.number for one in study.set_aside] == [2]
+    assert says in study.set_aside[0].reason
 
 
-@pytest.mark.parametrize("value", ["12.5", True, [1]])
-def test_measurements_are_numbers(write_study: WriteStudy, record: MakeRecord, value: Any) -> None:
+@pytest.mark.parametrize(("value", "shown"), [("12.5", '"12.5"'), (True, "true"), ([1], "[1]")])
+def test_measurements_are_numbers(write_study: WriteStudy, record: MakeRecord, value: Any, shown: str) -> None:
     values = json.loads(record(0).to_json())
     values["measurements"]["perplexity"] = value
-    message = _error(write_study([], tail=json.dumps(values) + "\n"))
-    assert f"perplexity must be a number or null; it is {value!r}" in message
+    study = load_study(write_study([], tail=json.dumps(values) + "\n"))
+    rule = f"measurements.perplexity must be a finite number of at least 0; it is {shown}"
+    assert study.set_aside == (SetAside(1, rule),)
 
 
 def test_results_that_cannot_be_read_are_named(write_study: WriteStudy) -> None:
@@ -149,7 +155,7 @@ def test_results_that_cannot_be_read_are_named(write_study: WriteStudy) -> None:
 
 def test_a_directory_that_is_no_study_is_named_with_the_remedy(tmp_path: Path) -> None:
     assert _error(tmp_path) == (
-        f"{tmp_path / 'study.yaml'} is missing. "
+        f"{tmp_path / 'study.yaml'} must be there; it is missing. "
         "Give the directory that a run of a study made; it holds study.yaml and results.jsonl."
     )
     assert "is missing" in _error(tmp_path / "nowhere")
@@ -159,11 +165,11 @@ def test_a_directory_that_is_no_study_is_named_with_the_remedy(tmp_path: Path) -
     ("content", "says"),
     [
         (b"a: [", "must be YAML"),
-        (b"!!python/object:os.system {}", "must be YAML"),
+        (b"!!python/object:os.system {}", "tag"),
         (b"- a\n- b\n", "must hold keys and values; it holds list"),
         (b"", "must hold keys and values; it holds NoneType"),
-        (b"\xff\xfe\x00", "must be readable UTF-8 text"),
-        (b"[" * 500, "must be YAML"),
+        (b"\xff\xfe\x00", "must be UTF-8 text"),
+        (b"[" * 500, "nested"),
     ],
 )
 def test_settings_that_are_no_study_file_are_refused(write_study: WriteStudy, content: bytes, says: str) -> None:
@@ -174,7 +180,7 @@ def test_settings_that_are_no_study_file_are_refused(write_study: WriteStudy, co
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("{", "must be JSON"), ("[1]", "must hold a JSON object; it holds list"), ("[" * 100_000, "must be JSON")],
+    [("{", "must hold JSON"), ("[1]", "must hold a JSON object; it holds list"), ("[" * 100_000, "more than 100 deep")],
 )
 def test_spoilt_provenance_is_refused(write_study: WriteStudy, content: str, says: str) -> None:
     directory = write_study()

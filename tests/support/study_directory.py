@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from search_spaces.trial_config import TrialConfig
 from study.records.infeasible import does_not_fit
 from study.records.record import TrialRecord
 
@@ -60,7 +60,10 @@ def make_record(
         },
         "comparable": {"quality": "0a1b", "cost": "2c3d"},
     }  # fmt: skip
-    return TrialRecord.from_json(json.dumps({**values, **changes}))
+    values |= changes
+    values["config"] = TrialConfig.from_dict(values["config"])
+    # Not by way of JSON, so that numbers may be what no file may hold.
+    return TrialRecord(**{**values, "curve": tuple(values["curve"]), "samples": tuple(values["samples"])})
 
 
 def _measurements(index: int, precision: str, rank: int, modules: str, rate: float) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def test_hostile_texts_do_not_run(write_study: WriteStudy, record: MakeRecord, v
     attack = "</script><script>console.log('run')</script><img src=x onerror=console.log('run')><!--<script>"
     samples = [{"prompt": attack, "base": attack, "tuned": attack}]
     base = {"path": attack, "revision": attack, "sha256": attack}
-    odd = record(0, trial_id=attack, samples=samples, base_model=base)
+    odd = record(0, samples=samples, base_model=base)
     seen, console = visit(write_study([odd, record(1, status="failed", error=attack, reason=attack)], name=attack), 800)
     assert console == []
     assert seen[800]["figures"]["front"]["marks"] > 3

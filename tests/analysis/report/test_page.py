@@ -14,6 +14,7 @@ import pytest
 from analysis.load import Study, StudyDirectoryError, load_study
 from analysis.report import page as page_module
 from analysis.report.page import report_page, write_report
+from study.errors import StoreError
 from tests.support.html_pages import HtmlPage
 from tests.support.study_directory import GIB, MakeRecord, WriteStudy, made_up_records
 
@@ -93,20 +94,21 @@ def test_hostile_texts_are_only_text(write_study: WriteStudy, record: MakeRecord
     everywhere = {"device": info, "dataset": lengths, "base_model": {"path": HOSTILE}, "samples": samples}
     end = {"reason": HOSTILE, "error": f"{HOSTILE}\n{HOSTILE}", "status": "infeasible"}
     asked = {"moment": HOSTILE, "source": HOSTILE, "requested_bytes": GIB, "available_bytes": GIB // 2}
-    records = [record(0, trial_id="t<b>0", **everywhere), record(1, trial_id=HOSTILE[:-9], infeasible=asked, **end)]
+    records = [record(0, **everywhere), record(1, infeasible=asked, **end), record(2, trial_id=HOSTILE)]
     directory = write_study([], name="x")
     lines = "".join(each.to_json().replace("\ud800", "\\ud800") + "\n" for each in records)
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
     (directory / "provenance.json").write_text(json.dumps({HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}), encoding="utf-8")
     settings = (directory / "study.yaml").read_text(encoding="utf-8")
-    title = json.dumps(HOSTILE.replace("\ud800", ""))
+    title = json.dumps(HOSTILE.replace("\ud800\x00", ""))
     (directory / "study.yaml").write_text(settings.replace("name: x\n", f"name: {title}\n"), encoding="utf-8")
     text, page, document = _write(directory)
     assert "alert(1)" in text
     assert not any("alert(1)" in script and "{" not in script for script in page.scripts)
     assert text.count("<script") == len(page.scripts) == 2 + 3
     assert page.handlers == []
-    assert document["front"][0]["trial_id"] == "t<b>0"
+    assert [one["trial_id"] for one in document["front"]] == ["t000"]
+    assert "line 3: trial_id must be a plain file name" in page.text
     for script in page.scripts[:3]:
         for rows in json.loads(script)["datasets"].values():  # the figures' data are whole
             json.loads(rows)
@@ -194,14 +196,14 @@ def test_a_write_that_fails_leaves_the_old_report(write_study: WriteStudy, monke
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StoreError, match=r"pareto\.json must be writable; no space left.*Move away what is there"):
         write_report(directory)
     assert (directory / "report.html").read_bytes() == old
     assert not [file for file in directory.iterdir() if file.name.startswith(".")]
 
 
 def test_what_is_no_study_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyDirectoryError, match=r"study\.yaml is missing"):
+    with pytest.raises(StudyDirectoryError, match=r"study\.yaml must be there; it is missing"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

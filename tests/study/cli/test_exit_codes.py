@@ -19,12 +19,11 @@ from study.cluster.jobs import JobError
 from study.errors import FAILED, WRONG_INPUT, Absent, ConfigError, PlanError, StoreError, StudyError, UserError
 from study.hardware.gpu_catalogue import UnknownGpuError
 from study.progress.watch import NoNewsError
-from study.records.lines import LineError
 from study.run import lifecycle
 from tests.support.made_up_studies import save_tiny_model, write_study_file
 
 HINT = "Set LORA_FRONTIER_TRACEBACK=1 to see where."
-NOT_THE_USERS = {NoNewsError, LineError}  # caught where they arise: drawn as a gap, and said with the file's name
+NOT_THE_USERS = {NoNewsError}  # caught where it arises: drawn as a gap
 # One of each kind, its exit code, and what the user reads. A new kind of UserError needs a line here.
 KINDS: list[tuple[UserError, int, str]] = [
     (UserError("It must be so; it is not. Make it so."), WRONG_INPUT, "It must be so; it is not. Make it so."),

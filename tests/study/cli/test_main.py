@@ -83,7 +83,7 @@ def test_plan_prints_what_would_run(
 def test_report_is_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("analysis.report.page.write_report", lambda directory: directory / "report.html")
+    monkeypatch.setattr("analysis.report.page.write_report", lambda study: study.directory / "report.html")
     write_study_file(tmp_path)
     assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"

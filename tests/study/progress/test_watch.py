@@ -17,9 +17,10 @@ from study.errors import ConfigError
 from study.progress.live_file import LiveFile
 from study.progress.study_progress import StudyProgress
 from study.progress.watch import NoNewsError, _News, watch
+from study.records.directory_lock import driver_has_died
 from study.records.layout import OWNER_FILE
 from study.records.objectives import Objective
-from study.records.store import concluded, driver_has_died
+from study.records.store import concluded
 from tests.support.made_up_studies import make_config, make_record, write_study_file
 from trainables.protocol import ResidentStatus
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from study.errors import StoreError
 from study.records.layout import RESULTS_FILE, TORN_FILE
+from study.records.reading import SetAside
 from study.records.store import ResultsStore
 from tests.support.stored_records import ids, line, record
 
@@ -113,7 +114,10 @@ def test_what_was_torn_is_kept_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / RESULTS_FILE).write_bytes(line("t000")[:50] + b"\n" + line("t001") + line("t002")[:70])
     ResultsStore(tmp_path).own()
     assert (tmp_path / RESULTS_FILE).read_bytes() == line("t001")
-    assert (tmp_path / TORN_FILE).read_bytes() == line("t000")[:50] + b"\n" + line("t002")[:70] + b"\n"
+    first, torn, second, cut = (tmp_path / TORN_FILE).read_bytes().splitlines()
+    assert (torn, cut) == (line("t000")[:50], line("t002")[:70])
+    assert first.startswith(b"# line 1 of results.jsonl: it must be JSON in UTF-8: ")
+    assert second.startswith(b"# line 3 of results.jsonl: it must be JSON in UTF-8: ")
 
 
 def test_reading_needs_no_ownership_and_changes_nothing(tmp_path: Path) -> None:
@@ -151,15 +155,79 @@ def test_a_reader_beside_the_writer_sees_whole_records_in_order(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (json.dumps({**json.loads(line("t1")), "schema_version": 99}), "schema_version is 99"),
-        (json.dumps({"schema_version": 1, "study": "s"}), "it has no 'config'"),
-        (json.dumps({**json.loads(line("t1")), "status": "odd"}), "status must be one of"),
+        (json.dumps({"schema_version": 1, "study": "s"}), "trial_id is missing"),
+        (json.dumps({**json.loads(line("t1")), "status": "odd"}), "status must be one of complete, stopped"),
+        (json.dumps({**json.loads(line("t1")), "trial_id": "../t1"}), "trial_id must be a plain file name"),
     ],
 )
-def test_a_line_that_is_whole_and_no_record_is_named_and_kept(tmp_path: Path, wrong: str, message: str) -> None:
-    data = line("t000") + wrong.encode() + b"\n"
+def test_a_line_that_is_no_record_is_left_out_and_moved_by_the_driver(tmp_path: Path, wrong: str, message: str) -> None:
+    data = line("t000") + wrong.encode() + b"\n" + line("t002")
     (tmp_path / RESULTS_FILE).write_bytes(data)
-    for use in (ResultsStore.records, ResultsStore.own):
-        with pytest.raises(StoreError, match=f"Line 2 of .*{RESULTS_FILE} must be a trial's record; .*{message}"):
-            use(ResultsStore(tmp_path))
+    reading = ResultsStore(tmp_path).reading()
+    assert [one.trial_id for one in reading.records] == ["t000", "t002"]
+    assert (tmp_path / RESULTS_FILE).read_bytes() == data  # readers change nothing
+    with ResultsStore(tmp_path) as store:
+        assert store.moved == reading.set_aside
+        assert store.append(record("t1"))
+    (aside,) = reading.set_aside
+    assert aside.number == 2
+    assert message in aside.reason
+    assert ids(tmp_path) == ["t000", "t002", "t1"]
+    assert (tmp_path / TORN_FILE).read_text() == f"# line 2 of results.jsonl: {aside.reason}\n{wrong}\n"
+
+
+def test_of_two_records_the_earlier_is_moved(tmp_path: Path) -> None:
+    (tmp_path / RESULTS_FILE).write_bytes(line("t000", reason="a") + line("t001") + line("t000", reason="b"))
+    with ResultsStore(tmp_path) as store:
+        assert store.moved == (SetAside(1, "trial t000 has a later record in line 3"),)
+    assert (tmp_path / RESULTS_FILE).read_bytes() == line("t001") + line("t000", reason="b")
+    assert (tmp_path / TORN_FILE).read_bytes().endswith(b"\n" + line("t000", reason="a"))
+
+
+def test_what_a_later_version_wrote_is_left_out_by_readers_and_refused_by_the_driver(tmp_path: Path) -> None:
+    data = line("t000") + json.dumps({**json.loads(line("t1")), "schema_version": 99}).encode() + b"\n"
+    (tmp_path / RESULTS_FILE).write_bytes(data)
+    assert ids(tmp_path) == ["t000"]
+    rule = f"Line 2 of .*{RESULTS_FILE} must be .* this version can read; schema_version is 99.*Update"
+    with pytest.raises(StoreError, match=rule):
+        ResultsStore(tmp_path).own()
     assert (tmp_path / RESULTS_FILE).read_bytes() == data
+
+
+def test_records_of_trials_are_set_aside_and_the_trials_may_end_again(tmp_path: Path) -> None:
+    with ResultsStore(tmp_path) as store:
+        for name in ("t000", "t001", "t002"):
+            store.append(record(name))
+        store.set_aside({"t001": "it is none of this study"})
+        assert store.moved == (SetAside(2, "it is none of this study"),)
+        assert [one.trial_id for one in store.records()] == ["t000", "t002"]
+        assert store.append(record("t001", reason="again"))
+    assert ids(tmp_path) == ["t000", "t002", "t001"]
+
+
+@pytest.mark.parametrize("name", [RESULTS_FILE, ".lock"])
+def test_a_driver_writes_through_no_link(tmp_path: Path, name: str) -> None:
+    """A directory from somebody else may lead to the user's own files."""
+    own, directory = tmp_path / "own", tmp_path / "directory"
+    own.write_bytes(b"private\n")
+    directory.mkdir()
+    (directory / name).symlink_to(own)
+    with pytest.raises(StoreError, match="it is a link"):
+        ResultsStore(directory).own()
+    assert own.read_bytes() == b"private\n"
+
+
+def test_links_under_the_names_of_other_files_are_replaced_or_refused(tmp_path: Path) -> None:
+    own, directory = tmp_path / "own", tmp_path / "directory"
+    own.write_bytes(b"private\n")
+    directory.mkdir()
+    for name in (".owner", TORN_FILE):
+        (directory / name).symlink_to(own)
+    with ResultsStore(directory) as store:
+        store.append(record("t000"))
+    with (directory / RESULTS_FILE).open("ab") as file:
+        file.write(b"nonsense\n")
+    with pytest.raises(StoreError, match="must be writable"):
+        ResultsStore(directory).own()
+    assert own.read_bytes() == b"private\n"
+    assert ids(directory) == ["t000"]

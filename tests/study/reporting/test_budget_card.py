@@ -70,7 +70,7 @@ def test_the_command_trains_just_that_configuration(directory: Path) -> None:
 
 
 def test_the_command_line_prints_card_and_report(directory: Path, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr("analysis.report.page.write_report", lambda directory: directory / "report.html")
+    monkeypatch.setattr("analysis.report.page.write_report", lambda study: study.directory / "report.html")
     assert main(["report", str(directory), "--budget", "150MiB"]) == 0
     out = capsys.readouterr().out
     assert "t1, nf4" in out

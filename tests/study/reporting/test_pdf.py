@@ -74,7 +74,7 @@ def test_a_browser_that_prints_nothing_is_named_and_an_earlier_pdf_stays(
 def test_without_a_browser_the_remedy_is_said_and_the_page_is_there(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("analysis.report.page.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("analysis.report.page.write_report", lambda study: study.directory / "report.html")
     monkeypatch.setenv("PATH", str(directory))
     monkeypatch.delenv(BROWSER_VARIABLE, raising=False)
     assert main(["report", str(directory), "--pdf"]) == 2
