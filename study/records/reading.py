@@ -100,9 +100,9 @@ def set_aside_words(set_aside: Sequence[SetAside], where: str = RESULTS_FILE) ->
     return f"{head}: {first_reasons(set_aside)}."
 
 
-def first_reasons(set_aside: Sequence[SetAside]) -> str:
+def first_reasons(set_aside: Sequence[SetAside], noun: str = "line") -> str:
     """The first lines with their reasons, and how many there are besides."""
-    shown = [f"line {one.number}: {one.reason}" for one in set_aside[:SHOWN]]
+    shown = [f"{noun} {one.number}: {one.reason}" for one in set_aside[:SHOWN]]
     more = len(set_aside) - len(shown)
     return "; ".join([*shown, *([f"and {more:,} more"] if more else [])])
 

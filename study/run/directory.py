@@ -63,12 +63,13 @@ def make_directory(config: StudyConfig, out: Path | None, now: datetime) -> Path
 def prune_adapters(directory: Path, policy: str, records: Sequence[TrialRecord], front_ids: Collection[str]) -> None:
     """Removes the adapters that the policy does not keep: `front`, `complete` or `none`.
 
-    It may be done before all trials have ended: a trial that is dominated stays so.
+    It may be done before all trials have ended: a trial that is dominated stays so. Behind a link nothing is removed:
+    what it leads to may be somebody's own.
     """
     complete = {record.trial_id for record in records if record.status == "complete"}
     kept = {"front": set(front_ids), "complete": complete, "none": set[str]()}[policy]
     folder = directory / ADAPTERS_FOLDER
-    for adapter in sorted(folder.iterdir()) if folder.is_dir() else []:
+    for adapter in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []:
         if adapter.name not in kept and adapter.is_dir() and not adapter.is_symlink():
             shutil.rmtree(adapter)
 

@@ -18,7 +18,8 @@ from study.plan.known_memory import KnownMemory
 from study.plan.preflight import check
 from study.records.data_notes import data_notes
 from study.records.files import write_whole
-from study.records.layout import DATABASE_FILE, STUDY_FILE, study_file
+from study.records.layout import DATABASE_FILE, RESULTS_FILE, STUDY_FILE, TORN_FILE, study_file
+from study.records.reading import SetAside, first_reasons
 from study.records.store import ResultsStore
 from study.run.conclusion import conclude, reason_of
 from study.run.directory import check_free, make_directory
@@ -26,7 +27,7 @@ from study.run.loggers import check_loggers
 from study.run.resumption.basis import basis_of, write_basis
 from study.run.resumption.continuation import check_like, hold_to_basis
 from study.run.study_run import StudyRun
-from study.search.study_search import open_search
+from study.search.study_search import StudySearch, open_search
 from study.search.warm_start import WarmStart, read_warm_starts
 from trainables.base_model.location import name_and_place
 
@@ -183,11 +184,26 @@ def _open(config: StudyConfig, directory: Path) -> StudyRun:
     store.own()
     try:
         search = open_search(config, directory / DATABASE_FILE, KnownMemory(config))
-        search.reconcile(store.records())
+        store.set_aside(search.reconcile(store.records()))
+        _tell_set_aside(store, search)
     except BaseException:
         store.close()
         raise
     return StudyRun(config, directory, search, store)
+
+
+def _tell_set_aside(store: ResultsStore, search: StudySearch) -> None:
+    """Says what of the stored results and of the search counts for nothing."""
+    if store.moved:
+        say(
+            f"{plural(len(store.moved), 'line')} of {RESULTS_FILE} without a record that counts moved to {TORN_FILE}, "
+            f"and trials without a record run again: {first_reasons(store.moved)}."
+        )
+    if foreign := [SetAside(number, reason) for number, reason in search.foreign.items()]:
+        say(
+            f"{plural(len(foreign), 'trial')} of {DATABASE_FILE} left out, which something else has added or changed: "
+            f"{first_reasons(foreign, 'number')}."
+        )
 
 
 def _tell_warm_starts(study: StudyRun, warm_starts: Sequence[WarmStart]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class StudyRun:
 
     def remaining(self) -> dict[str, int]:
         """Returns how many trials of each precision are still to run, unfinished ones included."""
-        ended: list[str] = [record.config.precision for record in self.store.records()]
+        ours = [record for record in self.store.records() if record.trial_id in self.search.trial_ids]
+        ended: Counter[str] = Counter(record.config.precision for record in ours)
         total = {precision: self.search.count(precision) for precision in self.config.space.precisions()}
-        return {precision: max(0, count - ended.count(precision)) for precision, count in total.items()}
+        return {precision: max(0, count - ended[precision]) for precision, count in total.items()}

@@ -18,10 +18,10 @@ from search_spaces.footprint import Footprint
 from search_spaces.parameters import SearchSpace
 from search_spaces.trial_config import TrialConfig
 from study.search.candidates import candidates, features
-from study.search.database import config_of
 from study.search.expected_hypervolume import expected_hypervolume, staircase
 from study.search.gaussian_process import GaussianProcess, evenly_spread
 from study.search.known_cost import KnownCost, measured_first, memory_bound
+from study.search.trial_attributes import config_of
 
 Floats = NDArray[np.float64]
 MOST_TOLD = 512  # trials that the process is conditioned on: a proposal's time grows with their number's cube

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.records.objectives import Objective
-from study.search.database import config_of
+from study.search.trial_attributes import config_of
 
 MemoryOf = Callable[[TrialConfig], float]  # bytes
 

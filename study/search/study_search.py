@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from search_spaces.parameters import SpaceError
+from search_spaces.points import parse_point
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
 from study.records.objectives import objective_values
 from study.records.record import STATUSES, TrialRecord
 from study.search.algorithms import fixed_trial
-from study.search.database import (
+from study.search.database import SearchDatabase
+from study.search.known_cost import MemoryOf
+from study.search.planned_trials import PlannedTrial, planned_trials
+from study.search.search_task import SearchTask
+from study.search.trial_attributes import (
     STATES,
-    SearchDatabase,
     asked_attributes,
     config_of,
     earlier_attributes,
@@ -26,9 +32,6 @@ from study.search.database import (
     source_of,
     trial_id_of,
 )
-from study.search.known_cost import MemoryOf
-from study.search.planned_trials import PlannedTrial, planned_trials
-from study.search.search_task import SearchTask
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class StudySearch:
         self._objectives = task.objectives
         self._sampling = task.sampling()
         self._planned = planned_trials(task)
+        self._planned_configs = {one.trial_id: one.config for planned in self._planned.values() for one in planned}
         self._unrecorded: set[str] = set()
         self._configs: dict[int, TrialConfig] = {}  # by Optuna's number: read once, since every proposal needs all
         directions = [objective.direction for objective in task.objectives]
@@ -119,16 +123,7 @@ class StudySearch:
         """
         if status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}; it is {status!r}")
-        trial = self._trial(trial_id)
-        self._unrecorded.discard(trial_id)
-        if trial.state.is_finished():
-            return
-        state = STATES.get(status, TrialState.FAIL)
-        if state == TrialState.COMPLETE and not self._usable(values):
-            metrics = ", ".join(objective.metric for objective in self._objectives)
-            state, reason = TrialState.FAIL, reason or f"not every objective ({metrics}) has a finite value"
-        told = values if state == TrialState.COMPLETE else None
-        self._database.finish(trial, state, told, ending_attributes(status, reason, train_steps, values))
+        self._end(self._trial(trial_id), status, values, reason, train_steps)
 
     def unfinished(self) -> list[Proposal]:
         """The trials that were asked for and have not ended, sorted by name: after a kill they run first."""
@@ -141,20 +136,54 @@ class StudySearch:
         """All trials that were asked for, in that order."""
         return [_proposal(trial) for trial in self._asked()]
 
-    def reconcile(self, records: Iterable[TrialRecord]) -> None:
+    def reconcile(self, records: Iterable[TrialRecord]) -> Mapping[str, str]:
         """Brings the search into agreement with the recorded results, so that each trial ends exactly once.
 
         After a kill, a trial may have a record and no end in the database, or no trial there at all: its end is told
         from the record. A trial that ended in the database and has no record is among the unfinished again; the search
-        keeps what it was told first.
+        keeps what it was told first. Returns why records of other configurations than those asked for are not told, by
+        trial: these trials are to run again. Records of no trial of this search are passed over.
         """
         asked = {str(trial_id_of(trial)): trial for trial in self._asked()}
         self._unrecorded = {trial_id for trial_id, trial in asked.items() if trial.state.is_finished()}
-        for record in records:
-            if record.trial_id not in asked:
-                self._add(fixed_trial(self._sampling.space, record.config), record.trial_id, record.config)
-            values = objective_values(record.measurements, self._objectives)
-            self.tell(record.trial_id, record.status, values, record.reason, record.measurements["train_steps"])
+        wrong: dict[str, str] = {}
+        lost: list[FrozenTrial] = []
+        for record in (one for one in records if one.trial_id in self.trial_ids):
+            there = asked.get(record.trial_id)
+            if reason := self._misfit(record, there):
+                wrong[record.trial_id] = reason
+            elif there is None:
+                lost.append(self._ended_trial(record, asked_attributes(record.trial_id, record.config), record.config))
+            else:
+                values = objective_values(record.measurements, self._objectives)
+                self._end(there, record.status, values, record.reason, record.measurements["train_steps"])
+        self._database.add_all(lost)
+        return wrong
+
+    @property
+    def trial_ids(self) -> Collection[str]:
+        """The names of all trials that the search consists of."""
+        return self._planned_configs.keys()
+
+    @property
+    def foreign(self) -> Mapping[int, str]:
+        """Why trials of the database are left out, by Optuna's number: something else has added or changed them."""
+        self._database.trials()
+        return self._database.foreign
+
+    def _misfit(self, record: TrialRecord, asked: FrozenTrial | None) -> str:
+        """Why the record cannot be of the trial that was asked for under its name; empty where it can."""
+        if asked is not None:
+            same = config_of(asked) == record.config
+            return "" if same else f"{record.trial_id} was asked for with another configuration"
+        if self._planned_configs.get(record.trial_id) == record.config:
+            return ""
+        values = {name: value for name, value in record.config.to_dict().items() if name != "seed"}
+        try:
+            parse_point(self._sampling.space, values, 0)
+        except SpaceError as error:
+            return f"its configuration is outside the space ({', '.join(fault.key for fault in error.faults)})"
+        return ""
 
     def know(self, earlier: Iterable[Earlier]) -> None:
         """Adds trials of earlier studies as ended ones, whose configurations are not asked for again.
@@ -162,15 +191,17 @@ class StudySearch:
         Those that were added before are left as they are.
         """
         known = {source_of(trial) for trial in self._database.trials()}
-        for one in earlier:
-            if one.source not in known:
-                self._database.add(self._earlier_trial(one))
+        fresh = {one.source: one for one in earlier if one.source not in known}
+        self._database.add_all([self._earlier_trial(one) for one in fresh.values()])
 
     def _earlier_trial(self, earlier: Earlier) -> FrozenTrial:
-        record = earlier.record
-        config = replace(record.config, seed=self._sampling.trial_seed)
+        config = replace(earlier.record.config, seed=self._sampling.trial_seed)
+        return self._ended_trial(earlier.record, earlier_attributes(earlier.source, config), config)
+
+    def _ended_trial(self, record: TrialRecord, attributes: Mapping[str, Any], config: TrialConfig) -> FrozenTrial:
+        """A trial of this configuration that has ended as the record says."""
         values = objective_values(record.measurements, self._objectives)
-        state = STATES.get(record.status, TrialState.FAIL)
+        state, reason = self._state(record.status, values, record.reason)
         parameters = fixed_trial(self._sampling.space, config)
         steps = record.measurements["train_steps"]
         return optuna.trial.create_trial(
@@ -178,11 +209,31 @@ class StudySearch:
             values=values if state == TrialState.COMPLETE else None,
             params=parameters.params,
             distributions=parameters.distributions,
-            user_attrs={
-                **earlier_attributes(earlier.source, config),
-                **ending_attributes(record.status, record.reason, steps, values),
-            },
+            user_attrs={**attributes, **ending_attributes(record.status, reason, steps, values)},
         )
+
+    def _end(
+        self,
+        trial: FrozenTrial,
+        status: str,
+        values: Sequence[float] | None,
+        reason: str | None,
+        train_steps: int | None,
+    ) -> None:
+        self._unrecorded.discard(str(trial_id_of(trial)))
+        if trial.state.is_finished():
+            return
+        state, reason = self._state(status, values, reason)
+        told = values if state == TrialState.COMPLETE else None
+        self._database.finish(trial, state, told, ending_attributes(status, reason, train_steps, values))
+
+    def _state(self, status: str, values: Sequence[float] | None, reason: str | None) -> tuple[TrialState, str | None]:
+        """Optuna's state of a trial that ended so, and the reason."""
+        state = STATES.get(status, TrialState.FAIL)
+        if state == TrialState.COMPLETE and not self._usable(values):
+            metrics = ", ".join(objective.metric for objective in self._objectives)
+            return TrialState.FAIL, reason or f"not every objective ({metrics}) has a finite value"
+        return state, reason
 
     def _usable(self, values: Sequence[float] | None) -> bool:
         return values is not None and len(values) == len(self._objectives) and all(map(math.isfinite, values))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from search_spaces.trial_config import TrialConfig
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
 from study.search.study_search import Proposal, StudySearch
@@ -101,6 +102,28 @@ def test_results_and_search_agree_after_a_kill_between_the_two(tmp_path: Path) -
     assert search.unfinished() == [neither]
     assert optuna_study(tmp_path).trials[0].values == [7.0, 70.0]
     assert [one.trial_id for one in ask_all(search, "nf4")] == ["t004", "t005", "t006", "t008", "t009", "t010", "t011"]
+
+
+def test_records_that_cannot_be_of_their_trials_are_named_and_not_told(tmp_path: Path) -> None:
+    search = search_in(tmp_path)
+    first, second, *_ = ask_all(search, "bf16")
+    other = TrialConfig.from_dict({**second.config.to_dict(), "learning_rate": 0.5})
+    measured = {"perplexity": 8.0, "train_tokens_per_second": 80.0}
+    records = [
+        TrialRecord("s", first.trial_id, "complete", second.config, measurements=measured),
+        TrialRecord("s", "t005", "complete", other, measurements=measured),
+        TrialRecord("s", "t999", "complete", second.config, measurements=measured),
+        TrialRecord("s", second.trial_id, "complete", second.config, measurements=measured),
+    ]
+    wrong = search_in(tmp_path).reconcile(records)
+    assert wrong == {
+        first.trial_id: f"{first.trial_id} was asked for with another configuration",
+        "t005": "its configuration is outside the space (learning_rate)",
+    }
+    trials = {trial.user_attrs["trial_id"]: trial for trial in optuna_study(tmp_path).trials}
+    assert not trials[first.trial_id].state.is_finished()
+    assert trials[second.trial_id].values == [8.0, 80.0]
+    assert not {"t005", "t999"} & set(trials)
 
 
 def test_a_copy_asks_the_same_database(tmp_path: Path) -> None:
