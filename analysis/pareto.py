@@ -78,11 +78,10 @@ def front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> li
 
     The order follows the first objective that is a cost (best first), then the other objectives.
     """
-    candidates = [record for record in records if record.status == "complete" and _point(record, objectives)]
-    points = [_point(record, objectives) or () for record in candidates]
-    members = [
-        (point, record) for point, record, on in zip(points, candidates, non_dominated(points), strict=True) if on
-    ]
+    pairs = [(_point(record, objectives), record) for record in records if record.status == "complete"]
+    known = [(point, record) for point, record in pairs if point]
+    on_front = non_dominated([point for point, _ in known])
+    members = [pair for pair, on in zip(known, on_front, strict=True) if on]
     cost = cost_index(objectives)
     members.sort(key=lambda member: (member[0][cost], member[0]))
     return [record for _, record in members]

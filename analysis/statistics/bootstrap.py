@@ -7,12 +7,14 @@ replacement. Intervals are percentile intervals. Everything is a pure function o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
 LEVEL = 0.95
+CHUNK = 2**19  # numbers that are computed with at a time
 
 Floats = NDArray[np.float64]
 
@@ -27,15 +29,26 @@ class Interval:
     level: float = LEVEL
 
 
-def draws(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int64]:
-    """How often each of `count` things is drawn, `resamples x count`-dim; each row sums to `count`.
+@lru_cache(maxsize=2)  # one table asks for the same draws for each of its metrics, and thousands take a while
+def draws(count: int, resamples: int = RESAMPLES, seed: int = 0) -> NDArray[np.int32]:
+    """How often each of `count` things is drawn, `resamples x count`-dim, not to be changed; each row sums to `count`.
 
     Raises ValueError without things to draw from.
     """
     if count < 1 or resamples < 1:
         raise ValueError(f"there must be at least one thing and one resample to draw; there are {count}, {resamples}")
     generator = np.random.default_rng(seed)
-    return generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.int64)
+    drawn = np.empty((resamples, count), dtype=np.int32)
+    for rows in chunks(resamples, count):  # the same numbers as all at once, in less memory
+        drawn[rows] = generator.multinomial(count, np.full(count, 1 / count), size=rows.stop - rows.start)
+    drawn.setflags(write=False)
+    return drawn
+
+
+def chunks(rows: int, columns: int) -> list[slice]:
+    """Parts a `rows x columns`-dim array by rows, so that computing with one part takes little memory."""
+    step = max(1, CHUNK // max(1, columns))
+    return [slice(start, min(rows, start + step)) for start in range(0, rows, step)]
 
 
 def perplexities(nats: ArrayLike, tokens: ArrayLike, weights: ArrayLike) -> Floats:
@@ -50,10 +63,11 @@ def perplexities(nats: ArrayLike, tokens: ArrayLike, weights: ArrayLike) -> Floa
     if counts.ndim != 1 or counts.size == 0 or rows.shape[1] != counts.size or not (counts > 0).all():
         raise ValueError(f"nats must be k x n, and tokens n counts above 0; they are {rows.shape} and {counts.shape}")
     drawn = np.atleast_2d(np.asarray(weights, dtype=float))
-    finite = np.where(np.isfinite(rows), rows, 0.0)
+    all_finite = bool(np.isfinite(rows).all())
+    finite = rows if all_finite else np.where(np.isfinite(rows), rows, 0.0)
     with np.errstate(over="ignore"):
         found = np.exp(drawn @ finite.T / (drawn @ counts)[:, None])
-    return _with_not_finite(found, rows, drawn)
+    return np.asarray(found) if all_finite else _with_not_finite(found, rows, drawn)
 
 
 def _with_not_finite(found: Floats, rows: Floats, drawn: Floats) -> Floats:
@@ -72,7 +86,8 @@ def mean_interval(
         return None
     if not np.isfinite(numbers).all():
         return Interval(float("nan"), float(numbers.mean()), float("nan"), level)
-    samples = draws(numbers.size, resamples, seed) @ numbers / numbers.size
+    drawn = draws(numbers.size, resamples, seed)
+    samples = np.concatenate([drawn[rows] @ numbers for rows in chunks(resamples, numbers.size)]) / numbers.size
     return percentile_interval(samples, float(numbers.mean()), level)
 
 

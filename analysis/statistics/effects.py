@@ -7,7 +7,7 @@ mean of log ratios, so that +10 % and back is nothing), accuracy as a difference
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.statistics.bootstrap import LEVEL, Interval, draws, mean_interval, percentile_interval, perplexities
+from analysis.statistics.bootstrap import (
+    LEVEL,
+    Interval,
+    chunks,
+    draws,
+    mean_interval,
+    percentile_interval,
+    perplexities,
+)
 from study.records.record import TrialRecord
 
 RESAMPLES = 2000
@@ -92,16 +100,16 @@ def matched_pairs(records: Sequence[TrialRecord], factor: str, before: Any, afte
     left = [record for record in complete if level_of(record, factor) == before]
     waiting = [record for record in complete if level_of(record, factor) == after]
     pairs: list[Pair] = []
+    paired: set[int] = set()  # records by identity: a list to take them out of would be gone through for each
     for view in ("lora_alpha", "scaling") if factor == "rank" else ("lora_alpha",):
-        index: dict[Hashable, list[TrialRecord]] = defaultdict(list)
-        for record in waiting:
+        index: dict[Hashable, deque[TrialRecord]] = defaultdict(deque)
+        for record in (one for one in waiting if id(one) not in paired):
             index[_rest(record, factor, view)].append(record)
-        for record in list(left):
-            partners = index[_rest(record, factor, view)]
+        for record in (one for one in left if id(one) not in paired):
+            partners = index.get(_rest(record, factor, view))
             if partners:
-                pairs.append((record, partners.pop(0)))
-                left = [one for one in left if one is not record]
-                waiting = [one for one in waiting if one is not pairs[-1][1]]
+                pairs.append((record, partners.popleft()))
+                paired.update(map(id, pairs[-1]))
     return pairs
 
 
@@ -113,11 +121,17 @@ def level_of(record: TrialRecord, factor: str) -> Any:
 def _rest(record: TrialRecord, factor: str, view: str) -> Hashable:
     """Everything but the factor, as a key."""
     config = record.config
-    values = {**config.to_dict(), "target_modules": config.target_set}
-    if view == "scaling":
-        values["lora_alpha"] = round(config.scaling, 12)
+    values = {
+        "precision": config.precision,
+        "rank": config.rank,
+        "lora_alpha": config.lora_alpha if view == "lora_alpha" else round(config.scaling, 12),
+        "lora_dropout": config.lora_dropout,
+        "target_modules": config.target_set,
+        "learning_rate": config.learning_rate,
+        "seed": config.seed,
+    }
     values.pop(factor)
-    return (tuple(sorted(values.items())), record.comparable.get("quality"))
+    return (*values.values(), record.comparable.get("quality"))
 
 
 def _change(pairs: Sequence[Pair], metric: str, resamples: int, seed: int, level: float) -> Interval:
@@ -126,9 +140,7 @@ def _change(pairs: Sequence[Pair], metric: str, resamples: int, seed: int, level
     differences = np.asarray([_difference(pair, metric, ratio) for pair in pairs])
     by_document = _document_samples(pairs, resamples, seed) if metric == "perplexity" else None
     if by_document is not None:
-        weights = draws(len(pairs), resamples, seed + 1) / len(pairs)
-        samples = (by_document * weights).sum(axis=1)
-        interval = percentile_interval(samples, float(differences.mean()), level)
+        interval = percentile_interval(by_document, float(differences.mean()), level)
     elif len(pairs) == 1:
         interval = Interval(math.nan, float(differences[0]), math.nan, level)
     else:
@@ -146,7 +158,7 @@ def _difference(pair: Pair, metric: str, ratio: bool) -> float:
 
 
 def _document_samples(pairs: Sequence[Pair], resamples: int, seed: int) -> NDArray[np.float64] | None:
-    """Log ratios of perplexity with documents drawn anew, `b x pairs`-dim; None where they were not kept or differ."""
+    """Mean log ratios of perplexity, documents and pairs drawn anew, `b`-dim; None where documents were not the same."""
     rows = [record.eval_rows for pair in pairs for record in pair]
     if not all(rows):
         return None
@@ -155,8 +167,18 @@ def _document_samples(pairs: Sequence[Pair], resamples: int, seed: int) -> NDArr
     if any(list(row["tokens"]) != tokens for row in kept):
         return None
     nats = np.asarray([row["nats"] for row in kept], dtype=float)
-    logs = np.log(perplexities(nats, tokens, draws(len(tokens), resamples, seed)))
-    return np.asarray(logs[:, 1::2] - logs[:, 0::2], dtype=np.float64)
+    documents, weights = draws(len(tokens), resamples, seed), draws(len(pairs), resamples, seed + 1)
+    means = [_weighted(nats, tokens, documents[rows], weights[rows]) for rows in chunks(resamples, len(kept))]
+    return np.concatenate(means)
+
+
+def _weighted(
+    nats: NDArray[np.float64], tokens: Sequence[int], documents: NDArray[np.int32], weights: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """The mean over pairs, each as often as drawn; the records of a pair stand one after the other in `nats`."""
+    logs = np.log(perplexities(nats, tokens, documents))
+    differences = logs[:, 1::2] - logs[:, 0::2]
+    return np.asarray((differences * weights).sum(axis=1) / weights.shape[1], dtype=np.float64)
 
 
 def _measured(record: TrialRecord, metric: str) -> bool:

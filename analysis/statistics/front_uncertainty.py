@@ -133,13 +133,13 @@ def _samples(
 ) -> Floats:
     """The objectives (minimized) of each configuration in each resample, `b x n x m`-dim."""
     drawn = _document_draws([record for group in groups for record in group], resamples, seed)
-    blocks = [
-        _group_samples(group, objectives, drawn, resamples, seed + 1 + index) for index, group in enumerate(groups)
-    ]
-    return np.stack(blocks, axis=1)
+    samples = np.empty((resamples, len(groups), len(objectives)))
+    for index, group in enumerate(groups):
+        samples[:, index] = _group_samples(group, objectives, drawn, resamples, seed + 1 + index)
+    return samples
 
 
-def _document_draws(records: Sequence[TrialRecord], resamples: int, seed: int) -> NDArray[np.int64] | None:
+def _document_draws(records: Sequence[TrialRecord], resamples: int, seed: int) -> NDArray[np.int32] | None:
     """How often each document is drawn in each resample; None where no trial keeps its documents."""
     kept = [record.eval_rows["tokens"] for record in records if record.eval_rows]
     if not kept:
@@ -153,7 +153,7 @@ def _document_draws(records: Sequence[TrialRecord], resamples: int, seed: int) -
 def _group_samples(
     group: Sequence[TrialRecord],
     objectives: Sequence[Objective],
-    drawn: NDArray[np.int64] | None,
+    drawn: NDArray[np.int32] | None,
     resamples: int,
     seed: int,
 ) -> Floats:
@@ -165,6 +165,8 @@ def _group_samples(
                 if record.eval_rows:
                     resampled = perplexities(record.eval_rows["nats"], record.eval_rows["tokens"], drawn)[:, 0]
                     values[:, place, column] = objective.to_minimize(1.0) * resampled
+    if len(group) == 1:
+        return np.asarray(values[:, 0], dtype=np.float64)
     weights = draws(len(group), resamples, seed) / len(group)
     return np.asarray((values * weights[:, :, None]).sum(axis=1), dtype=np.float64)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,30 +29,46 @@ def parameter_importance(
         parameters.pop("lora_alpha", None)
     if len(complete) < ENOUGH_TRIALS or not parameters:
         return {}
-    return {one.metric: shares for one in objectives if (shares := _shares(complete, parameters, one))}
+    study = _optuna_study(complete, parameters, objectives)
+    return {one.metric: shares for place, one in enumerate(objectives) if (shares := _shares(study, place))}
 
 
-def _shares(
-    records: Sequence[TrialRecord], parameters: dict[str, Callable[[TrialRecord], Any]], objective: Objective
-) -> dict[str, float]:
+def _shares(study: Any, place: int) -> dict[str, float]:
     import optuna
 
-    values = [objective.to_minimize(float(record.measurements[objective.metric])) for record in records]
-    if len(set(values)) == 1:
+    if len({trial.values[place] for trial in study.get_trials(deepcopy=False)}) == 1:
         return {}
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=TARGET_QUANTILE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # low targets are the better ones: all are to be minimized
+        found = optuna.importance.get_param_importances(
+            study, evaluator=evaluator, target=lambda one: one.values[place]
+        )
+    return {name: float(share) for name, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))}
+
+
+def _optuna_study(
+    records: Sequence[TrialRecord],
+    parameters: dict[str, Callable[[TrialRecord], Any]],
+    objectives: Sequence[Objective],
+) -> Any:
+    """The records as Optuna's trials, all objectives to be minimized."""
+    import optuna
+
     distributions = {name: _distribution([read(one) for one in records]) for name, read in parameters.items()}
     said = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells of each study that it makes, also of this aid
     study = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), sampler=optuna.samplers.RandomSampler(seed=0)
+        storage=optuna.storages.InMemoryStorage(),
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        directions=["minimize"] * len(objectives),
     )
     optuna.logging.set_verbosity(said)
-    for record, value in zip(records, values, strict=True):
+    for record in records:
         params = {name: read(record) for name, read in parameters.items()}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=TARGET_QUANTILE)
-    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(share) for name, share in sorted(found.items(), key=lambda item: (-item[1], item[0]))}
+        values = [one.to_minimize(float(record.measurements[one.metric])) for one in objectives]
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, values=values))
+    return study
 
 
 def _distribution(values: Sequence[Any]) -> Any:
