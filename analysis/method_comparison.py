@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.load import Study, StudyDirectoryError
+from study.errors import StoreError
 from study.records.layout import STUDY_FILE
 from study.records.objectives import Objective
 from study.records.record import TrialRecord
+from study.records.study_files import read_object
 
 NAME = "PEFT method_comparison"
 MEMORY_SOURCE = "cuda allocator reserved, evaluation included"
@@ -53,7 +55,7 @@ def load_method_comparison(path: Path) -> Study:
                 left_out[str(values["run_info"]["experiment_name"])] = reason
             else:
                 records.append(_record(values))
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, IndexError, OverflowError, TypeError, ValueError) as error:
             rule = f"must be a result of PEFT's method_comparison; {type(error).__name__}: {error}"
             raise StudyDirectoryError(f"{file}: {rule}. {REMEDY}") from error
     objectives = (Objective("accuracy", "maximize", 0.0), Objective("peak_reserved_bytes", "minimize", 80e9))
@@ -62,10 +64,10 @@ def load_method_comparison(path: Path) -> Study:
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudyDirectoryError(f"{file} must be readable JSON: {error}. {REMEDY}") from error
-    if not isinstance(values, dict) or not {"run_info", "train_info", "meta_info"} <= set(values):
+        values = read_object(file, REMEDY)
+    except StoreError as error:
+        raise StudyDirectoryError(str(error)) from error
+    if not {"run_info", "train_info", "meta_info"} <= set(values):
         raise StudyDirectoryError(f"{file} must hold run_info, train_info and meta_info. {REMEDY}")
     return values
 

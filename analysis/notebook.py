@@ -99,5 +99,5 @@ def _png(figure: Figure) -> str:
 
 
 def _write(file: Path, content: str | bytes) -> Path:
-    file.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    file.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
     return file

@@ -60,7 +60,7 @@ def cost_words(cost: Mapping[str, Any]) -> list[str]:
         source = f" ({cost['price_source']})" if cost.get("price_source") else ""
         rate = f"{float(cost['price_per_hour']):.3f} USD an hour and card{source}"
         return [f"{text}, {float(cost['price_usd']):.2f} USD at {rate}"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         return []
 
 

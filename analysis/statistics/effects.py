@@ -158,7 +158,7 @@ def _difference(pair: Pair, metric: str, ratio: bool) -> float:
 
 
 def _document_samples(pairs: Sequence[Pair], resamples: int, seed: int) -> NDArray[np.float64] | None:
-    """Mean log ratios of perplexity, documents and pairs drawn anew, `b`-dim; None where documents were not the same."""
+    """Mean log ratios of perplexity, documents and pairs drawn anew, `b`-dim; None where documents differ."""
     rows = [record.eval_rows for pair in pairs for record in pair]
     if not all(rows):
         return None

@@ -114,10 +114,19 @@ def _export(options: argparse.Namespace) -> int:
         check_repository(options.push)  # before anything is written
     suffix = "-merged" if options.merge else ""
     target = options.to or Path(f"{options.directory.absolute().name}-{options.trial}{suffix}")
+    _say_set_aside(options.directory)
     say(str(export_trial(options.directory, options.trial, target, options.merge)))
     if options.push:
         say(push_folder(target, options.push))
     return DONE
+
+
+def _say_set_aside(directory: Path) -> None:
+    from study.records.layout import RESULTS_FILE
+    from study.records.reading import read_records, set_aside_words
+
+    if left_out := set_aside_words(read_records(directory / RESULTS_FILE).set_aside):
+        say(left_out)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from study.records.files import write_whole
 from trainables.base_model.shape import ModelShape
+from trainables.guarded_files import read_json
 from trainables.limits import MOST_CONTEXT_BYTES
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting
@@ -87,7 +88,7 @@ def read_footprints(card: str) -> tuple[MeasuredFootprint, ...]:
     """What was measured on a card, the oldest first; nothing where the file is missing, foreign or broken."""
     path = calibration_path(card)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if values["schema_version"] != SCHEMA_VERSION:
             return ()
         return tuple(MeasuredFootprint.from_dict(one) for one in values["footprints"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,5 +52,10 @@ def results_table(records: Sequence[TrialRecord]) -> pa.Table:
     that `COLUMNS` does not know gets a column at the end.
     """
     rows = [flat_row(record) for record in records]
-    further = {name: NUMBER for row in rows for name in row if name not in COLUMNS}
-    return pa.Table.from_pylist(rows, schema=pa.schema({**COLUMNS, **further}))
+    kinds = {**COLUMNS, **{name: NUMBER for row in rows for name in row if name not in COLUMNS}}
+    return pa.Table.from_pylist([_in_kinds(row, kinds) for row in rows], schema=pa.schema(kinds))
+
+
+def _in_kinds(row: Mapping[str, Any], kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
+    """The row with its numbers as floats: Arrow refuses to round a whole number by itself."""
+    return {name: float(value) if kinds[name] == NUMBER and value is not None else value for name, value in row.items()}

@@ -13,7 +13,7 @@ STATUSES: tuple[str, ...] = get_args(Status)
 SCHEMA_VERSION = 1
 SHORT, LONG = 200, 4096  # characters of a name, and of a path
 
-BYTES = optional(number(0, HIGHEST_BYTES))
+BYTES = optional(number(0, HIGHEST_BYTES, whole=True))
 COUNT = optional(number(0, 2**63, whole=True))
 POSITIVE = optional(number(0))
 SHARE = optional(number(0, 1))

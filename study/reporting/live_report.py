@@ -10,10 +10,12 @@ from pathlib import Path
 from analysis.load import StudyDirectoryError, load_study
 from analysis.report.page import report_page
 from analysis.report.rendering import render
-from study.records.layout import LIVE_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE
+from study.errors import ConfigError
+from study.records.layout import LIVE_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE, is_file
 
 LOOPBACK = "127.0.0.1"  # nobody but this machine: a study's data may be private
 REFRESH_SECONDS = 10
+HIGHEST_PORT = 65_535
 
 
 class LiveReport:
@@ -27,7 +29,7 @@ class LiveReport:
     @property
     def running(self) -> bool:
         """Whether a driver is at work on the study."""
-        return (self._directory / LIVE_FILE).exists()
+        return is_file(self._directory / LIVE_FILE)
 
     def page(self) -> str:
         """The report's HTML; while the study runs, one that asks for the next by itself."""
@@ -42,11 +44,14 @@ class LiveReport:
         try:
             return report_page(load_study(self._directory), refresh_seconds)
         except StudyDirectoryError as error:  # shown, and tried again: the file may be mended meanwhile
-            return str(render("unreadable.html", message=str(error), refresh_seconds=refresh_seconds))
+            message = str(error)
+        except Exception as error:  # whatever it is, the reader gets an answer, and the server stays
+            message = f"The report cannot be drawn: {type(error).__name__}: {error}"
+        return str(render("unreadable.html", message=message, refresh_seconds=refresh_seconds))
 
     def _state(self) -> tuple[object, ...]:
         files = (self._directory / name for name in (RESULTS_FILE, STUDY_FILE, PROVENANCE_FILE))
-        return tuple((file.stat().st_mtime_ns, file.stat().st_size) if file.exists() else None for file in files)
+        return tuple((file.stat().st_mtime_ns, file.stat().st_size) if is_file(file) else None for file in files)
 
 
 def make_server(directory: Path, port: int = 0) -> ThreadingHTTPServer:
@@ -77,9 +82,20 @@ def make_server(directory: Path, port: int = 0) -> ThreadingHTTPServer:
     return ThreadingHTTPServer((LOOPBACK, port), Handler)
 
 
+def _opened(directory: Path, port: int) -> ThreadingHTTPServer:
+    try:
+        return make_server(directory, port)
+    except OSError as error:
+        rule = f"must be a port that is free and that you may use ({error.strerror or error})"
+        raise ConfigError.of("--serve", "PORT", port, rule, "Leave it out, or write 0, for a free one.") from error
+
+
 def serve(directory: Path, port: int, show: Callable[[str], None]) -> None:
-    """Serves the report until Ctrl-C."""
-    with make_server(directory, port) as server:
+    """Serves the report until Ctrl-C. Raises ConfigError for a port that cannot be one, or is in use."""
+    if not 0 <= port <= HIGHEST_PORT:
+        rule, remedy = f"must be a port from 0 to {HIGHEST_PORT}", "Leave it out, or write 0, for a free one."
+        raise ConfigError.of("--serve", "PORT", port, rule, remedy)
+    with _opened(directory, port) as server:
         address = f"http://{LOOPBACK}:{server.server_address[1]}/"
         show(f"The report: {address} (only on this machine; it refreshes while the study runs; Ctrl-C ends it)")
         try:

@@ -27,6 +27,7 @@ from study.records.layout import (
     study_file,
 )
 from study.records.objectives import Objective
+from study.records.reading import set_aside_words
 from study.records.record import TrialRecord
 from study.records.store import ResultsStore, concluded
 from study.run.conclusion import remedy_for, tolerated
@@ -46,7 +47,10 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime, accept_ch
     """
     config = load_study(study_file(directory))
     _refuse_confirmation(directory)
-    chosen = near_front(ResultsStore(directory).records(), config.objectives)
+    found = ResultsStore(directory).reading()
+    if left_out := set_aside_words(found.set_aside):
+        say(left_out)
+    chosen = near_front(found.records, config.objectives)
     if not chosen:
         rule = "must have a complete trial with all objectives measured, to confirm its front"
         raise directory_error(directory, rule, f"Let it run on: {resume_command(directory)}")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from study.errors import StoreError
 from study.hardware.targets import Target
 from study.records.files import write_whole
 from study.records.layout import COST_FILE
+from study.records.study_files import read_object
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -57,6 +60,7 @@ def cost_of(target: Target, seconds: float, price_per_hour: float | None) -> dic
 def seconds_before(file: Path) -> float:
     """Returns the seconds that the study took before it was interrupted; 0 where nothing is known of it."""
     try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
+        seconds = float(read_object(file, "")["seconds"])
+    except (StoreError, ValueError, KeyError, TypeError, OverflowError):
         return 0.0
+    return seconds if math.isfinite(seconds) and seconds >= 0 else 0.0
