@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from study.errors import StoreError, UserError
-from study.records.flat_row import flat_row
 from study.records.layout import COST_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY_FILE
 from study.records.objectives import METRICS, Direction, Objective
 from study.records.reading import SetAside, read_records
-from study.records.record import TrialRecord
+from study.records.record import TrialRecord, flat_row
 from study.records.study_files import read_object, read_settings
 from study.records.units import UNITS, parse_bytes
 

@@ -1,4 +1,4 @@
-"""The record of one ended trial, and its form as a line of JSON."""
+"""The record of one ended trial, and its forms as a line of JSON and as a flat row of a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from study.errors import printable
 from study.records.rules import SCHEMA_VERSION, STATUSES, Status, broken_rule
 from trainables.guarded_files import parse_json
 
-__all__ = ["MEASUREMENTS", "SCHEMA_VERSION", "STATUSES", "Status", "TrialRecord"]
+__all__ = [
+    "COMPARABLE",
+    "INFEASIBLE",
+    "MEASUREMENTS",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "Status",
+    "TrialRecord",
+    "flat_row",
+]
 
 LISTS = ("curve", "samples")
 OBJECTS = ("measurements", "predictions", "base_model", "device", "dataset", "comparable")
@@ -25,6 +34,10 @@ MEASUREMENTS: tuple[str, ...] = (
     "generated_tokens_per_second", "base_generated_tokens_per_second", "energy_joules", "trainable_parameters",
     "train_steps", "train_tokens", "train_seconds", "wall_seconds", "restarts",
 )  # fmt: skip
+
+INFEASIBLE = ("moment", "requested_bytes", "available_bytes", "source")
+COMPARABLE = ("quality", "cost")
+DEVICE = ("compute_dtype", "memory_source")
 
 
 @dataclass(frozen=True)
@@ -97,3 +110,23 @@ def _infeasible(values: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     if not values or "phase" not in values or "moment" in values:
         return values
     return {"moment" if name == "phase" else name: value for name, value in values.items()}
+
+
+def flat_row(record: TrialRecord) -> dict[str, Any]:
+    """The record without curve, samples and evaluation rows; missing values are None.
+
+    Measurements keep their names and predictions become `predicted_...`, so that the two never share a column; target
+    modules are their set's name.
+    """
+    infeasible = record.infeasible or {}
+    return {
+        **{name: getattr(record, name) for name in ("study", "trial_id", "status", "reason", "error", "adapter")},
+        **record.config.to_dict(),
+        "target_modules": record.config.target_set,
+        **{name: record.measurements[name] for name in MEASUREMENTS},
+        **{f"predicted_{name}": value for name, value in record.predictions.items()},
+        **{f"infeasible_{name}": infeasible.get(name) for name in INFEASIBLE},
+        "device": record.device.get("name"),
+        **{name: record.device.get(name) for name in DEVICE},
+        **{f"comparable_{name}": record.comparable.get(name) for name in COMPARABLE},
+    }

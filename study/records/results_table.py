@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from study.records.flat_row import COMPARABLE, INFEASIBLE, flat_row
-from study.records.record import MEASUREMENTS, TrialRecord
+from study.records.record import COMPARABLE, INFEASIBLE, MEASUREMENTS, TrialRecord, flat_row
 
 TEXT, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
 COLUMNS: dict[str, pa.DataType] = {

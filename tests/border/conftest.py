@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.report.drawing import javascript
 from study.cli.main import main
 from study.errors import DONE
 from tests.border.hostile import Hostile, holds
@@ -16,6 +17,7 @@ from tests.support.made_up_studies import save_tiny_model, write_study_file
 @pytest.fixture(scope="session", autouse=True)
 def good_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole folder of a small Llama; planned once, so that each input's time is its own and not the imports'."""
+    javascript()  # the engine behind it reserves more address space than an input may
     model = save_tiny_model(tmp_path_factory.mktemp("good") / "model")
     assert main(["plan", str(write_study_file(model.parent, model))]) == DONE
     return model

@@ -20,9 +20,9 @@ from study.errors import DONE
 from study.progress.live_file import read_live
 from study.records.directory_lock import driver_has_died
 from study.reporting.live_report import make_server
-from study.run.checkpoints import is_whole
 from study.run.cost import seconds_before
 from study.run.lifecycle import reopen
+from study.run.resumption.checkpoints import is_whole
 from tests.border.hostile import Hostile, bounded, table
 from tests.border.test_stored_records import VALUES, directory, good
 from tests.support.made_up_studies import make_config, make_record, write_study_file

@@ -14,8 +14,8 @@ from analysis.load import Study, load_study
 from analysis.notebook import export_everything
 from analysis.report.page import report_page
 from study.errors import DONE
-from study.records.flat_row import flat_row
 from study.records.layout import RESULTS_FILE
+from study.records.record import flat_row
 from study.records.results_table import results_table
 from study.reporting.comparison import compare
 from study.reporting.summary import ending_text, standing

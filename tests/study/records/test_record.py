@@ -11,12 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.trial_config import TrialConfig
-from study.records.record import MEASUREMENTS, SCHEMA_VERSION, STATUSES, TrialRecord
+from study.records.record import MEASUREMENTS, SCHEMA_VERSION, STATUSES, TrialRecord, flat_row
+from study.records.results_table import COLUMNS
+from tests.support.study_directory import GIB, made_up_records
 
 CONFIG = TrialConfig("nf4", 8, 16, 0.05, ("q_proj", "v_proj"), 2e-4, seed=3)
 SHARES = st.none() | st.sampled_from([0, 1]) | st.floats(0, 1)
 COUNTS = ("eval_tokens", "trainable_parameters", "train_steps", "train_tokens", "restarts")
-ANY_SHARE = [name for name in MEASUREMENTS if name not in COUNTS]  # what may be any number from 0 to 1
+ANY_SHARE = [
+    name for name in MEASUREMENTS if name not in COUNTS and not name.endswith("_bytes")
+]  # what may be any number from 0 to 1
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -116,3 +120,21 @@ def test_config_is_validated() -> None:
 def test_what_is_no_whole_record_is_refused(line: str) -> None:
     with pytest.raises((ValueError, KeyError)):
         TrialRecord.from_json(line)
+
+
+# -- as a flat row of a table ------------------------------------------------------------------------------------------
+
+
+def test_a_row_is_flat_and_has_the_columns_of_the_results_table() -> None:
+    rows = [flat_row(record) for record in made_up_records()]
+    assert all(set(row) == set(COLUMNS) for row in rows)
+    assert not any(isinstance(value, dict | list | tuple) for row in rows for value in row.values())
+
+
+def test_measured_and_predicted_stand_apart() -> None:
+    first, infeasible = flat_row(made_up_records()[0]), flat_row(made_up_records()[13])
+    assert (first["trial_id"], first["precision"], first["target_modules"]) == ("t000", "bf16", "q_v")
+    assert first["peak_memory_bytes"] != first["predicted_peak_memory_bytes"]
+    assert first["comparable_quality"] == "0a1b"
+    assert infeasible["infeasible_requested_bytes"] == int(2.15 * GIB)
+    assert infeasible["peak_memory_bytes"] is None
