@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
+from study.secrets import masked, masked_place, masked_value
+
 DONE, FAILED, WRONG_INPUT = 0, 1, 2  # what `python -m study` exits with
 SHOWN_CHARACTERS = 80  # of a value in a message
 TRACEBACK_VARIABLE = "LORA_FRONTIER_TRACEBACK"  # of the environment: where set, it is shown where a fault came from
@@ -17,6 +19,9 @@ class UserError(Exception):
     """What the user can mend: the message says the rule, the value and the remedy, and is shown without a traceback."""
 
     exit_code: ClassVar[int] = WRONG_INPUT
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class Absent(Enum):
@@ -28,7 +33,10 @@ class Absent(Enum):
 
 @dataclass(frozen=True)
 class ConfigFault:
-    """One broken rule: where (file, key path, or line), the value, the rule it breaks, and what to write instead."""
+    """One broken rule: where (file, key path, or line), the value, the rule it breaks, and what to write instead.
+
+    Its text hides what may be secret of them.
+    """
 
     file: str
     key: str
@@ -37,17 +45,16 @@ class ConfigFault:
     remedy: str
 
     def __str__(self) -> str:
-        places = [printable(self.file, 300), self._subject()]
-        text = ": ".join([*(place for place in places if place), f"{self.rule.rstrip('. ')}. {self.remedy}".rstrip()])
+        places = [printable(masked_place(self.file), 300), self._subject()]
+        words = masked(f"{self.rule.rstrip('. ')}. {self.remedy}".rstrip())
+        text = ": ".join([*(place for place in places if place), words])
         return "\n  ".join(printable(line, len(line)) for line in text.split("\n"))
 
     def _subject(self) -> str:
-        key = printable(self.key, 200)
-        if self.value is Absent.UNSHOWN:
-            return key
-        return (
-            f"{key} is missing" if self.value is Absent.MISSING else f"{key} = {shown(self.value)}".removeprefix(" = ")
-        )
+        key = printable(masked_place(self.key), 200)
+        if isinstance(self.value, Absent):
+            return f"{key} is missing" if self.value is Absent.MISSING else key
+        return f"{key} = {shown(masked_value(self.key, self.value))}".removeprefix(" = ")
 
 
 class ConfigError(UserError):
@@ -56,6 +63,9 @@ class ConfigError(UserError):
     def __init__(self, faults: Iterable[ConfigFault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(map(str, self.faults)))
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # each fault has hidden what may be secret of it
 
     @classmethod
     def of(cls, file: str, key: str, value: Any, rule: str, remedy: str) -> ConfigError:
@@ -71,7 +81,7 @@ class StoreError(UserError):
         self.rule, self.value, self.remedy = rule, value, remedy
 
     def __str__(self) -> str:
-        return f"{self.rule}; {self.value}. {self.remedy}"
+        return masked(f"{self.rule}; {self.value}. {self.remedy}")
 
 
 class PlanError(UserError):

@@ -8,28 +8,54 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from study.secrets import masked
+
+_lost: list[str] = []
+
 
 def say(text: str) -> None:
-    """Prints a text at once; drops this and all later output where it cannot be written.
+    """Prints a text for people at once, with what may be secret hidden.
 
-    A pipe may have no reader any more, and a file's disk be full: neither may end a study.
+    Where a pipe has no reader any more, drops this and all later output without error.
+    """
+    put(masked(text))
+
+
+def put(text: str, end: str = "\n") -> None:
+    """Prints a document for other programs at once, as it is.
+
+    Where standard output cannot be written any more, such as on a full disk, this and all later output is dropped, and
+    `lost_output` says why: a study of hours does not end over it.
     """
     try:
-        print(text, flush=True)
-    except OSError:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:
         drop_output()
+    except OSError as error:
+        _lost.append(error.strerror or str(error))
+        drop_output()
+    except ValueError:
+        if not sys.stdout.closed:
+            raise
+        _lost.append("it is closed")
+
+
+def lost_output() -> str:
+    """Returns why output of this process was lost, and forgets it; an empty text where none was."""
+    reason = _lost[0] if _lost else ""
+    _lost.clear()
+    return reason
 
 
 def flush_output() -> None:
-    """Writes out what was printed, if anyone still reads it and it can be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        drop_output()
+    """Writes out what was printed, if anyone still reads it."""
+    put("", end="")
 
 
 def drop_output() -> None:
     """Sends standard output nowhere from now on, so that Python's own flush at the end finds no broken pipe either."""
+    if sys.stdout is None:  # the process was started without
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

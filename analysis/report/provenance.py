@@ -14,6 +14,7 @@ from analysis.tables.table import Table
 from analysis.wording import DASH, format_duration, format_number
 from study.records.data_notes import data_notes
 from study.records.record import TrialRecord
+from study.secrets import masked_value
 
 LENGTHS = (
     ("rows", "rows"), ("left_out", "left out"), ("dropped", "dropped"), ("truncated", "truncated"),
@@ -28,8 +29,8 @@ def provenance(study: Study) -> Markup:
         "provenance.html",
         origins=_origins(study),
         lengths=_lengths(study),
-        provenance=study.provenance,
-        settings=yaml.safe_dump(dict(study.settings), sort_keys=False, allow_unicode=True, width=100),
+        provenance=masked_value("", study.provenance),
+        settings=yaml.safe_dump(masked_value("", study.settings), sort_keys=False, allow_unicode=True, width=100),
     )
 
 

@@ -1,4 +1,4 @@
-"""Adds what several commands share to their parsers: a study file with `--set`, a study's directory."""
+"""Adds what several commands share to their parsers: a study file with `--set`, paths, numbers, faults in words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from study.errors import UserError, printable
+from study.secrets import masked
 
 Command = Callable[[argparse.Namespace], int]  # returns the exit code
+LONGEST_MESSAGE = 1000  # characters; a command line may have a million
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command line; what is wrong with one is raised as a UserError, with what may be secret hidden."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the UserError."""
+        told = printable(masked(message), LONGEST_MESSAGE).rstrip(".")
+        raise UserError(f"{self.prog}: {told}. `{self.prog} --help` says what it takes.")
 
 
 def add_command(commands: Any, name: str, command: Command, text: str) -> Any:
@@ -22,14 +35,43 @@ def add_command(commands: Any, name: str, command: Command, text: str) -> Any:
 def add_study(parser: Any, may_lack: bool = False) -> None:
     """Adds the study file and `--set`, which overrides its values; `may_lack`: the file may be left out."""
     nargs = {"nargs": "?"} if may_lack else {}
-    parser.add_argument("study", type=Path, metavar="STUDY.yaml", help="the study file", **nargs)
+    parser.add_argument("study", type=path, metavar="STUDY.yaml", help="the study file", **nargs)
     text = "take this value (as YAML) in place of the file's, for example training.max_steps=20; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", dest="overrides", help=text)
 
 
-def add_directory(parser: Any, text: str = "the directory that `run` made", kind: Callable[[str], Any] = Path) -> None:
+def add_directory(
+    parser: Any, text: str = "the directory that `run` made", kind: Callable[[str], Any] | None = None
+) -> None:
     """Adds a study's directory, read as `kind`: a path, or text where it may be a URL."""
-    parser.add_argument("directory", type=kind, metavar="DIR", help=text)
+    parser.add_argument("directory", type=kind or path, metavar="DIR", help=text)
+
+
+def path(text: str) -> Path:
+    """Returns a path of the command line. Raises ArgumentTypeError for what names none."""
+    return Path(words(text))
+
+
+def words(text: str) -> str:
+    """Returns a text of the command line as it is. Raises ArgumentTypeError where it is empty, or holds a NUL."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("must hold no NUL character")
+    return text
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Returns what reads a whole number from `low` to `high` of the command line, or raises ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        plain = text.isascii() and text.removeprefix("-").isdecimal() and len(text) <= len(str(high)) + 1
+        if not plain or not low <= int(text) <= high:
+            shown = printable(text, 80)
+            raise argparse.ArgumentTypeError(f"must be a whole number from {low:,} to {high:,}, not {shown!r}")
+        return int(text)
+
+    return read
 
 
 def command_line() -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from study.cli.arguments import add_command, add_study
+from study.cli.arguments import add_command, add_study, path, whole_number, words
 from study.config.paths import is_url
 from study.errors import DONE, FAILED, Absent, ConfigError
-from study.output import say
+from study.output import put, say
 from study.records.layout import STUDY_FILE
+from study.secrets import masked
 
 ASK_SECONDS = 120.0  # for what only the nodes can see: a job of its own says it
 END_SECONDS = 30.0  # that a job may take beyond what it has for its trials' checkpoints
@@ -26,18 +26,18 @@ def add_cluster_commands(commands: Any) -> None:
     _add_submit(commands)
     text = "how far a job or a study directory is, with its front so far"
     parser = add_command(commands, "status", _status, text)
-    parser.add_argument("job", nargs="?", metavar="JOB|DIR", help="left out: all jobs of the cluster")
+    parser.add_argument("job", type=words, nargs="?", metavar="JOB|DIR", help="left out: all jobs of the cluster")
     _add_address(parser)
     parser = add_command(commands, "logs", _logs, "what a job has printed")
-    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("job", type=words, metavar="JOB")
     parser.add_argument("--follow", action="store_true", help="continue until the job ends; exit with its code")
     _add_address(parser)
     parser = add_command(commands, "fetch", _fetch, "copy a study's results from where the cluster keeps them")
-    parser.add_argument("place", metavar="JOB|URL|DIR")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where to (default: runs/NAME)")
+    parser.add_argument("place", type=words, metavar="JOB|URL|DIR")
+    parser.add_argument("--out", type=path, metavar="DIR", help="where to (default: runs/NAME)")
     _add_address(parser)
     parser = add_command(commands, "stop", _stop, "end a job; its trials write checkpoints first, for a later `resume`")
-    parser.add_argument("job", metavar="JOB")
+    parser.add_argument("job", type=words, metavar="JOB")
     _add_address(parser)
 
 
@@ -45,24 +45,26 @@ def _add_submit(commands: Any) -> None:
     parser = add_command(commands, "submit", _submit, "run a study as a job of a Ray cluster")
     add_study(parser, may_lack=True)
     text = "continue the study of this directory of the cluster instead"
-    parser.add_argument("--resume", metavar="DIR", help=text)
+    parser.add_argument("--resume", type=words, metavar="DIR", help=text)
     _add_address(parser)
     parser.add_argument("--wait", action="store_true", help="show the job's log until it ends; exit with its code")
     text = "print a RayJob for `kubectl apply -f -` instead (see --workers, --image)"
     parser.add_argument("--kubernetes", action="store_true", help=text)
     text = "with --kubernetes: nodes with a card each"
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help=text)
-    parser.add_argument("--image", metavar="NAME", help="with --kubernetes: an image that holds this checkout")
+    parser.add_argument("--workers", type=whole_number(1, 10_000), default=1, metavar="N", help=text)
+    parser.add_argument(
+        "--image", type=words, metavar="NAME", help="with --kubernetes: an image that holds this checkout"
+    )
 
 
 def _add_address(parser: Any) -> None:
     text = "the cluster's job address (default: $RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265)"
-    parser.add_argument("--address", metavar="URL", help=text)
+    parser.add_argument("--address", type=words, metavar="URL", help=text)
 
 
 def _submit(options: argparse.Namespace) -> int:
     from study.cluster import jobs
-    from study.cluster.job_package import code_package, job_package
+    from study.cluster.job_package import code_package, job_package, package_text
     from study.cluster.job_request import resume_request
 
     if options.resume:
@@ -74,6 +76,7 @@ def _submit(options: argparse.Namespace) -> int:
         package = job_package(config)
     client = jobs.connect(options.address)
     job_id = jobs.submit(client, request, package)
+    say(package_text(package))
     say(f"Submitted {job_id}. Its results go to {request.directory}")
     if options.wait:
         return _follow(client, job_id)
@@ -96,7 +99,7 @@ def _asked(options: argparse.Namespace) -> tuple[Any, Any]:
 def _print_manifest(options: argparse.Namespace, config: Any, request: Any) -> int:
     from study.cluster.kubernetes import ray_job_text
 
-    say(ray_job_text(config, request, options.workers, options.image))
+    put(ray_job_text(config, request, options.workers, options.image))
     return DONE
 
 
@@ -194,9 +197,11 @@ def _follow(client: Any, job_id: str) -> int:
     """Shows a job's log to its end and returns its driver's exit code, 1 where it had none."""
     from study.cluster import jobs
 
+    line = ""
     for piece in jobs.follow(client, job_id):
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+        whole, end, line = (line + piece).rpartition("\n")  # a secret may stand across two pieces, hardly two lines
+        put(masked(whole) + end, end="")
+    put(masked(line), end="")
     found = jobs.job(client, job_id)
     say(job_line(found))
     return FAILED if found.exit_code is None else int(found.exit_code)

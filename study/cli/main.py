@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import suppress
 
 from study.checkout import shadowing
-from study.cli.arguments import Command, add_command
+from study.cli.arguments import Command, Parser, add_command
 from study.cli.cluster_commands import add_cluster_commands
 from study.cli.result_commands import add_result_commands
 from study.cli.run_commands import add_run_commands
 from study.errors import FAILED, TRACEBACK_VARIABLE, StudyError, UserError
-from study.output import flush_output, tolerate_encodings
+from study.output import flush_output, lost_output, tolerate_encodings
+from study.secrets import mask_logs, masked
 
 DESCRIPTION = "Which LoRA or QLoRA configuration gives the best model for the GPU I have?"
 EPILOG = """\
@@ -35,8 +37,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing: each command imports what it needs.
     """
     tolerate_encodings()
+    mask_logs()
+    exit_code = _run(arguments)
+    lost = lost_output()
+    if lost:
+        return _complain(
+            f"Standard output must be writable; {lost}. What was printed is not whole.", exit_code or FAILED
+        )
+    return exit_code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = _parser().parse_args(arguments)
+    except UserError as error:
+        return _complain(str(error), error.exit_code)
     finally:  # of `--help` argparse makes an end itself
         flush_output()
     try:
@@ -54,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(error: Exception) -> int:
     """Says what went wrong: with its own words where the user can mend it, else in one line."""
     if os.environ.get(TRACEBACK_VARIABLE):
-        traceback.print_exception(error)
+        _complain(masked("".join(traceback.format_exception(error))), FAILED)
     if isinstance(error, StudyError):  # of a cause that nobody may have foreseen
         return _complain(f"{error}\n{_traceback_hint()}", error.exit_code)
     if isinstance(error, UserError):
@@ -62,15 +77,16 @@ def _failed(error: Exception) -> int:
     if isinstance(error, ModuleNotFoundError):
         remedy = "Run: pip install -e . (python -m study doctor says what else is missing)"
         return _complain(f"The package {error.name} is not installed. {remedy}", FAILED)
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = " ".join(masked(f"{type(error).__name__}: {error}").split())
     return _complain(f"It failed: {reason}\n{_traceback_hint()}", FAILED)
 
 
 def _complain(text: str, exit_code: int) -> int:
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:  # nobody listens; the exit code says it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except (OSError, ValueError):  # nobody listens, or it is closed; the exit code says it
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return exit_code
 
 
@@ -78,12 +94,12 @@ def _traceback_hint() -> str:
     return f"Set {TRACEBACK_VARIABLE}=1 to see where." if not os.environ.get(TRACEBACK_VARIABLE) else "See above."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m study",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     add_run_commands(commands)
@@ -93,7 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _doctor(options: argparse.Namespace) -> int:
+def _doctor(options: Namespace) -> int:
+    from study.cluster.surroundings import why_not
     from study.environment.doctor import print_doctor
 
-    return print_doctor()
+    return print_doctor(why_not())

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from study.cli.arguments import add_command, add_directory
+from study.cli.arguments import add_command, add_directory, path, whole_number, words
 from study.errors import DONE, ConfigError
 from study.output import say
 
@@ -21,7 +21,7 @@ def add_result_commands(commands: Any) -> None:
     text = "set studies side by side: the same configurations, and the front of all together"
     parser = add_command(commands, "compare", _compare, text)
     text = "studies' directories; result files of PEFT's method_comparison may stand beside them"
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help=text)
+    parser.add_argument("directories", type=path, nargs="+", metavar="DIR", help=text)
     text = "show the live table of a study that another process runs"
     add_directory(add_command(commands, "watch", _watch, text), "the study's directory")
 
@@ -33,20 +33,22 @@ def _add_report(commands: Any) -> None:
     text = "say which configuration to take with so much memory, such as 8GiB, and what it costs"
     parser.add_argument("--budget", metavar="BYTES", help=text)
     text = "show it in a browser of this machine instead, anew while the study runs; PORT 0 takes a free one"
-    parser.add_argument("--serve", type=int, nargs="?", const=0, metavar="PORT", help=text)
+    parser.add_argument("--serve", type=whole_number(0, 65535), nargs="?", const=0, metavar="PORT", help=text)
     text = "also print it to report.pdf, with the Chromium or Chrome of this machine"
     parser.add_argument("--pdf", action="store_true", help=text)
     text = "also write every figure as PNG and SVG, and every table as CSV, into this folder"
-    parser.add_argument("--figures", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--figures", type=path, metavar="FOLDER", help=text)
 
 
 def _add_export(commands: Any) -> None:
     text = "take a trial's adapter out of a study, with a model card, also merged or onto a hub"
     parser = add_command(commands, "export", _export, text)
     add_directory(parser, "the study's directory")
-    parser.add_argument("trial", metavar="TRIAL", help="the trial's id, such as t003; the report names them")
+    parser.add_argument(
+        "trial", type=words, metavar="TRIAL", help="the trial's id, such as t003; the report names them"
+    )
     text = "a new or empty folder (default: NAME-TRIAL here, with -merged where it is)"
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--to", type=path, metavar="FOLDER", help=text)
     text = "write the base model in 16 bits with the adapter merged in, which needs no PEFT to load"
     parser.add_argument("--merge", action="store_true", help=text)
     text = "also upload the folder to this hub repository, made private where it is new; the token is HF_TOKEN's"

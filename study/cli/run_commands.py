@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from study.cli.arguments import add_command, add_directory, add_study, command_line
+from study.cli.arguments import add_command, add_directory, add_study, command_line, path, words
 from study.errors import DONE
 from study.output import say
 
@@ -19,7 +18,7 @@ def add_run_commands(commands: Any) -> None:
     _add_plan(commands)
     text = "continue a study that was interrupted; what has ended is kept"
     parser = add_command(commands, "resume", _resume, text)
-    add_directory(parser, "the directory that `run` made, or its URL", str)
+    add_directory(parser, "the directory that `run` made, or its URL", words)
     _add_acceptance(parser)
     text = "train a study's front and its near rivals again with other seeds, and measure them on the test split"
     parser = add_command(commands, "confirm", _confirm, text)
@@ -38,7 +37,7 @@ def _add_run(commands: Any) -> None:
     parser = add_command(commands, "run", _run, text)
     add_study(parser)
     text = "the study's directory, new or empty (default: NAME-date-time in the study's storage folder)"
-    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
+    parser.add_argument("--out", type=path, metavar="DIR", help=text)
 
 
 def _add_plan(commands: Any) -> None:
@@ -65,7 +64,11 @@ def _plan(options: argparse.Namespace) -> int:
 
     asked = {"hardware.gpu": options.gpu, "hardware.gpus": options.gpus}
     # A name as text, whatever YAML would make of it.
-    values = [f"{key}={value if key.endswith('s') else json.dumps(value)}" for key, value in asked.items() if value]
+    values = [
+        f"{key}={value if key.endswith('s') else json.dumps(value)}"
+        for key, value in asked.items()
+        if value is not None
+    ]
     say(describe(load_study(options.study, [*options.overrides, *values])))
     return DONE
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from study.checkout import CHECKOUT, ROOMS
+from study.checkout import CHECKOUT
+from study.cluster.package_files import checkout_files
 from study.config.study_config import StudyConfig, to_yaml_text
-from study.environment.provenance import PACKED_GIT_FILE, git_state
-from study.errors import ConfigError
+from study.environment.git import git_state
+from study.environment.provenance import PACKED_GIT_FILE
+from study.errors import Absent, ConfigError, printable
+from study.output import plural
 from study.records.layout import STUDY_FILE
 from study.records.units import format_bytes
+from trainables.guarded_files import MIB, read_bytes
 
 JOB_FOLDER = "job"
 JOB_STUDY_FILE = f"{JOB_FOLDER}/{STUDY_FILE}"
-LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints"})
 DATA_FILES = ("source", "train_file", "eval_file", "test_file")
-MOST_DATA_BYTES = 100 * 2**20  # all of the data files; Ray keeps a job's package in the head's memory
+MOST_CODE_BYTES = 50 * MIB
+MOST_SHOWN = 5  # names of files that stay here
+MOST_DATA_BYTES = 100 * MIB  # all of the data files; Ray keeps a job's package in the head's memory
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the same content gives the same package, which Ray then does not send again
 
 
@@ -31,6 +36,8 @@ class JobPackage:
 
     files: Mapping[str, Path]
     texts: Mapping[str, str]
+    untracked: tuple[str, ...] = ()  # files of the rooms that stay here, since git does not know them
+    by_git: bool = True  # whether git said which files are code; else their endings did
 
 
 def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
@@ -48,10 +55,11 @@ def job_package(config: StudyConfig, checkout: Path = CHECKOUT) -> JobPackage:
             files[f"{JOB_FOLDER}/{name}"] = Path(here)
             sent[key] = name  # paths start at the study file's folder
     _check_size(config.file, files)
+    code = checkout_files(checkout)
+    _check_code(code.files)
     study = replace(config, trial=replace(config.trial, dataset=replace(dataset, **sent)))
-    code = {file.relative_to(checkout).as_posix(): file for file in _code(checkout)}
     texts = {JOB_STUDY_FILE: to_yaml_text(study), PACKED_GIT_FILE: json.dumps(git_state(checkout))}
-    return JobPackage({**code, **files}, texts)
+    return JobPackage({**code.files, **files}, texts, code.untracked, code.by_git)
 
 
 def write_package(package: JobPackage, target: Path) -> Path:
@@ -59,22 +67,46 @@ def write_package(package: JobPackage, target: Path) -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as out:
         for place in sorted({*package.files, *package.texts}):
             text = package.texts.get(place)
-            content = package.files[place].read_bytes() if text is None else text.encode("utf-8")
+            content = read_bytes(package.files[place], MOST_DATA_BYTES) if text is None else text.encode("utf-8")
             out.writestr(zipfile.ZipInfo(place, ZIP_TIME), content, zipfile.ZIP_DEFLATED)
     return target
 
 
 def code_package(checkout: Path = CHECKOUT) -> JobPackage:
     """Returns the rooms alone, which a cluster's other nodes need where a study is started on one without a job."""
-    return JobPackage({file.relative_to(checkout).as_posix(): file for file in _code(checkout)}, {})
+    code = checkout_files(checkout)
+    _check_code(code.files)
+    return JobPackage(code.files, {}, code.untracked, code.by_git)
 
 
-def _code(checkout: Path) -> Iterator[Path]:
-    yield checkout / "pyproject.toml"
-    for room in ROOMS:
-        for folder, names, files in os.walk(checkout / room):
-            names[:] = sorted(name for name in names if name not in LEFT_OUT)
-            yield from (Path(folder) / name for name in sorted(files) if not name.endswith((".pyc", ".swp")))
+def package_text(package: JobPackage) -> str:
+    """Returns what leaves this machine, and how large it is: code, data by name; and which code stays."""
+    data = {name: path for name, path in package.files.items() if name.startswith(f"{JOB_FOLDER}/")}
+    code = [path for name, path in package.files.items() if name not in data]
+    how = "that git tracks" if package.by_git else "chosen by their endings, as git tracks none here"
+    lines = [f"Sent: {plural(len(code), 'file')} of code {how} ({_size(code)})"]
+    lines += [f"Sent: {path} as {name} ({_size([path])})" for name, path in data.items()]
+    if package.untracked:
+        shown = ", ".join(printable(name, 80) for name in package.untracked[:MOST_SHOWN])
+        more = len(package.untracked) - MOST_SHOWN
+        lines.append(
+            f"Not sent: {plural(len(package.untracked), 'file')} that git does not track ({shown}"
+            f"{f', and {more} more' if more > 0 else ''}); `git add` what the study needs."
+        )
+    return "\n".join(lines)
+
+
+def _size(files: Iterable[Path]) -> str:
+    return format_bytes(sum(path.stat().st_size for path in files))
+
+
+def _check_code(code: Mapping[str, Path]) -> None:
+    sizes = {name: path.stat().st_size for name, path in code.items()}
+    if sum(sizes.values()) > MOST_CODE_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        rule = f"must be at most {format_bytes(MOST_CODE_BYTES)} of code together; {largest} alone has"
+        remedy = "Move what is no code out of the checkout's packages, or have git ignore it."
+        raise ConfigError.of(largest, "", Absent.UNSHOWN, f"{rule} {format_bytes(sizes[largest])}", remedy)
 
 
 def _check_size(file: str, data: Mapping[str, Path]) -> None:

@@ -15,6 +15,7 @@ from study.config.paths import is_url
 from study.config.study_config import DEFAULT_STORAGE, StudyConfig
 from study.errors import ConfigError
 from study.output import resume_command
+from study.secrets import masked_place
 from study.strict_yaml import read_yaml
 
 TIME_FORM = "%Y%m%d-%H%M%S"
@@ -48,8 +49,18 @@ def job_request(config: StudyConfig, storage: str, now: datetime) -> JobRequest:
 
 
 def resume_request(directory: str, now: datetime) -> JobRequest:
-    """Returns the job that continues the study of a directory (or URL) that the cluster's nodes see."""
+    """Returns the job that continues the study of a directory (or URL) that the cluster's nodes see.
+
+    Raises ConfigError where it holds credentials, which the cluster's table of jobs would show, or is no such place.
+    """
     directory = directory.rstrip("/")
+    if not (is_url(directory) or directory.startswith("/")):
+        remedy = "Give the directory's absolute path there, such as /shared/runs/NAME."
+        raise ConfigError.of("--resume", "", directory, "must be an absolute path of the cluster, or a URL", remedy)
+    if masked_place(directory) != directory:
+        rule = "must hold no credentials, which all who see the cluster's jobs would read"
+        remedy = "Write the URL without them; the nodes take the cloud's own (AWS_PROFILE, a role)."
+        raise ConfigError.of("--resume", "", directory, rule, remedy)
     command = resume_command(directory)
     return JobRequest(f"{directory.rpartition('/')[2]}-resumed-{now.strftime(TIME_FORM)}", command, directory)
 

@@ -9,22 +9,26 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
 
 from study.cluster.nodes import runtime_env
-from study.cluster.ray_address import ray_address
+from study.cluster.ray_address import LOCAL, ray_address
+from study.cluster.ray_patience import START_SECONDS, VARIABLE, busy_text, is_too_late, patient
+from study.hardware.machine import usable_cores
 
-RAY_ATTEMPTS = 3
+RAY_ATTEMPTS = 2
 TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our records take their place
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's ends one phase and lets the next begin
     "TUNE_GLOBAL_CHECKPOINT_S": "10",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    VARIABLE: f"{START_SECONDS:.0f}",
     "RAY_TRAIN_V2_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # with verbose=0 Tune then prints nothing: we have a table of our own
     "RAY_DEDUP_LOGS": "0",
@@ -56,25 +60,32 @@ def ray_session(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def _connect(namespace: str) -> None:
+    address, start = ray_address(), time.monotonic()
     for attempts_left in reversed(range(RAY_ATTEMPTS)):
         try:
-            address = ray_address()
-            with tempfile.TemporaryDirectory(prefix="lora-frontier-code-") as folder:
-                code = runtime_env(address, os.environ, Path(folder))
-                with _unheard_by_children({signal.SIGTERM}):
-                    ray.init(
-                        address=address,
-                        log_to_driver=False,
-                        logging_level="ERROR",
-                        namespace=namespace,
-                        runtime_env=code or None,
-                    )
+            _init(address, namespace)
             return
         except Exception as error:  # Ray raises plain Exception
-            # A busy machine needs longer than the 30 s that Ray itself waits.
-            if not attempts_left or "timed out" not in str(error):
-                raise
             ray.shutdown()
+            if not is_too_late(error):
+                raise
+            if not attempts_left:
+                waited = time.monotonic() - start
+                raise TimeoutError(busy_text(waited, os.getloadavg()[0], usable_cores())) from error
+
+
+def _init(address: str, namespace: str) -> None:
+    waiting = patient(services) if address == LOCAL else nullcontext()
+    with tempfile.TemporaryDirectory(prefix="lora-frontier-code-") as folder:
+        code = runtime_env(address, os.environ, Path(folder))
+        with _unheard_by_children({signal.SIGTERM}), waiting:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                namespace=namespace,
+                runtime_env=code or None,
+            )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 from search_spaces.parameters import SearchSpace, SpaceError, parse_space
 from study.config import search_sections, trial_sections
+from study.config.credentials import note_credentials
 from study.config.overrides import apply_overrides
 from study.config.paths import absolute, find, is_url, starts
 from study.config.reader import REQUIRED, Faults, Section
@@ -65,6 +66,7 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
     faults.extend((*wrong, *wrong_overrides))
     if wrong:  # nothing was read, so there are no keys to check
         faults.raise_any()
+    note_credentials(faults, values)
     return _config(str(path), Section(faults, "", values), Path(path).absolute().parent)
 
 

@@ -174,8 +174,10 @@ def check_nf4(tried: Facts | None) -> Check:
     return Check("NF4", "ok", f"quantizes on {tried['device']}")
 
 
-def check_ray(tried: Facts | None) -> Check:
-    """Reports whether Ray's cluster responds, or one can be started."""
+def check_ray(tried: Facts | None, why_no_run: str = "") -> Check:
+    """Reports whether Ray's cluster responds, or one can be started; `why_no_run`: what the environment forbids."""
+    if why_no_run:
+        return Check("Ray", "missing", f"not tried: {why_no_run}")
     if tried is None or _failure(tried):
         remedy = (
             "Unset RAY_ADDRESS to run on this machine alone, or start the cluster; see /tmp/ray/session_latest/logs."

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from study.checkout import CHECKOUT, foreign_rooms, shadowing
@@ -22,15 +23,18 @@ PROBE_SECONDS = 300.0
 Findings = Mapping[str, checks.Facts]  # by what was tried
 
 
-def print_doctor() -> int:
-    """Prints every check with its remedy and returns the exit code: 1 where something that is required is missing."""
+def print_doctor(why_no_run: str = "") -> int:
+    """Prints every check with its remedy and returns the exit code: 1 where something that is required is missing.
+
+    `why_no_run` says what is wrong with the environment for a run; then Ray is not tried, which would take minutes.
+    """
     say("Trying the packages, NF4, CUDA and Ray; this takes up to a minute …")
-    found = examine(probe)
+    found = examine(partial(probe, ray=not why_no_run), why_no_run)
     say(report(found))
     return FAILED if any(check.verdict == "missing" for check in found) else DONE
 
 
-def examine(tried: Callable[[Sequence[str]], Findings]) -> list[Check]:
+def examine(tried: Callable[[Sequence[str]], Findings], why_no_run: str = "") -> list[Check]:
     """Makes all checks of this machine; `tried` imports modules and tries what they can do (see `package_probe`)."""
     rooms = checks.check_rooms(shadowing(), foreign_rooms())
     try:
@@ -43,7 +47,8 @@ def examine(tried: Callable[[Sequence[str]], Findings]) -> list[Check]:
     found = [checks.check_python(wanted.python), rooms]
     found += [checks.check_package(one, findings.get(checks.module_of(one.name))) for one in wanted.required]
     found += [checks.check_extra(name, requirements) for name, requirements in wanted.extras.items()]
-    found += [checks.check_nf4(findings.get("nf4")), checks.check_ray(findings.get("ray cluster"))]
+    found.append(checks.check_nf4(findings.get("nf4")))
+    found.append(checks.check_ray(findings.get("ray cluster"), why_no_run))
     return [*found, *_machine(findings), checks.check_hub_token()]
 
 
@@ -66,9 +71,9 @@ def _machine(findings: Findings) -> list[Check]:
     ]
 
 
-def probe(modules: Sequence[str], seconds: float = PROBE_SECONDS) -> Findings:
+def probe(modules: Sequence[str], seconds: float = PROBE_SECONDS, ray: bool = True) -> Findings:
     """Tries the modules in another process; what it was at when it died, or ran out of time, gets that as its error."""
-    command = [sys.executable, "-m", "study.environment.package_probe", "--ray", *modules]
+    command = [sys.executable, "-m", "study.environment.package_probe", *(["--ray"] if ray else []), *modules]
     try:
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=seconds, check=False)
         output, end = done.stdout, f"the process died (exit code {done.returncode})"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from study.secrets import masked
+
 REASON_CHARACTERS = 300
 
 
@@ -79,7 +81,7 @@ def _try(what: str, function: Callable[[], dict[str, Any]]) -> None:
     try:
         _say({"what": what, "error": None, **function()})
     except BaseException as error:  # a package may raise anything, SystemExit included
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(masked(f"{type(error).__name__}: {error}").split())  # before it is cut
         _say({"what": what, "error": reason[:REASON_CHARACTERS]})
 
 

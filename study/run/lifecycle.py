@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from study.cluster.object_store import Mirror
-from study.cluster.ray_address import LOCAL, ray_address
+from study.cluster.surroundings import runs_here
 from study.config.study_config import StudyConfig, load_study, to_yaml_text
 from study.environment import provenance
 from study.errors import DONE, FAILED, PlanError, StoreError, StudyError
@@ -49,7 +49,7 @@ def begin(
     if out is not None:
         check_free(out)
     check_loggers(config.file, config.loggers)
-    found = check(config, here=ray_address() == LOCAL)
+    found = check(config, here=runs_here())
     if confirmed is not None:
         check_like(confirmed, config, found, accept_changed_data)
     warm_starts = read_warm_starts(config)
@@ -74,7 +74,7 @@ def reopen(directory: Path, accept_changed_data: bool = False) -> StudyRun:
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(study.remaining().values()):
-            study = replace(study, found=check(study.config, here=ray_address() == LOCAL))
+            study = replace(study, found=check(study.config, here=runs_here()))
             study = hold_to_basis(study, accept_changed_data)
         if not study.search.proposals():  # it died before it had begun
             _tell_warm_starts(study, read_warm_starts(study.config))

@@ -12,6 +12,7 @@ from ray import tune
 from search_spaces.trial_config import TrialConfig
 from study.records.layout import adapter_place
 from study.records.record import TrialRecord
+from study.secrets import masked
 
 Append = Callable[[TrialRecord], Any]
 Start = Callable[[str, TrialConfig], Any]
@@ -25,6 +26,7 @@ def record_of(study: str, trial_id: str, config: TrialConfig, outcome: dict[str,
     known["curve"], known["samples"] = tuple(map(_finite, known["curve"])), tuple(known["samples"])
     known["measurements"] = _finite(known["measurements"])
     adapter = adapter_place(trial_id) if has_adapter else None
+    known |= {name: masked(known[name]) for name in ("reason", "error") if isinstance(known.get(name), str)}
     return TrialRecord(study=study, trial_id=trial_id, config=config, adapter=adapter, **known)
 
 
@@ -49,6 +51,7 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def failed_record(study: str, trial_id: str, config: TrialConfig, error: str) -> TrialRecord:
     """Returns the record of a trial whose own process failed for good."""
+    error = masked(error)
     reason = error.strip().splitlines()[-1] if error.strip() else "the trial's process died"
     return TrialRecord(study=study, trial_id=trial_id, status="failed", config=config, reason=reason, error=error)
 

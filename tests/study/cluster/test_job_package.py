@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from study.cluster import job_package as module
-from study.cluster.job_package import JOB_STUDY_FILE, code_package, job_package, write_package
+from study.cluster.job_package import JOB_STUDY_FILE, code_package, job_package, package_text, write_package
 from study.config.study_config import ConfigError, StudyConfig, load_study
 from study.environment import provenance
 from study.environment.provenance import PACKED_GIT_FILE
+from study.records.units import format_bytes
+from tests.support.border.planted import CODE, git, plant
 from tests.support.made_up_studies import write_study_file
+
+EMPTY_BLOB = "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"  # git's name for a file of no bytes
 
 
 @pytest.fixture
@@ -89,3 +93,31 @@ def test_data_that_are_too_large_are_refused_with_the_remedy(
     monkeypatch.setattr(module, "MOST_DATA_BYTES", 10)
     with pytest.raises(ConfigError, match=r"at most 10 B together.*where all nodes can read them"):
         job_package(config)
+
+
+def test_what_leaves_is_said_with_its_size_and_what_stays_too(tmp_path: Path, config: StudyConfig) -> None:
+    here = plant(tmp_path / "checkout")
+    (here / "study" / "big.py").unlink()
+    git(here, "init", "-q")
+    git(here, "add", *CODE)
+    package = job_package(config, here)
+    said = package_text(package).split("\n")
+    code_bytes = sum((here / name).stat().st_size for name in CODE)
+    rows = tmp_path / "rows.jsonl"
+    assert said[0] == f"Sent: {len(CODE)} files of code that git tracks ({format_bytes(code_bytes)})"
+    assert said[1] == f"Sent: {rows} as job/train_file.jsonl ({format_bytes(rows.stat().st_size)})"
+    assert said[2].startswith(f"Not sent: {len(package.untracked)} files that git does not track (")
+    assert said[2].endswith("; `git add` what the study needs.")
+    assert f"and {len(package.untracked) - 5} more" in said[2]
+    packed = zipfile.ZipFile(write_package(package, tmp_path / "package.zip")).namelist()
+    assert set(packed) == {*CODE, "job/train_file.jsonl", JOB_STUDY_FILE, PACKED_GIT_FILE}
+
+
+def test_code_of_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path, config: StudyConfig) -> None:
+    here = plant(tmp_path / "checkout")
+    git(here, "init", "-q")
+    git(here, "add", *CODE)
+    git(here, "update-index", "--add", "--cacheinfo", f"100644,{EMPTY_BLOB},study/big.py")  # tracked, and large since
+    for package in (lambda: job_package(config, here), lambda: code_package(here)):
+        with pytest.raises(ConfigError, match=r"study/big.py: must be at most 50 MiB of code together.*1 GiB"):
+            package()

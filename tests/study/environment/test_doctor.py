@@ -17,7 +17,7 @@ from study.environment.checks import Check
 from study.environment.doctor import Findings, examine, parse_findings, probe, report
 
 
-def all_well(modules: Sequence[str]) -> Findings:
+def all_well(modules: Sequence[str], ray: bool = True) -> Findings:
     return {
         **{module: {"error": None} for module in modules},
         "cuda": {"error": None, "built_for": None, "available": False, "cards": [], "visible": None},
@@ -39,7 +39,7 @@ def test_a_machine_that_is_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_what_is_broken_is_named_and_counts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(modules: Sequence[str]) -> Findings:
+    def broken(modules: Sequence[str], ray: bool = True) -> Findings:
         return {**all_well(modules), "torch": {"error": "OSError: libcudart"}, "ray cluster": {"error": "timed out"}}
 
     monkeypatch.setattr(doctor, "probe", broken)
@@ -47,6 +47,20 @@ def test_what_is_broken_is_named_and_counts(
     output = capsys.readouterr().out
     assert "Missing or broken: torch, Ray." in output
     assert "cannot be imported: OSError: libcudart" in output
+
+
+def test_ray_is_not_tried_where_the_environment_forbids_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tried(modules: Sequence[str], ray: bool = True) -> Findings:
+        assert not ray
+        return {name: one for name, one in all_well(modules).items() if name != "ray cluster"}
+
+    monkeypatch.setattr(doctor, "probe", tried)
+    assert doctor.print_doctor("RAY_ADDRESS: nobody is there. Unset it.") == 1
+    output = capsys.readouterr().out
+    assert "not tried: RAY_ADDRESS: nobody is there. Unset it." in output
+    assert "Missing or broken: Ray." in output
 
 
 @pytest.mark.parametrize(("absent", "named"), [("packaging", "packages"), ("psutil", "hardware")])
