@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from study.secrets import masked, masked_place, masked_value
+from study.secrets import masked, masked_value, masked_word
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2  # what `python -m study` exits with
 SHOWN_CHARACTERS = 80  # of a value in a message
@@ -45,13 +45,13 @@ class ConfigFault:
     remedy: str
 
     def __str__(self) -> str:
-        places = [printable(masked_place(self.file), 300), self._subject()]
+        places = [printable(masked_word(self.file), 300), self._subject()]
         words = masked(f"{self.rule.rstrip('. ')}. {self.remedy}".rstrip())
         text = ": ".join([*(place for place in places if place), words])
         return "\n  ".join(printable(line, len(line)) for line in text.split("\n"))
 
     def _subject(self) -> str:
-        key = printable(masked_place(self.key), 200)
+        key = printable(masked_word(self.key), 200)
         if isinstance(self.value, Absent):
             return f"{key} is missing" if self.value is Absent.MISSING else key
         return f"{key} = {shown(masked_value(self.key, self.value))}".removeprefix(" = ")

@@ -20,7 +20,7 @@ _KEY_BLOCK = re.compile(
     r".*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----|\Z)",
     re.DOTALL,
 )
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30})://(?P<rest>[^\s\"<>]*)")
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{1,30}):(?P<slashes>/{1,3})(?P<rest>[^\s\"<>]*)")
 _STORES = re.compile("s3|s3a|s3n|gs|gcs|abfs|abfss|az|wasb|wasbs|oss")  # whose URLs have no ports
 _WITH_USERS = re.compile(r"(git\+)?ssh|git|sftp|ftp|rsync|postgres(ql)?|mysql|redis|mongodb")  # without a password too
 _PORT = re.compile(r"[0-9]{1,5}(?=[/?#]|\Z)")
@@ -29,15 +29,17 @@ _PARAMETER = re.compile(r"(?<=[?&#;])(?P<name>[A-Za-z][\w.%-]{0,80})=(?P<value>[
 _NAME = r"[\"']?(?P<name>[A-Za-z_][\w.-]{0,100}+)[\"']?"
 _QUOTED = r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|[\"'][^\n]*"
 _SCHEMED = r"(?i:bearer|basic|token|digest)[ \t]+[^\s,;]+"
-_OPTION = re.compile(rf"(?<!\S)(?P<start>--?(?P<name>[A-Za-z][\w.-]{{0,100}}+)[ =])(?P<value>{_QUOTED}|\S+)")
-_EQUATION = re.compile(rf"(?<![\w/.-])(?P<start>{_NAME}[ ]?=[ ]?)(?P<value>{_QUOTED}|{_SCHEMED}|[^\s=]\S*)")
-_LINE = re.compile(rf"(?m)^(?P<start>[ \t]*(?:- )?{_NAME}[ \t]*:[ \t]+)(?P<value>\S.*)$")
-_FLOW = re.compile(
-    rf"(?P<start>[{{,\[][ \t]*(?:\?[ \t]*)?{_NAME}[ \t]*:[ \t]*)"
-    rf"(?P<value>{_QUOTED}|[^\s\"'{{\[].*?(?=,[ \t]|[}}\]]+(?:[\s,'\"]|\Z)|\n|\Z))"
+# What leads to a value, with its name, and the value's own form there.
+_NAMED = (
+    (re.compile(r"(?<!\S)--?(?P<name>[A-Za-z][\w.-]{0,100}+)[ =]"), re.compile(rf"{_QUOTED}|\S+")),
+    (re.compile(rf"(?m)^[ \t]*(?:- )?{_NAME}[ \t]*:[ \t]+"), re.compile(r"\S.*")),
+    (
+        re.compile(rf"[{{,\[][ \t]*(?:\?[ \t]*)?{_NAME}[ \t]*:[ \t]*"),
+        re.compile(rf"{_QUOTED}|[^\s\"'{{\[].*?(?=,[ \t]|[}}\]]+(?:[\s,'\"]|\Z)|\n|\Z)"),
+    ),
+    (re.compile(rf"(?<![\w.-]){_NAME}[ ]?=[ ]?"), re.compile(rf"{_QUOTED}|{_SCHEMED}|[^\s=]\S*")),
+    (re.compile(rf"(?<![\w/.-]){_NAME}[ \t]?:[ \t]+"), re.compile(rf"{_QUOTED}|{_SCHEMED}|\S+")),
 )
-_PAIR = re.compile(rf"(?<![\w/.-])(?P<start>{_NAME}[ \t]?:[ \t]+)(?P<value>{_QUOTED}|{_SCHEMED}|\S+)")
-_NAMED = (_OPTION, _LINE, _FLOW, _EQUATION, _PAIR)
 _CLOSING = "'\"`,.;:)}]"
 _LAST_NAME = re.compile(r"([A-Za-z_][\w.-]{0,100}+)[\"'\s]*\Z")
 # What stands where a value would: in examples, and where one is hidden already.
@@ -52,15 +54,15 @@ def masked(text: str, environment: Mapping[str, str] | None = None) -> str:
     process') with such names.
     """
     text = masked_place(text, environment)
-    for form in _NAMED:
-        text = form.sub(_named, text)
+    for before, value in _NAMED:
+        text = _without_named(before, value, text)
     return text
 
 
 def masked_place(text: str, environment: Mapping[str, str] | None = None) -> str:
     """Returns a path, a URL, a key, or text that is data, without the secrets that `masked` knows by form.
 
-    What follows a name and a colon stays: `token: must be a file` may speak of a file of that name.
+    What follows a name stays: a file may have the name of a secret.
     """
     text = _without_values_of(os.environ if environment is None else environment, text)
     text = _URL.sub(_url, _KEY_BLOCK.sub(HIDDEN, text))
@@ -135,7 +137,7 @@ def _without_values_of(environment: Mapping[str, str], text: str) -> str:
 def _url(found: re.Match[str]) -> str:
     rest = found["rest"]
     end = _end_of_credentials(found["scheme"].lower(), rest)
-    return f"{found['scheme']}://{HIDDEN}{rest[end:]}" if end else found[0]
+    return f"{found['scheme']}:{found['slashes']}{HIDDEN}{rest[end:]}" if end else found[0]
 
 
 def _end_of_credentials(scheme: str, rest: str) -> int:
@@ -164,11 +166,21 @@ def _parameter(found: re.Match[str]) -> str:
     return f"{found['name']}={HIDDEN}" if is_secret_parameter(found["name"]) else found[0]
 
 
-def _named(found: re.Match[str]) -> str:
-    value = found["value"]
-    if not is_secret_name(found["name"]) or _stands_for_another(value.strip(_CLOSING), found["name"]):
-        return found[0]
+def _without_named(before: re.Pattern[str], value: re.Pattern[str], text: str) -> str:
+    """The text with the values hidden whose names are secret; a value of another name may hold names itself."""
+    pieces, at = [], 0
+    for found in before.finditer(text):
+        if found.start() < at or not is_secret_name(found["name"]):
+            continue
+        there = value.match(text, found.end())
+        if there and not _stands_for_another(there[0].strip(_CLOSING), found["name"]):
+            pieces += [text[at : found.end()], _hidden(there[0])]
+            at = there.end()
+    return "".join([*pieces, text[at:]])
+
+
+def _hidden(value: str) -> str:
+    """What is shown of a value: its quotes, or the signs that close the sentence."""
     if value[0] in "\"'" and len(value) > 1 and value[-1] == value[0]:
-        return f"{found['start']}{value[0]}{HIDDEN}{value[0]}"
-    kept = value[len(value.rstrip(_CLOSING)) :]
-    return f"{found['start']}{HIDDEN}{kept}"
+        return f"{value[0]}{HIDDEN}{value[0]}"
+    return HIDDEN + value[len(value.rstrip(_CLOSING)) :]

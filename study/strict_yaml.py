@@ -6,6 +6,7 @@ text (as in YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema).
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from study.errors import Absent, ConfigError, ConfigFault, printable, shown
+from trainables.guarded_files import FileRefusedError, open_regular
 
 MAX_BYTES = 2**20
 MAX_NODES = 20_000
@@ -36,10 +38,13 @@ def read_yaml(path: Path | str) -> Any:
     """The data of a YAML file. Raises ConfigError where it is missing, or breaks a rule of `parse_yaml`."""
     name = str(path)
     try:
-        if not Path(path).is_file():
+        if not os.path.exists(path):  # which takes names of any length
             raise _error(name, "", "must be a file that is there", "Check its path.")
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
+    except FileRefusedError as error:
+        kind = error.found.removeprefix(f"{path} ")
+        raise _error(name, "", f"must be a file that can be read; it {kind}", "Check its path.") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise _error(name, "", f"must be a file that can be read: {reason}", "Check its path.") from None

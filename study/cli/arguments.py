@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from study.errors import UserError, printable
 from study.secrets import masked
 
 Command = Callable[[argparse.Namespace], int]  # returns the exit code
+LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095  # as Linux has them (NAME_MAX, and PATH_MAX less its end)
 LONGEST_MESSAGE = 1000  # characters; a command line may have a million
 
 
@@ -48,8 +50,14 @@ def add_directory(
 
 
 def path(text: str) -> Path:
-    """Returns a path of the command line. Raises ArgumentTypeError for what names none."""
-    return Path(words(text))
+    """Returns a path of the command line. Raises ArgumentTypeError for what can name none."""
+    longest = max(map(len, os.fsencode(words(text)).split(b"/")))
+    if longest > LONGEST_NAME_BYTES or len(os.fsencode(text)) > LONGEST_PATH_BYTES:
+        rule = (
+            f"must be a path of at most {LONGEST_PATH_BYTES:,} bytes, each of its names of at most {LONGEST_NAME_BYTES}"
+        )
+        raise argparse.ArgumentTypeError(rule)
+    return Path(text)
 
 
 def words(text: str) -> str:

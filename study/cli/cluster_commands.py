@@ -26,14 +26,14 @@ def add_cluster_commands(commands: Any) -> None:
     _add_submit(commands)
     text = "how far a job or a study directory is, with its front so far"
     parser = add_command(commands, "status", _status, text)
-    parser.add_argument("job", type=words, nargs="?", metavar="JOB|DIR", help="left out: all jobs of the cluster")
+    parser.add_argument("job", type=place, nargs="?", metavar="JOB|DIR", help="left out: all jobs of the cluster")
     _add_address(parser)
     parser = add_command(commands, "logs", _logs, "what a job has printed")
     parser.add_argument("job", type=words, metavar="JOB")
     parser.add_argument("--follow", action="store_true", help="continue until the job ends; exit with its code")
     _add_address(parser)
     parser = add_command(commands, "fetch", _fetch, "copy a study's results from where the cluster keeps them")
-    parser.add_argument("place", type=words, metavar="JOB|URL|DIR")
+    parser.add_argument("place", type=place, metavar="JOB|URL|DIR")
     parser.add_argument("--out", type=path, metavar="DIR", help="where to (default: runs/NAME)")
     _add_address(parser)
     parser = add_command(commands, "stop", _stop, "end a job; its trials write checkpoints first, for a later `resume`")
@@ -55,6 +55,13 @@ def _add_submit(commands: Any) -> None:
     parser.add_argument(
         "--image", type=words, metavar="NAME", help="with --kubernetes: an image that holds this checkout"
     )
+
+
+def place(text: str) -> str:
+    """Returns a job's id, a folder or a URL of the command line. Raises ArgumentTypeError for what can name none."""
+    if "://" in words(text) and not is_url(text):
+        raise argparse.ArgumentTypeError("must be a URL with a place in it, such as s3://BUCKET/PREFIX/NAME")
+    return text
 
 
 def _add_address(parser: Any) -> None:
@@ -91,7 +98,7 @@ def _asked(options: argparse.Namespace) -> tuple[Any, Any]:
     from study.config.study_config import load_study
 
     if options.study is None:
-        raise ConfigError.of("STUDY.yaml", "", Absent.MISSING, "must be named, or --resume DIR", "Give one.")
+        raise ConfigError.of("STUDY.yaml", "", Absent.UNSHOWN, "must be named, or --resume DIR", "Give one of them.")
     config = load_study(options.study, options.overrides)
     return config, job_request(config, job_storage(options.study, options.overrides), datetime.now())
 

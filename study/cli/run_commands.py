@@ -45,9 +45,9 @@ def _add_plan(commands: Any) -> None:
     parser = add_command(commands, "plan", _plan, text)
     add_study(parser)
     text = "plan for this card of the catalogue, such as t4, in place of hardware.gpu (auto: what this machine has)"
-    parser.add_argument("--gpu", metavar="NAME", help=text)
+    parser.add_argument("--gpu", type=words, metavar="NAME", help=text)
     text = "plan for so many cards, in one machine, in place of hardware.gpus"
-    parser.add_argument("--gpus", metavar="N", help=text)
+    parser.add_argument("--gpus", type=words, metavar="N", help=text)
 
 
 def _run(options: argparse.Namespace) -> int:

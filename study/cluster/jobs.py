@@ -9,18 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from study.cluster.job_package import JobPackage, write_package
 from study.cluster.job_request import DIRECTORY_KEY, JobRequest
-from study.errors import FAILED, UserError
+from study.errors import FAILED, ConfigError, UserError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # where `ray dashboard cluster.yaml` and `kubectl port-forward` leave it
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_SECONDS = 2.0
+RESPONSE_SECONDS = 10.0
 _REFUSED = re.compile(r"status code 40[13]\b|\b40[13] (Client Error|Unauthorized|Forbidden)")
 ENTRYPOINT_WORDS = "Running entrypoint for job"  # Ray's own last line in a job's log before the command's first
 
@@ -61,9 +66,36 @@ class Job:
 
 
 def job_address(asked: str | None, environment: Mapping[str, str]) -> str:
-    """Returns the cluster's job address: as asked, else a URL of the environment, else this machine's port 8265."""
-    named = (environment.get(name, "") for name in ADDRESS_VARIABLES)
-    return asked or next((one for one in named if one.startswith("http")), DEFAULT_ADDRESS)
+    """Returns the cluster's job address: as asked, else a URL of the environment, else this machine's port 8265.
+
+    Raises ConfigError where it is no http or https URL: Ray's client would try others for half a minute.
+    """
+    there = {name: environment[name] for name in ADDRESS_VARIABLES if environment.get(name, "").startswith("http")}
+    named, address = next(iter(there.items()), ("", DEFAULT_ADDRESS))
+    if asked:
+        named, address = "--address", asked
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
+        rule = "must be the http:// or https:// URL of a cluster's dashboard"
+        raise ConfigError.of(named, "", address, rule, f"Write for example {DEFAULT_ADDRESS}.")
+    return address
+
+
+def responds(address: str, seconds: float = RESPONSE_SECONDS) -> bool:
+    """Whether an HTTP server responds at an address within so many seconds; Ray's client would wait for ever."""
+    host = address.rpartition("@")[2] if "@" in address else address.partition("://")[2]
+    scheme = address.partition("://")[0]
+    try:
+        with urlopen(f"{scheme}://{host.rstrip('/')}/api/version", timeout=seconds):
+            return True
+    except HTTPError:  # it wants a token, for example
+        return True
+    except (OSError, ValueError, HTTPException):
+        return False
 
 
 def use_token(environment: Any, home: Path) -> None:
@@ -79,6 +111,8 @@ def connect(asked: str | None) -> Client:
     from ray.job_submission import JobSubmissionClient
 
     address = job_address(asked, os.environ)
+    if not responds(address):
+        raise JobError(_words(ConnectionError(), address))
     with _in_our_words(address):
         client: Client = JobSubmissionClient(address)
         return client

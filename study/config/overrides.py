@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from study.config.reader import OVERRIDES
-from study.errors import ConfigError, ConfigFault
+from study.errors import Absent, ConfigError, ConfigFault
 from study.strict_yaml import parse_yaml
 
 EXAMPLE = "Write for example --set search.seed=1."
+MOST_PARTS, LONGEST_KEY = 20, 10_000  # of a key, parts and characters; the deepest of a study file has four parts
 
 
 def apply_overrides(study: dict[str, Any], overrides: Sequence[str]) -> tuple[frozenset[str], list[ConfigFault]]:
@@ -35,6 +36,9 @@ def _parsed(override: str) -> tuple[list[str], Any]:
     path = key.strip().split(".")
     if not equals or not all(path):
         raise _error("", override, "must be KEY.PATH=VALUE", EXAMPLE)
+    if len(path) > MOST_PARTS or len(key) > LONGEST_KEY:
+        rule = f"must have a key of at most {MOST_PARTS} parts and {LONGEST_KEY:,} characters"
+        raise _error("", Absent.UNSHOWN, rule, EXAMPLE)
     try:
         return path, parse_yaml(text, OVERRIDES)
     except ConfigError as error:

@@ -246,7 +246,7 @@ def test_read_yaml_says_why_a_file_cannot_be_read(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "a.yaml").touch()
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("study.strict_yaml.open_regular", refuse)
     with pytest.raises(ConfigError, match="must be a file that can be read: Permission denied"):
         read_yaml(tmp_path / "a.yaml")
 
