@@ -14,10 +14,11 @@ from study.cli.arguments import Command, Parser, add_command
 from study.cli.cluster_commands import add_cluster_commands
 from study.cli.result_commands import add_result_commands
 from study.cli.run_commands import add_run_commands
-from study.errors import FAILED, TRACEBACK_VARIABLE, StudyError, UserError
+from study.errors import DONE, FAILED, TRACEBACK_VARIABLE, StudyError, UserError
 from study.output import flush_output, lost_output, tolerate_encodings
 from study.secrets import mask_logs, masked
 
+TRAINING = ("run", "resume", "confirm")
 DESCRIPTION = "Which LoRA or QLoRA configuration gives the best model for the GPU I have?"
 EPILOG = """\
 examples:
@@ -41,9 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exit_code = _run(arguments)
     lost = lost_output()
     if lost:
-        return _complain(
-            f"Standard output must be writable; {lost}. What was printed is not whole.", exit_code or FAILED
-        )
+        _complain(f"Standard output must be writable; {lost}. What was printed is not whole.", FAILED)
+        named = list(sys.argv[1:] if arguments is None else arguments)
+        if exit_code == DONE and named and named[0] not in TRAINING:  # a study stands, whoever could read of it
+            return FAILED
     return exit_code
 
 

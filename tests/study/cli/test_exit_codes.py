@@ -139,16 +139,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("command", ["plan", "run", "resume"])
 @pytest.mark.parametrize(
-    ("trouble", "key", "words"),
+    ("trouble", "place", "words"),
     [
-        ("model", "base_model.path", "must hold config.json"),
-        ("weights", "base_model.path", "must be"),
-        ("data", "dataset", "rows.jsonl"),
-        ("space", "space.rank", "must be"),
+        ("model", "broken", "must be a model's folder: config.json"),
+        ("weights", "broken/config.json", "must hold JSON"),
+        ("data", "study.yaml: dataset", "rows.jsonl"),
+        ("space", "study.yaml: space.rank", "must be"),
     ],
 )
-def test_a_broken_model_data_or_space_is_a_fault_of_the_study_file(
-    command: str, trouble: str, key: str, words: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_broken_model_data_or_space_is_a_fault_of_its_file(
+    command: str, trouble: str, place: str, words: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -158,11 +158,10 @@ def test_a_broken_model_data_or_space_is_a_fault_of_the_study_file(
     file = write_study_file(tmp_path, broken if trouble in ("model", "weights") else model, **changes)
     if trouble == "data":
         (tmp_path / "rows.jsonl").write_text("no JSON\n", encoding="utf-8")
-    place = tmp_path if command == "resume" else file
-    assert main([command, str(place)]) == WRONG_INPUT
+    assert main([command, str(tmp_path if command == "resume" else file)]) == WRONG_INPUT
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"{file}: {key}")
+    assert captured.err.startswith(f"{tmp_path}/{place}")
     assert words in captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "storage").exists()

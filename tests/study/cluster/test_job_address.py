@@ -15,7 +15,7 @@ from tests.support.border.listeners import DASHBOARD, SILENT, Listener, free_por
     "address", ["ftp://x", "ray://x:1", "x", "http://", "http://x:99999", "http://[::1", "://", "x:1"]
 )
 def test_what_is_no_url_of_a_dashboard_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="--address: .*https:// URL of a cluster's dashboard"):
+    with pytest.raises(ConfigError, match=r"--address: .*https:// URL of a cluster's dashboard"):
         job_address(address, {})
 
 
