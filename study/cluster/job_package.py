@@ -86,14 +86,18 @@ def package_text(package: JobPackage) -> str:
     how = "that git tracks" if package.by_git else "chosen by their endings, as git tracks none here"
     lines = [f"Sent: {plural(len(code), 'file')} of code {how} ({_size(code)})"]
     lines += [f"Sent: {path} as {name} ({_size([path])})" for name, path in data.items()]
-    if package.untracked:
-        shown = ", ".join(printable(name, 80) for name in package.untracked[:MOST_SHOWN])
-        more = len(package.untracked) - MOST_SHOWN
-        lines.append(
-            f"Not sent: {plural(len(package.untracked), 'file')} that git does not track ({shown}"
-            f"{f', and {more} more' if more > 0 else ''}); `git add` what the study needs."
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [untracked_text(package)])])
+
+
+def untracked_text(package: JobPackage) -> str:
+    """Returns which files of the packages stay here, since git does not track them; an empty text for none."""
+    if not package.untracked:
+        return ""
+    shown = ", ".join(printable(name, 80) for name in package.untracked[:MOST_SHOWN])
+    more = len(package.untracked) - MOST_SHOWN
+    others = f", and {more} more" if more > 0 else ""
+    count = plural(len(package.untracked), "file")
+    return f"Not sent: {count} that git does not track ({shown}{others}); `git add` what the study needs."
 
 
 def _size(files: Iterable[Path]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.cluster.job_package import code_package, write_package
+from study.cluster.job_package import code_package, untracked_text, write_package
 from study.cluster.ray_address import LOCAL
 from study.errors import ConfigError, PlanError
+from study.output import say
 from study.plan.shares import Node
 from study.strict_yaml import read_yaml
 
@@ -30,7 +31,10 @@ def runtime_env(address: str, environment: Mapping[str, str], folder: Path) -> d
     """
     if address == LOCAL or JOB_VARIABLE in environment:
         return {}
-    return {"working_dir": str(write_package(code_package(), folder / "code.zip"))}
+    package = code_package()
+    if package.untracked:
+        say(untracked_text(package))
+    return {"working_dir": str(write_package(package, folder / "code.zip"))}
 
 
 def cluster_nodes() -> tuple[Node, ...]:

@@ -32,6 +32,7 @@ def test_git_says_what_is_code_and_nothing_planted_goes(checkout: Path) -> None:
 
 
 def test_what_git_tracks_by_mistake_does_not_go_either(checkout: Path) -> None:
+    (checkout / "study" / "big.py").write_text("small")  # else git reads a gigabyte
     git(checkout, "init", "-q")
     git(checkout, "add", "--force", ".")
     found = set(checkout_files(checkout).files)
