@@ -114,13 +114,17 @@ LEAVES = "Remove the file: the report then leaves its section out."
     *(
         Hostile(f"serve on port {port}", planted("x", lambda file: None, "report", f"--serve={port}"), words)
         for port, words in (
-            ("-1", ("--serve: PORT = -1: must be a port from 0 to 65535", "write 0")),
-            ("99999", ("--serve: PORT = 99999: must be a port from 0 to 65535", "write 0")),
+            ("-1", ("--serve: must be a whole number from 0 to 65,535, not '-1'",)),
+            ("99999", ("--serve: must be a whole number from 0 to 65,535, not '99999'",)),
         )
     ),
     *(
-        Hostile(name, lambda folder, model, path=path: ["report", str(folder / path)], ("must be a study's directory",))
-        for name, path in (("no directory", "x/y"), ("a long name", "x" * 5000), ("a null byte", "x\0y"))
+        Hostile(name, lambda folder, model, path=path: ["report", str(folder / path)], (words,))
+        for name, path, words in (
+            ("no directory", "x/y", "must be a study's directory"),
+            ("a long name", "x" * 5000, "DIR: must be a path of at most 4,095 bytes"),
+            ("a null byte", "x\0y", "DIR: must hold no NUL character"),
+        )
     ),
     Hostile(
         "a file as directory",

@@ -108,8 +108,13 @@ def test_run_resume_confirm(hostile: Hostile, check: Callable[[Hostile], str]) -
     row("a port of 5000 digits", ("report", "FOLDER", "--serve", "9" * 5000), "from 0 to 65,535"),
     row("a port of other digits", ("report", "FOLDER", "--serve", "٨٠٨٠"), "from 0 to 65,535"),
     row("empty figures", ("report", "FOLDER", "--figures", ""), "--figures: must not be empty"),
-    row("figures into a file", ("report", "FOLDER", "--figures", "STUDY"), "must be a folder, or a place for one"),
-    row("figures into a device", ("report", "FOLDER", "--figures", "/dev/null/x"), "must be a folder", "Name another"),
+    row(
+        "figures into a file",
+        ("report", "FOLDER", "--figures", "STUDY"),
+        "must be writable; File exists",
+        "another folder for --figures",
+    ),
+    row("figures into a device", ("report", "FOLDER", "--figures", "/dev/null/x"), "must be writable", "for --figures"),
     row("export of nothing", ("export", "FOLDER", ""), "TRIAL: must not be empty"),
     row("export of no trial", ("export", "FOLDER", "t999"), "must be a trial of the study that has ended"),
     row("export from above", ("export", "FOLDER", "../../etc"), "must be a trial of the study that has ended"),
@@ -151,7 +156,7 @@ def test_results(hostile: Hostile, check: Callable[[Hostile], str]) -> None:
     row("a URL of no place", ("status", "s3://"), "must be a URL with a place in it"),
     row("fetch a URL of no place", ("fetch", "gs://"), "must be a URL with a place in it"),
     row("fetch into nothing", ("fetch", "file:///none", "--out", ""), "--out: must not be empty"),
-    row("status of an empty folder", ("status", "EMPTY"), "study.yaml is missing"),
+    row("status of an empty folder", ("status", "EMPTY"), "study.yaml must be there; it is missing"),
     row(
         "nobody there", ("logs", "j", "--address", "http://127.0.0.1:1"), "must respond", "none does", exit_code=FAILED
     ),
