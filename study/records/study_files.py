@@ -67,9 +67,13 @@ def refuse_link(file: Path) -> None:
 
 @contextmanager
 def written(file: Path, remedy: str) -> Iterator[None]:
-    """Raises StoreError, with that remedy, where the file cannot be written inside."""
+    """Raises StoreError, with that remedy, where the file or folder cannot be written inside."""
     try:
         yield
+    except FileExistsError:
+        raise StoreError(f"{file} must be a folder", "a file lies there", remedy) from None
+    except NotADirectoryError:
+        raise StoreError(f"{file} must have a place", "a part of its path is no folder", remedy) from None
     except OSError as error:
         found = "it is a folder" if file.is_dir() else error.strerror or str(error)
         raise StoreError(f"{file} must be writable", found, remedy) from error

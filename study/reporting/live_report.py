@@ -15,7 +15,6 @@ from study.records.layout import LIVE_FILE, PROVENANCE_FILE, RESULTS_FILE, STUDY
 
 LOOPBACK = "127.0.0.1"  # nobody but this machine: a study's data may be private
 REFRESH_SECONDS = 10
-HIGHEST_PORT = 65_535
 
 
 class LiveReport:
@@ -91,10 +90,7 @@ def _opened(directory: Path, port: int) -> ThreadingHTTPServer:
 
 
 def serve(directory: Path, port: int, show: Callable[[str], None]) -> None:
-    """Serves the report until Ctrl-C. Raises ConfigError for a port that cannot be one, or is in use."""
-    if not 0 <= port <= HIGHEST_PORT:
-        rule, remedy = f"must be a port from 0 to {HIGHEST_PORT}", "Leave it out, or write 0, for a free one."
-        raise ConfigError.of("--serve", "PORT", port, rule, remedy)
+    """Serves the report until Ctrl-C, at a port of 0 to 65,535. Raises ConfigError for one that is in use."""
     with _opened(directory, port) as server:
         address = f"http://{LOOPBACK}:{server.server_address[1]}/"
         show(f"The report: {address} (only on this machine; it refreshes while the study runs; Ctrl-C ends it)")

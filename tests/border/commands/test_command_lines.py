@@ -111,10 +111,10 @@ def test_run_resume_confirm(hostile: Hostile, check: Callable[[Hostile], str]) -
     row(
         "figures into a file",
         ("report", "FOLDER", "--figures", "STUDY"),
-        "must be writable; File exists",
+        "must be a folder; a file lies there",
         "another folder for --figures",
     ),
-    row("figures into a device", ("report", "FOLDER", "--figures", "/dev/null/x"), "must be writable", "for --figures"),
+    row("figures into a device", ("report", "FOLDER", "--figures", "/dev/null/x"), "is no folder", "for --figures"),
     row("export of nothing", ("export", "FOLDER", ""), "TRIAL: must not be empty"),
     row("export of no trial", ("export", "FOLDER", "t999"), "must be a trial of the study that has ended"),
     row("export from above", ("export", "FOLDER", "../../etc"), "must be a trial of the study that has ended"),
