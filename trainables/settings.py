@@ -8,6 +8,7 @@ from typing import Literal
 
 Schedule = Literal["cosine", "linear", "constant"]
 Grouping = Literal["prompt", "none"]  # what never stands in two splits: rows of one prompt, or nothing
+SpecialTokens = Literal["auto", "text", "markup"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class DatasetSettings:
     test_examples: int | None = None
     seed: int = 0
     group: Grouping = "prompt"
+    special_tokens: SpecialTokens = "auto"  # their texts in rows and prompts: text, or (markup) those tokens
 
 
 @dataclass(frozen=True)

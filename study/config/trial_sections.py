@@ -23,6 +23,7 @@ from trainables.settings import (
     Grouping,
     HardwareSettings,
     Schedule,
+    SpecialTokens,
     TrainingSettings,
 )
 
@@ -47,6 +48,7 @@ DATASET = {
     "test_examples": nullable(whole(0, HIGHEST_COUNT)),
     "seed": SEED,
     "group": one_of(get_args(Grouping)),
+    "special_tokens": one_of(get_args(SpecialTokens)),
 }
 TRAINING = {
     "epochs": number(0, 1000, above=True),

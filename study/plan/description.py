@@ -51,6 +51,7 @@ def describe(config: StudyConfig) -> str:
         **_warm_starts(config),
         "each trial": _training(config, found),
         "data": _data(config),
+        **({"tokens": found.tokens} if found.tokens else {}),
         "measured": _measured(config, found),
         "stopping": _early_stopping(config, found),
         "objectives": ", ".join(map(_objective, config.objectives)),

@@ -39,12 +39,13 @@ class KnownMemory:
 
 def _workload(config: StudyConfig) -> Workload:
     # Here and not above: these import transformers, which other searches do not need.
-    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.base_model.files import inspect
+    from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.prepared import prepare_dataset
 
     trial = config.trial
     shape = ModelShape.from_info(inspect(trial.base_model))
-    statistics = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).statistics
+    statistics = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model), answers=False).statistics
     return Workload.of(shape, trial.training, statistics, trial.base_model.double_quantization)
 
 

@@ -15,6 +15,7 @@ from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.machine import find_cards
 from study.hardware.targets import smallest_here
 from trainables.base_model.shape import ModelShape
+from trainables.dataset.prepared import PreparedDataset
 from trainables.precision import Processor, refusal
 from trainables.settings import BaseModelSettings, DatasetSettings
 
@@ -33,6 +34,7 @@ class Preflight:
     sha256: str = ""  # of the weights; of a hub's model its commit
     fingerprint: str = ""  # of the data's token ids
     tokenizer_sha256: str = ""  # of all that its library keeps of it
+    tokens: str = ""  # what rows begin and end with, how special tokens' texts in them are read, what is unknown
 
 
 def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Preflight:
@@ -43,7 +45,8 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     """
     # Here and not above: these import transformers, which a command without a study does not need.
     from trainables.base_model.checks.faults import BaseModelError
-    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.base_model.files import inspect
+    from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.files import DatasetError
     from trainables.dataset.prepared import prepare_dataset
 
@@ -68,32 +71,55 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     if info:
         faults += _module_faults(config, info.linear_modules)
         faults += _length_faults(config, info.max_positions)
-    read = None
-    if tokenizer or TOKENIZER in missing:
-        where = data.source or data.train_file
-        read = attempt("dataset", where, partial(_data, data, tokenizer, prepare_dataset), DatasetError)
-    if faults or read is None or info is None:
+    statistics, fingerprint, tokens = None, "", ""
+    where = data.source or data.train_file
+    if tokenizer:
+        dataset = attempt("dataset", where, partial(prepare_dataset, data, tokenizer, answers=False), DatasetError)
+        if dataset and info:
+            faults += _embedding_faults(config, dataset, tokenizer, info.vocab_size)
+            statistics, fingerprint, tokens = dataset.statistics, dataset.fingerprint, row_tokens(dataset)
+    elif TOKENIZER in missing:
+        statistics = attempt("dataset", where, partial(_longest_rows, data), DatasetError)
+    if faults or statistics is None or info is None:
         raise ConfigError({str(fault): fault for fault in faults}.values())
-    statistics, fingerprint = read
-    known = (info.sha256, fingerprint, _tokenizer_sha256(tokenizer))
+    known = (info.sha256, fingerprint, _tokenizer_sha256(tokenizer), tokens)
     return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing, *known)
 
 
-def _data(
-    data: DatasetSettings, tokenizer: Any, prepare: Callable[..., Any]
-) -> tuple[Mapping[str, Mapping[str, Any]], str]:
-    """The splits' statistics and the data's fingerprint.
+def row_tokens(dataset: PreparedDataset) -> str:
+    """Says what rows begin and end with, how special tokens' texts in them are read, and what is unknown."""
+    begin = f"begin with {dataset.bos}" if dataset.bos else "begin with no special token"
+    if dataset.eos:
+        end = f"end with {dataset.eos}"
+    else:
+        end = "have no token for their end: tuned models will not stop (neither tokenizer nor config.json names EOS)"
+    parts = (f"rows {begin} and {end}", str(dataset.special_tokens), dataset.unknown)
+    return "; ".join(part for part in parts if part)
 
-    Without a tokenizer there is none, and every row is taken to have `max_tokens` tokens, all of them targets.
-    """
-    if tokenizer is not None:
-        prepared = prepare(data, tokenizer)
-        return prepared.statistics, prepared.fingerprint
+
+def _embedding_faults(
+    config: StudyConfig, dataset: PreparedDataset, tokenizer: Any, embedding_rows: int
+) -> list[ConfigFault]:
+    from trainables.dataset.files import DatasetError
+    from trainables.dataset.prepared import embedding_fault
+    from trainables.dataset.tokens.encoding import Encoding, prompt_tokens
+
+    encoding = Encoding(tokenizer, dataset.special_tokens.markup)
+    prompts, path = config.trial.generation.prompts, config.trial.base_model.path
+    try:
+        fault = embedding_fault(dataset, [prompt_tokens(encoding, one) for one in prompts], tokenizer, embedding_rows)
+    except DatasetError as error:
+        return [ConfigFault(config.file, "generation.prompts", len(prompts), str(error), "")]
+    return [ConfigFault(config.file, "base_model.path", path, fault, "")] if fault else []
+
+
+def _longest_rows(data: DatasetSettings) -> Mapping[str, Mapping[str, Any]]:
+    """The splits' statistics without a tokenizer: as if every row had `max_tokens` tokens, all of them targets."""
     from trainables.dataset.sources import load_examples, row_counts
 
     most, loaded = data.max_tokens, load_examples(data)
     counts = row_counts(loaded)
-    statistics = {
+    return {
         name: {
             "rows": len(rows),
             "tokens": len(rows) * most,
@@ -103,7 +129,6 @@ def _data(
         }
         for name, rows in loaded.examples.items()
     }
-    return statistics, ""
 
 
 def _tokenizer_sha256(tokenizer: Any) -> str:

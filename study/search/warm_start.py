@@ -128,11 +128,12 @@ def training_differences(earlier: Mapping[str, Any], config: StudyConfig) -> str
 
 def _comparable(config: StudyConfig) -> Mapping[str, str]:
     # Here and not above: these import transformers, which a study without a warm start does not need so early.
-    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.base_model.files import inspect
+    from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.prepared import prepare_dataset
 
     trial = config.trial
-    fingerprint = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).fingerprint
+    fingerprint = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model), answers=False).fingerprint
     return comparable_hashes(inspect(trial.base_model).sha256, fingerprint, trial, _device_name(trial.hardware.gpu))
 
 

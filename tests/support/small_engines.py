@@ -72,7 +72,7 @@ def make_engine(
         BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, generation, hardware=hardware, rungs=rungs
     )
     base = BaseModel(tiny_llama(), Letters(), INFO, "fp32", torch.float32, torch.device("cpu"))
-    dataset = PreparedDataset(letter_rows(20, 1), letter_rows(6, 2), letter_rows(5, 3), "print", (), (), {})
+    dataset = PreparedDataset(letter_rows(20, 1), letter_rows(6, 2), letter_rows(5, 3), "print", (), {})
     return Engine(settings, base, dataset, **hooks)
 
 
@@ -119,5 +119,5 @@ def a_bench(**changes: Any) -> Bench:
         info=info, device=torch.device("cpu"), devices=(torch.device("cpu"),), compute_dtype=torch.bfloat16
     )
     splits = [Split(name, BENCH_ROWS, dropped=0, truncated=0) for name in ("train", "eval", "test")]
-    dataset = PreparedDataset(*splits, "fingerprint", (), (), {"train": {"rows": 10, "min_length": None}})
+    dataset = PreparedDataset(*splits, "fingerprint", (), {"train": {"rows": 10, "min_length": None}})
     return Bench(**{"settings": settings, "base": base, "dataset": dataset, **changes})  # type: ignore[arg-type]

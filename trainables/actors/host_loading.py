@@ -63,15 +63,16 @@ def cards_by_module(settings: HostSettings) -> dict[str, int]:
     """The number of the card that each module of the base model is put on, by the module's name."""
     import torch
 
-    from trainables.base_model.files import inspect, load_tokenizer
+    from trainables.base_model.files import inspect
     from trainables.base_model.load import compute_dtype
     from trainables.base_model.shape import ModelShape
+    from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.prepared import prepare_dataset
     from trainables.memory.card_split import cards_of_modules
     from trainables.memory.setting import PRECISION_OF_DTYPE
 
     trial = settings.trial
-    rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model)).train.rows
+    rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model), answers=False).train.rows
     dtype = compute_dtype(settings.precision, torch.device(settings.device))
     compute = PRECISION_OF_DTYPE[str(dtype).removeprefix("torch.")]
     shape = ModelShape.from_info(inspect(trial.base_model))

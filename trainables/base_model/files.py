@@ -17,14 +17,14 @@ from trainables.base_model.checks.folder_model import folder_configuration, fold
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
 from trainables.base_model.checks.gguf_model import read_gguf_config
 from trainables.base_model.checks.weight_files import weight_files
-from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf, read_gguf_tokenizer
+from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf
 from trainables.base_model.hub import hub_snapshot
 from trainables.base_model.location import ModelFiles, locate
 from trainables.settings import BaseModelSettings
 from trainables.user_cache import CacheEntry, cached_folder, digest, file_sha256
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
 
 Built = TypeVar("Built")
 
@@ -101,25 +101,6 @@ def read_config(files: ModelFiles) -> PretrainedConfig:
         config = _built(files, lambda: AutoConfig.for_model(values.pop("model_type"), **values))
     raise_any(_method_faults(config, files))
     return config
-
-
-def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
-    """Reads the base model's own tokenizer. Raises BaseModelError where there is none."""
-    from transformers import AutoTokenizer
-
-    files = locate(settings)
-    try:
-        folder = readable_folder(files)
-        if folder is None:
-            return read_gguf_tokenizer(Path(files.path))
-        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except BaseModelError:
-        raise
-    except Exception as error:  # the tokenizers library raises plain Exception
-        raise BaseModelError(
-            f"the base model {settings.path!r} must have a tokenizer beside it (tokenizer.json); it cannot be read: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}. Copy the model's tokenizer there."
-        ) from error
 
 
 def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:

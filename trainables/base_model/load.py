@@ -13,9 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from trainables.base_model.checks.faults import BaseModelError
-from trainables.base_model.files import BaseModelInfo, inspect, load_tokenizer, weights_folder
+from trainables.base_model.files import BaseModelInfo, inspect, weights_folder
 from trainables.base_model.location import locate
 from trainables.base_model.nf4 import load_nf4
+from trainables.base_model.tokenizer import load_tokenizer
 from trainables.base_model.upcast import upcast_products
 from trainables.base_model.weights import Places, load_weights
 from trainables.precision import Processor, compute_precision, cpu_multiplies_bf16, refusal

@@ -6,55 +6,83 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from trainables.dataset.files import DatasetError
 from trainables.dataset.pubmedqa import ANSWERS
-from trainables.dataset.rows import Split, Tokenizer, token_ids
+from trainables.dataset.rows import Row, Split, Tokenizer
 from trainables.dataset.sources import load_examples, row_counts
 from trainables.dataset.splits import Example
+from trainables.dataset.tokens.encoding import Encoding, token_text
+from trainables.dataset.tokens.markup import Markup, find_markup
+from trainables.dataset.tokens.unknown import Unknown
 from trainables.dataset.truncation import tokenize
 from trainables.settings import DatasetSettings
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """The three splits as tokens; `candidates` are the labels as they begin a completion, empty without labels."""
+    """The three splits as tokens; `candidate_labels` are what a label may be, empty where accuracy is not measured.
+
+    `bos` and `eos` are the tokens that rows begin and end with, as texts; None where there is none.
+    """
 
     train: Split
     eval: Split
     test: Split
     fingerprint: str
-    candidates: tuple[tuple[int, ...], ...]
     candidate_labels: tuple[str, ...]
     statistics: Mapping[str, Mapping[str, Any]]  # by split; JSON-ready, lengths in tokens
+    special_tokens: Markup = Markup()  # noqa: RUF009 (frozen)
+    unknown: str = ""  # says what the tokenizer does not know of the rows' texts
+    bos: str | None = None
+    eos: str | None = None
 
 
-def prepare_dataset(settings: DatasetSettings, tokenizer: Tokenizer) -> PreparedDataset:
-    """Loads, splits and tokenizes the data.
+def prepare_dataset(settings: DatasetSettings, tokenizer: Tokenizer, answers: bool = True) -> PreparedDataset:
+    """Loads, splits and tokenizes the data; `answers`, which accuracy takes and a plan does not, double the time.
 
     Raises DatasetError where the data is missing, malformed or too small, or a split has no target left.
     """
     loaded = load_examples(settings)
     named, counts = loaded.examples, row_counts(loaded)
-    splits = {name: _split(name, rows, tokenizer, settings.max_tokens) for name, rows in named.items()}
+    special = find_markup([*chain(*named.values())], tokenizer, settings.special_tokens)
+    encoding = Encoding(tokenizer, special.markup)
+    labels = ANSWERS if any(example.label is not None for example in named["train"]) else ()
+    unknown = Unknown(tokenizer)
+    # Accuracy is never measured on the training split.
+    splits = {
+        name: _split(name, rows, encoding, settings.max_tokens, labels if answers and name != "train" else (), unknown)
+        for name, rows in named.items()
+    }
+    unknown.check()
     overlap = _overlap(named)
-    labelled = any(example.label is not None for example in named["train"])
     return PreparedDataset(
         **splits,
-        fingerprint=fingerprint(tuple(splits.values()), settings.max_tokens),
-        candidates=tuple(tuple(token_ids(tokenizer, f" {answer}")) for answer in ANSWERS) if labelled else (),
-        candidate_labels=ANSWERS if labelled else (),
+        fingerprint=fingerprint(tuple(splits.values()), settings.max_tokens, special.markup),
+        candidate_labels=labels,
         statistics={
             name: {**_statistics(split), "overlap": overlap[name], **counts[name]} for name, split in splits.items()
         },
+        special_tokens=special,
+        unknown=str(unknown),
+        bos=token_text(tokenizer, tokenizer.bos_token_id),
+        eos=token_text(tokenizer, tokenizer.eos_token_id),
     )
 
 
-def _split(name: str, examples: Sequence[Example], tokenizer: Tokenizer, max_tokens: int) -> Split:
-    results = [tokenize(example, tokenizer, max_tokens) for example in examples]
+def _split(
+    name: str,
+    examples: Sequence[Example],
+    encoding: Encoding,
+    max_tokens: int,
+    labels: Sequence[str],
+    unknown: Unknown,
+) -> Split:
+    results = list(tokenize(examples, encoding, max_tokens, labels, unknown.look))
     rows = tuple(row for row, _ in results if row is not None)
     if examples and not rows:
         rule = f"dataset.max_tokens must leave the {name} split a target; at {max_tokens} its {len(examples)} rows have"
@@ -63,9 +91,13 @@ def _split(name: str, examples: Sequence[Example], tokenizer: Tokenizer, max_tok
     return Split(name, rows, dropped=len(results) - len(rows), truncated=truncated)
 
 
-def fingerprint(splits: Sequence[Split], max_tokens: int) -> str:
-    """Returns the SHA-256 (hex) of max_tokens and every split's token rows and target starts, in their order."""
-    digest = hashlib.sha256(json.dumps({"max_tokens": max_tokens}).encode())
+def fingerprint(splits: Sequence[Split], max_tokens: int, markup: bool = False) -> str:
+    """Returns the SHA-256 (hex) of max_tokens and every split's token rows and target starts, in their order.
+
+    `markup`: special tokens' texts were read as those tokens.
+    """
+    read_as = {"special_tokens": "markup" if markup else "text"}
+    digest = hashlib.sha256(json.dumps({"max_tokens": max_tokens, **read_as}).encode())
     for split in splits:
         for row in split.rows:
             digest.update(json.dumps([split.name, row.target_start, row.tokens]).encode())
@@ -97,3 +129,40 @@ def _statistics(split: Split) -> dict[str, Any]:
         "p95_length": lengths[math.ceil(0.95 * len(lengths)) - 1] if lengths else None,
         "max_length": lengths[-1] if lengths else None,
     }
+
+
+RESIZE_REMEDY = (
+    "Resize the model for its tokenizer (`model.resize_token_embeddings(len(tokenizer))`) and save both, or take the "
+    "tokenizer that belongs to the model."
+)
+
+
+def embedding_fault(
+    dataset: PreparedDataset, prompts: Sequence[Sequence[int]], tokenizer: Tokenizer, embedding_rows: int
+) -> str | None:
+    """Says which row or generation prompt has an id that the embedding lacks, with the remedy; None where none has.
+
+    Tokens of the vocabulary that nothing uses, such as one for padding, may lie beyond it.
+    """
+    beyond = [(where, largest) for where, largest in _largest(dataset, prompts) if largest >= embedding_rows]
+    if not beyond:
+        return None
+    where, largest = max(beyond, key=lambda pair: pair[1])
+    token = token_text(tokenizer, largest)
+    return (
+        f"ids of tokens must be under {embedding_rows:,}, the rows of the base model's embedding; {where} holds "
+        f"{token!r}, id {largest:,} (rows and prompts with such ids: {len(beyond):,}). {RESIZE_REMEDY}"
+    )
+
+
+def _largest(dataset: PreparedDataset, prompts: Sequence[Sequence[int]]) -> Iterator[tuple[str, int]]:
+    for split in (dataset.train, dataset.eval, dataset.test):
+        for row in split.rows:
+            yield f"row {row.row_id} of the {split.name} split", _largest_of(row)
+    for number, prompt in enumerate(prompts):
+        yield f"generation.prompts.{number}", max(prompt, default=0)
+
+
+def _largest_of(row: Row) -> int:
+    answers = row.answers.tokens if row.answers else ()
+    return max(max(row.tokens), *(max(answer, default=0) for answer in answers)) if answers else max(row.tokens)

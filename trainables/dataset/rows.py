@@ -8,6 +8,19 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
+class Answers:
+    """The answers that a row's label is one of, as tokens after the first `prompt_tokens` tokens of the row."""
+
+    prompt_tokens: int
+    tokens: tuple[tuple[int, ...], ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether each answer is one token, all distinct: then one forward pass serves them all."""
+        return all(len(answer) == 1 for answer in self.tokens) and len(set(self.tokens)) == len(self.tokens)
+
+
+@dataclass(frozen=True)
 class Row:
     """One row's tokens: BOS (where there is one), prompt, completion, EOS; targets are `tokens[target_start:]`.
 
@@ -18,6 +31,7 @@ class Row:
     target_start: int
     label: str | None
     row_id: str
+    answers: Answers | None = None  # where accuracy is measured
 
     @property
     def target_tokens(self) -> int:
@@ -35,18 +49,23 @@ class Split:
     truncated: int
 
 
+class AddedToken(Protocol):
+    """A token that a tokenizer finds in texts before its model does."""
+
+    special: bool
+
+
 class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that is needed here."""
+    """The part of a fast transformers tokenizer that is needed here."""
 
     bos_token_id: int | None
     eos_token_id: int | None
-    is_fast: bool
+    unk_token: str | None
+    unk_token_id: int | None
+    added_tokens_decoder: Mapping[int, AddedToken]
 
-    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
-        """Returns one text's `input_ids`, and its `offset_mapping` with return_offsets_mapping=True."""
+    def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]:
+        """Returns the texts' `input_ids`, and their `offset_mapping` with return_offsets_mapping=True."""
 
-
-def token_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Returns the text's token ids, without special tokens."""
-    # verbose=False: a text longer than the model's context is cut below, and needs no warning.
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    def convert_ids_to_tokens(self, ids: int) -> str | None:
+        """Returns a token as the vocabulary spells it."""

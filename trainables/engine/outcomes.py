@@ -126,6 +126,12 @@ def _identity(bench: Bench, resident: Resident, cost: TrainingCost | None = None
             "memory_source": memory_source(base.devices),
             **({"card_peak_memory_bytes": peaks} if len(peaks) > 1 else {}),
         },
-        "dataset": {"fingerprint": bench.dataset.fingerprint, "statistics": bench.dataset.statistics},
+        "dataset": {
+            "fingerprint": bench.dataset.fingerprint,
+            "statistics": bench.dataset.statistics,
+            "special_tokens": "markup" if bench.dataset.special_tokens.markup else "text",
+            "bos": bench.dataset.bos,
+            "eos": bench.dataset.eos,
+        },
         "comparable": comparable(bench),
     }

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainables.dataset.rows import Row
+from trainables.dataset.tokens.encoding import Encoding, prompt_tokens
 from trainables.engine.bench import Bench
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident
 from trainables.limits import USUAL_PASS_TOKENS
-from trainables.measure.evaluation import Candidates, Evaluation, evaluate_together
-from trainables.measure.generation import generate_together, prompt_tokens, text_ends
+from trainables.measure.evaluation import Evaluation, evaluate_together
+from trainables.measure.generation import generate_together, text_ends
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.packed_model import PackedModel
 
@@ -50,8 +51,9 @@ class QualityBench:
         Beside a held-out question stand its reference and how likely each finds it (perplexity). The residents must
         have had their `finish`.
         """
-        settings, encode = self._bench.settings.generation, self._bench.base.tokenizer
-        asked = [self._answers(residents, prompt, prompt_tokens(encode, prompt)) for prompt in settings.prompts]
+        settings = self._bench.settings.generation
+        encoding = Encoding(self._bench.base.tokenizer, self._bench.dataset.special_tokens.markup)
+        asked = [self._answers(residents, prompt, prompt_tokens(encoding, prompt)) for prompt in settings.prompts]
         for number, row in enumerate(self._bench.dataset.eval.rows[: settings.held_out]):
             asked.append(self._held_out(residents, number, row))
         for resident, *samples in zip(residents, *asked, strict=True):
@@ -65,17 +67,17 @@ class QualityBench:
         return self._evaluations([resident.member.adapter for resident in residents], "eval", with_accuracy=True)
 
     def _has_accuracy(self, evaluation: Evaluation) -> bool:
-        return evaluation.correct is not None or not self._bench.dataset.candidates
+        return evaluation.correct is not None or not self._bench.dataset.candidate_labels
 
     def _evaluations(self, adapters: Sequence[LoraAdapter | None], split: str, with_accuracy: bool) -> list[Evaluation]:
         dataset = self._bench.dataset
-        candidates = Candidates(dataset.candidate_labels, dataset.candidates) if with_accuracy else Candidates()
+        labels = dataset.candidate_labels if with_accuracy else ()
         limits = self._budget.limits()
         # No more than usual, unless a pass itself costs more: rows are as long as the longest, the rest is padding.
         usual = USUAL_PASS_TOKENS[self._model.device.type]
         tokens = min(limits.max_tokens, max(usual, limits.fixed_tokens))
         rows = getattr(dataset, split).rows
-        return evaluate_together(self._model, adapters, rows, candidates, tokens, self._between)
+        return evaluate_together(self._model, adapters, rows, labels, tokens, self._between)
 
     def _held_out(self, residents: Sequence[Resident], number: int, row: Row) -> list[dict[str, Any]]:
         """The samples of one row of the evaluation split, whose prompt is given as the tokens that training saw."""

@@ -17,19 +17,6 @@ from trainables.packed.training import collate, target_hidden
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The answers a label can be, tokenized as a completion begins."""
-
-    labels: tuple[str, ...] = ()
-    tokens: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def single(self) -> bool:
-        """Whether each answer is one token, all distinct: then one forward pass serves them all."""
-        return all(len(answer) == 1 for answer in self.tokens) and len(set(self.tokens)) == len(self.tokens)
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """How one adapter (or the base model) does on a split: nats, tokens and correctness, row by row in its order."""
 
@@ -72,12 +59,12 @@ def evaluate(
     model: PackedModel,
     adapter: LoraAdapter | None,
     rows: Sequence[Row],
-    candidates: Candidates | None,
+    labels: Sequence[str],
     batch_tokens: int,
     between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """One adapter, or the base model (None), on a split: `evaluate_together` for it alone."""
-    (evaluation,) = evaluate_together(model, [adapter], rows, candidates, batch_tokens, between)
+    (evaluation,) = evaluate_together(model, [adapter], rows, labels, batch_tokens, between)
     return evaluation
 
 
@@ -85,29 +72,29 @@ def evaluate_together(
     model: PackedModel,
     adapters: Sequence[LoraAdapter | None],
     rows: Sequence[Row],
-    candidates: Candidates | None,
+    labels: Sequence[str],
     batch_tokens: int,
     between: Callable[[], None] = lambda: None,
 ) -> list[Evaluation]:
     """Measures a split for several adapters (None: the base model) at once, in their order, with dropout off.
 
     `between` is called between batches; a batch has at most `batch_tokens` tokens, or one row. Accuracy is measured
-    where `candidates` (None: not now) has labels: the answer with the highest likelihood against the row's label.
+    where there are `labels` (none: not now), of rows with answers, one for each label: the label of the likeliest
+    answer against the row's own.
     """
-    candidates = candidates or Candidates()
     nats = [[0.0] * len(rows) for _ in adapters]
     correct = [[False] * len(rows) for _ in adapters]
     with torch.no_grad():
         for places, numbers in _joint_batches(adapters, rows, batch_tokens):
             part = [rows[number] for number in numbers]
-            results = _evaluate_batch(model, [adapters[place] for place in places], part, candidates)
+            results = _evaluate_batch(model, [adapters[place] for place in places], part, labels)
             for place, (part_nats, answers) in zip(places, results, strict=True):
                 for index, number in enumerate(numbers):
                     nats[place][number] = part_nats[index]
-                    correct[place][number] = bool(answers) and answers[index] == rows[number].label
+                    correct[place][number] = answers[index] == rows[number].label
             between()
     counts = tuple(row.target_tokens for row in rows)
-    labelled = [number for number, row in enumerate(rows) if candidates.labels and row.label is not None]
+    labelled = [number for number, row in enumerate(rows) if labels and _is_asked(row)]
     return [
         Evaluation(tuple(own), counts, tuple(right[number] for number in labelled) if labelled else None)
         for own, right in zip(nats, correct, strict=True)
@@ -141,10 +128,14 @@ def batches_by_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[i
         order = order[size:]
 
 
+def _is_asked(row: Row) -> bool:
+    return row.label is not None and row.answers is not None
+
+
 def _evaluate_batch(
-    model: PackedModel, adapters: Sequence[LoraAdapter | None], rows: Sequence[Row], candidates: Candidates
-) -> list[tuple[list[float], list[str]]]:
-    """Nats of every row, and its likeliest answer, for each adapter."""
+    model: PackedModel, adapters: Sequence[LoraAdapter | None], rows: Sequence[Row], labels: Sequence[str]
+) -> list[tuple[list[float], list[str | None]]]:
+    """Nats of every row, and the label of its likeliest answer (None: not asked for), for each adapter."""
     batch = collate([[row] for _ in adapters for row in rows], model.device)
     packed = [
         PackedRows(adapter, slice(place * len(rows), (place + 1) * len(rows)), batch.input_ids.shape[1])
@@ -155,33 +146,49 @@ def _evaluate_batch(
         hidden = target_hidden(causal, batch)
     nats = target_nats(hidden, model.head, batch.targets)
     per_row = [float(part.double().sum()) for part in torch.split(nats, batch.targets_per_group)]
-    answers = _answers(model, hidden, batch.targets_per_group, candidates)
+    chosen = _likeliest_of_one_token(model, hidden, batch.targets_per_group, [*rows] * len(adapters), labels)
     results = []
     for place, adapter in enumerate(adapters):
         own = slice(place * len(rows), (place + 1) * len(rows))
-        if candidates.labels and not candidates.single:
-            results.append((per_row[own], [_likeliest(model, adapter, row, candidates) for row in rows]))
-        else:
-            results.append((per_row[own], answers[own]))
+        answers = [
+            _likeliest(model, adapter, row, labels) if found is None and labels and _is_asked(row) else found
+            for row, found in zip(rows, chosen[own], strict=True)
+        ]
+        results.append((per_row[own], answers))
     return results
 
 
-def _answers(
-    model: PackedModel, hidden: torch.Tensor, targets_per_row: Sequence[int], candidates: Candidates
-) -> list[str]:
-    """The likeliest answer at each row's first target, where every answer is one token."""
-    if not candidates.labels or not candidates.single:
-        return []
+def _likeliest_of_one_token(
+    model: PackedModel, hidden: torch.Tensor, targets_per_row: Sequence[int], rows: Sequence[Row], labels: Sequence[str]
+) -> list[str | None]:
+    """The label of the likeliest answer at each row's first target; None where its answers have several tokens."""
+    chosen: list[str | None] = [None] * len(rows)
+    asked = [place for place, row in enumerate(rows) if labels and _is_asked(row) and _at_first_target(row)]
+    if not asked:
+        return chosen
     counts = torch.tensor(targets_per_row)
-    firsts = (counts.cumsum(0) - counts).to(hidden.device)
-    tokens = torch.tensor([answer[0] for answer in candidates.tokens], device=hidden.device)
+    firsts = (counts.cumsum(0) - counts)[asked].to(hidden.device)
+    tokens = torch.tensor([[answer[0] for answer in _tokens(rows[place])] for place in asked], device=hidden.device)
     # In fp32, where 16 bits would make ties of near answers. The normalizer is common to all answers.
-    scores = hidden[firsts].float() @ model.head[tokens].float().T
-    return [candidates.labels[index] for index in scores.argmax(dim=1).tolist()]
+    scores = torch.einsum("rd,rad->ra", hidden[firsts].float(), model.head[tokens].float())
+    for place, index in zip(asked, scores.argmax(dim=1).tolist(), strict=True):
+        chosen[place] = labels[index]
+    return chosen
 
 
-def _likeliest(model: PackedModel, adapter: LoraAdapter | None, row: Row, candidates: Candidates) -> str:
-    prompt = row.tokens[: row.target_start]
-    asked = [Row((*prompt, *answer), len(prompt), None, "") for answer in candidates.tokens]
-    ((nats, _),) = _evaluate_batch(model, [adapter], asked, Candidates())
-    return candidates.labels[min(range(len(nats)), key=nats.__getitem__)]
+def _at_first_target(row: Row) -> bool:
+    """Whether all of the row's answers are one token at its first target."""
+    return row.answers is not None and row.answers.single and row.answers.prompt_tokens == row.target_start
+
+
+def _tokens(row: Row) -> tuple[tuple[int, ...], ...]:
+    return row.answers.tokens if row.answers else ()
+
+
+def _likeliest(model: PackedModel, adapter: LoraAdapter | None, row: Row, labels: Sequence[str]) -> str:
+    """The label of the answer with the highest likelihood after the tokens that all answers share."""
+    assert row.answers is not None
+    prompt = row.tokens[: row.answers.prompt_tokens]
+    asked = [Row((*prompt, *answer), len(prompt), None, "") for answer in row.answers.tokens]
+    ((nats, _),) = _evaluate_batch(model, [adapter], asked, ())
+    return labels[min(range(len(nats)), key=nats.__getitem__)]

@@ -80,12 +80,6 @@ def _end_tokens(causal: Any) -> list[int]:
     return end if isinstance(end, list) else [] if end is None else [end]
 
 
-def prompt_tokens(tokenizer: Any, prompt: str) -> list[int]:
-    """A text as the beginning of a row: BOS where the tokenizer has one, then the text."""
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return bos + list(tokenizer.encode(prompt, add_special_tokens=False))
-
-
 def text_ends(tokenizer: Any) -> list[int]:
     """What training has taught an adapter to end a text with."""
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

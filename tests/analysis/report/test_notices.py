@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from analysis.load import Study
-from analysis.report.notices import PROCESS_MEMORY, notices
+from analysis.report.notices import NO_EOS, PROCESS_MEMORY, notices
 from tests.support.study_directory import MakeRecord
 
 
@@ -16,6 +16,15 @@ def test_a_study_that_compares_needs_no_notice(study: Study) -> None:
 def test_process_memory_is_called_what_it_is(study: Study, record: MakeRecord) -> None:
     cpu = replace(study, records=(record(device={"memory_source": "process resident peak"}),))
     assert PROCESS_MEMORY in notices(cpu)
+
+
+def test_models_that_have_not_learned_to_stop_are_told(study: Study, record: MakeRecord) -> None:
+    def told(dataset: dict[str, object]) -> bool:
+        return NO_EOS in notices(replace(study, records=(record(dataset=dataset),)))
+
+    assert told({"eos": None})
+    assert not told({"eos": "</s>"})
+    assert not told({})  # a record of before it was noted
 
 
 def test_what_does_not_compare_is_said(study: Study, record: MakeRecord) -> None:

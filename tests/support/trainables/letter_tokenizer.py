@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 BOS, EOS = 1, 2
+SPECIALS = {BOS: "\x01<s>", EOS: "\x02</s>"}  # texts that no test's data hold by chance
 
 
 class LetterTokenizer:
-    """One token a letter: its code point; BOS and EOS as asked, None for none."""
+    """One token a letter: its code point; BOS and EOS as asked, None for none; `joined` letters are one token."""
 
-    def __init__(self, bos: int | None = BOS, eos: int | None = EOS, is_fast: bool = True) -> None:
-        self.bos_token_id, self.eos_token_id, self.is_fast = bos, eos, is_fast
+    unk_token: str | None = None
+    unk_token_id: int | None = None
 
-    def __call__(self, text: str, **options: Any) -> dict[str, Any]:
+    def __init__(self, bos: int | None = BOS, eos: int | None = EOS, joined: dict[str, int] | None = None) -> None:
+        self.bos_token_id, self.eos_token_id, self.joined = bos, eos, joined or {}
+        self.added_tokens_decoder = {BOS: SpecialToken(SPECIALS[BOS]), EOS: SpecialToken(SPECIALS[EOS])}
+
+    def __call__(self, text: list[str], **options: Any) -> dict[str, Any]:
         """Returns `input_ids` and `offset_mapping`."""
         assert options["add_special_tokens"] is False
-        assert self.is_fast or "return_offsets_mapping" not in options
-        return {"input_ids": [ord(letter) for letter in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+        found = [self._pieces(one, options["split_special_tokens"]) for one in text]
+        return {
+            "input_ids": [[number for number, _ in pieces] for pieces in found],
+            "offset_mapping": [[offsets for _, offsets in pieces] for pieces in found],
+        }
+
+    def convert_ids_to_tokens(self, number: int) -> str:
+        """Returns the letter, or the special token's text."""
+        return SPECIALS.get(number) or chr(number)
+
+    def _pieces(self, text: str, split: bool) -> list[tuple[int, tuple[int, int]]]:
+        known = {**self.joined, **({} if split else {special: number for number, special in SPECIALS.items()})}
+        pieces, at = [], 0
+        while at < len(text):
+            piece = next((one for one in known if text.startswith(one, at)), text[at])
+            pieces.append((known.get(piece, ord(text[at])), (at, at + len(piece))))
+            at += len(piece)
+        return pieces
+
+
+class SpecialToken(SimpleNamespace):
+    """A token that is special, and its text."""
+
+    special = True
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text=text)
+
+    def __str__(self) -> str:
+        return str(self.text)

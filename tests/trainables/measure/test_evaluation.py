@@ -16,24 +16,34 @@ from transformers import AutoModelForCausalLM
 from tests.support.lora_cases import ANSWERS, lora_config, new_member, peft_model, random_rows, trained_adapter
 from tests.support.small_models import shared, tiny_llama
 from trainables.base_model.load import load_base_model
-from trainables.dataset.rows import Row
-from trainables.measure.evaluation import Candidates, Evaluation, batches_by_length, evaluate, evaluate_together
+from trainables.dataset.rows import Answers, Row
+from trainables.measure.evaluation import Evaluation, batches_by_length, evaluate, evaluate_together
 from trainables.measure.generation import generate
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
 from trainables.settings import BaseModelSettings
 
-ROWS = random_rows(17)
-ONE_TOKEN = Candidates(ANSWERS, ((11,), (12,), (13,)))
-SEVERAL_TOKENS = Candidates(ANSWERS, ((11, 12), (11, 13), (14, 12)))
-UNEQUAL_TOKENS = Candidates(ANSWERS, ((11, 12), (11, 13, 14), (15,)))
+Tokens = tuple[tuple[int, ...], ...]
+
+ONE_TOKEN: Tokens = ((11,), (12,), (13,))
+SEVERAL_TOKENS: Tokens = ((11, 12), (11, 13), (14, 12))
+UNEQUAL_TOKENS: Tokens = ((11, 12), (11, 13, 14), (15,))
 
 
-class ManyTokens(Candidates):
-    """Candidates of one token each that are asked for as if they had several."""
+class ManyTokens(Answers):
+    """Answers of one token each that are asked for as if they had several."""
 
     single = False
+
+
+def asked(rows: Sequence[Row], tokens: Tokens, back: int = 0, kind: type[Answers] = Answers) -> list[Row]:
+    """The rows with these answers, `back` tokens before their first target where they have so many."""
+    return [replace(row, answers=kind(max(1, row.target_start - back), tokens)) for row in rows]
+
+
+ROWS = asked(random_rows(17), ONE_TOKEN)
+SEVERAL = asked(ROWS, SEVERAL_TOKENS)
 
 
 @pytest.fixture(autouse=True)
@@ -64,18 +74,19 @@ def plain_perplexity(plain: torch.nn.Module, rows: Sequence[Row]) -> float:
     return math.exp(total / sum(len(row.tokens) - row.target_start for row in rows))
 
 
-def brute_force_answers(plain: torch.nn.Module, rows: Sequence[Row], candidates: Candidates) -> list[str]:
+def brute_force_answers(plain: torch.nn.Module, rows: Sequence[Row]) -> list[str]:
     answers = []
     for row in rows:
-        prompt = row.tokens[: row.target_start]
-        nats = [plain_nats(plain, (*prompt, *tokens), len(prompt)) for tokens in candidates.tokens]
-        answers.append(candidates.labels[nats.index(min(nats))])
+        assert row.answers is not None
+        prompt = row.tokens[: row.answers.prompt_tokens]
+        nats = [plain_nats(plain, (*prompt, *tokens), len(prompt)) for tokens in row.answers.tokens]
+        answers.append(ANSWERS[nats.index(min(nats))])
     return answers
 
 
 def test_the_base_models_nats_are_plain_transformers(model: PackedModel) -> None:
     """fp32: relative 1e-5 of every row."""
-    ours, plain = evaluate(model, None, ROWS, None, 100), tiny_llama()
+    ours, plain = evaluate(model, None, ROWS, (), 100), tiny_llama()
     assert ours.nats == pytest.approx([plain_nats(plain, row.tokens, row.target_start) for row in ROWS], rel=1e-5)
     assert ours.tokens == tuple(len(row.tokens) - row.target_start for row in ROWS)
     assert ours.perplexity == pytest.approx(plain_perplexity(plain, ROWS), rel=1e-6)
@@ -89,10 +100,10 @@ def test_a_trained_adapters_nats_are_those_of_its_exported_files(
 ) -> None:
     """fp32: relative 1e-5 of every row; and training has changed them by far more."""
     trained = trained_adapter(model, lora_config(target_modules=target_modules, lora_alpha=5.5), ROWS)
-    ours, theirs = evaluate(model, trained, ROWS, None, 100), peft_model(tiny_llama(), trained, tmp_path)
+    ours, theirs = evaluate(model, trained, ROWS, (), 100), peft_model(tiny_llama(), trained, tmp_path)
     assert ours.nats == pytest.approx([plain_nats(theirs, row.tokens, row.target_start) for row in ROWS], rel=1e-5)
     assert ours.perplexity == pytest.approx(plain_perplexity(theirs, ROWS), rel=1e-6)
-    assert ours.perplexity < 0.98 * evaluate(model, None, ROWS, None, 100).perplexity
+    assert ours.perplexity < 0.98 * evaluate(model, None, ROWS, (), 100).perplexity
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-3), ("nf4", 1e-3)])
@@ -105,11 +116,11 @@ def test_a_learned_models_perplexity_is_plain_transformers_and_pefts(
     tolerance = tolerance if loaded.compute_dtype == torch.float32 else 1e-2
     ours, plain, tokenizer = PackedModel(loaded.model.train()), other.model, other.tokenizer
     rows = [*_story_rows(tokenizer), *sampled_rows]
-    base = evaluate(ours, None, rows, None, 256)
+    base = evaluate(ours, None, rows, (), 256)
     assert base.perplexity < 20  # of 512 tokens: it has learned something
     assert base.perplexity == pytest.approx(plain_perplexity(plain, rows), rel=tolerance)
     trained = trained_adapter(ours, lora_config(precision=precision), rows[:4], steps=2)
-    tuned = evaluate(ours, trained, rows, None, 256)
+    tuned = evaluate(ours, trained, rows, (), 256)
     assert tuned.perplexity != pytest.approx(base.perplexity, rel=0.02)
     assert tuned.perplexity == pytest.approx(
         plain_perplexity(peft_model(plain, trained, tmp_path), rows), rel=tolerance
@@ -147,11 +158,11 @@ def test_batches_and_their_order_change_nothing_but_rounding(
     batch_tokens: int, model: PackedModel, adapter: LoraAdapter
 ) -> None:
     """Relative 1e-5 of every row."""
-    alone = [evaluate(model, adapter, [row], ONE_TOKEN, 1) for row in ROWS]
-    ours = evaluate(model, adapter, ROWS, ONE_TOKEN, batch_tokens)
+    alone = [evaluate(model, adapter, [row], ANSWERS, 1) for row in ROWS]
+    ours = evaluate(model, adapter, ROWS, ANSWERS, batch_tokens)
     assert ours.nats == pytest.approx([one.nats[0] for one in alone], rel=1e-5)
     assert ours.correct == tuple(one.accuracy == 1 for one in alone)
-    backward = evaluate(model, adapter, ROWS[::-1], ONE_TOKEN, batch_tokens)
+    backward = evaluate(model, adapter, ROWS[::-1], ANSWERS, batch_tokens)
     assert backward.nats[::-1] == pytest.approx(ours.nats, rel=1e-5)
     assert backward.correct is not None
     assert backward.correct[::-1] == ours.correct
@@ -166,9 +177,9 @@ def test_together_is_as_alone(
     monkeypatch.setattr(model, "run_tokens", run_tokens)
     other = trained_adapter(model, lora_config(rank=2, target_modules="q_v", lora_dropout=0.5, seed=8), ROWS)
     several = [adapter, None, other]
-    together = evaluate_together(model, several, ROWS, SEVERAL_TOKENS, batch_tokens)
+    together = evaluate_together(model, several, SEVERAL, ANSWERS, batch_tokens)
     for one, evaluation in zip(several, together, strict=True):
-        alone = evaluate(model, one, ROWS, SEVERAL_TOKENS, 100)
+        alone = evaluate(model, one, SEVERAL, ANSWERS, 100)
         assert evaluation.nats == pytest.approx(alone.nats, rel=1e-5)
         assert evaluation.correct == alone.correct
 
@@ -184,16 +195,19 @@ def test_every_row_is_in_one_batch_of_bounded_size(lengths: list[int], batch_tok
 
 @pytest.mark.parametrize("with_adapter", [False, True])
 def test_accuracy_is_brute_force(with_adapter: bool, model: PackedModel, adapter: LoraAdapter, tmp_path: Path) -> None:
-    """One token an answer, by either path, and several tokens an answer."""
+    """One token an answer, by either path, several tokens an answer, and answers from a token of the prompt on."""
     ours = adapter if with_adapter else None
     plain = peft_model(tiny_llama(), adapter, tmp_path) if with_adapter else tiny_llama()
-    for candidates in (ONE_TOKEN, ManyTokens(ANSWERS, ONE_TOKEN.tokens), SEVERAL_TOKENS, UNEQUAL_TOKENS):
-        expected = brute_force_answers(plain, ROWS, candidates)
-        assert len(set(expected)) > 1 or candidates is UNEQUAL_TOKENS  # the shortest is the likeliest by far
-        evaluation = evaluate(model, ours, ROWS, candidates, 60)
-        right = tuple(answer == row.label for answer, row in zip(expected, ROWS, strict=True))
+    many, unequal = asked(ROWS, ONE_TOKEN, kind=ManyTokens), asked(ROWS, UNEQUAL_TOKENS)
+    early = asked(ROWS, ONE_TOKEN, back=1)
+    mixed = [pair[number % 3] for number, pair in enumerate(zip(ROWS, SEVERAL, early, strict=True))]
+    for rows in (ROWS, many, SEVERAL, unequal, early, mixed):
+        expected = brute_force_answers(plain, rows)
+        assert len(set(expected)) > 1 or rows is unequal  # the shortest is the likeliest by far
+        evaluation = evaluate(model, ours, rows, ANSWERS, 60)
+        right = tuple(answer == row.label for answer, row in zip(expected, rows, strict=True))
         assert evaluation.correct == right
-        assert evaluation.accuracy == sum(right) / len(ROWS)
+        assert evaluation.accuracy == sum(right) / len(rows)
 
 
 def test_answers_are_told_apart_where_sixteen_bits_cannot(model: PackedModel) -> None:
@@ -209,24 +223,27 @@ def test_answers_are_told_apart_where_sixteen_bits_cannot(model: PackedModel) ->
         close = (hidden.float() @ half.head[11].float(), hidden.float() @ half.head[12].float())
         assert (hidden @ half.head[11]) == (hidden @ half.head[12])
     assert close[1] > close[0]
-    for candidates, expected in ((((11,), (12,)), "no"), (((12,), (11,)), "yes")):
-        found = evaluate(half, None, [replace(prompt, label=expected)], Candidates(("yes", "no"), candidates), 64)
+    for tokens, expected in ((((11,), (12,)), "no"), (((12,), (11,)), "yes")):
+        rows = asked([replace(prompt, label=expected)], tokens)
+        found = evaluate(half, None, rows, ("yes", "no"), 64)
         assert found.accuracy == 1
 
 
 def test_rows_without_a_label_are_not_asked(model: PackedModel) -> None:
     unlabelled = [replace(row, label=None) for row in ROWS]
-    assert evaluate(model, None, unlabelled, ONE_TOKEN, 64).accuracy is None
-    assert evaluate(model, None, unlabelled, None, 64).accuracy is None
-    mixed = evaluate(model, None, [*ROWS, *unlabelled], ONE_TOKEN, 64)
-    assert mixed.accuracy == evaluate(model, None, ROWS, ONE_TOKEN, 64).accuracy
+    unasked = [replace(row, answers=None) for row in ROWS]
+    assert evaluate(model, None, unlabelled, ANSWERS, 64).accuracy is None
+    assert evaluate(model, None, unasked, ANSWERS, 64).accuracy is None
+    assert evaluate(model, None, ROWS, (), 64).accuracy is None
+    mixed = evaluate(model, None, [*ROWS, *unlabelled], ANSWERS, 64)
+    assert mixed.accuracy == evaluate(model, None, ROWS, ANSWERS, 64).accuracy
     assert len(mixed.nats) == 2 * len(ROWS)
 
 
-def test_candidates_are_single_only_where_one_pass_tells_them_apart() -> None:
-    assert ONE_TOKEN.single
-    assert not SEVERAL_TOKENS.single
-    assert not Candidates(("yes", "no"), ((3,), (3,))).single
+def test_answers_are_single_only_where_one_pass_tells_them_apart() -> None:
+    assert Answers(1, ONE_TOKEN).single
+    assert not Answers(1, SEVERAL_TOKENS).single
+    assert not Answers(1, ((3,), (3,))).single
 
 
 @pytest.mark.parametrize("rank", [4, 2, 6])  # as the other's, and such that one of them is filled up with zeros
@@ -243,7 +260,7 @@ def test_what_is_not_finite_shows_and_stays_with_its_adapter(
     assert not bad.finite
     for evaluation, alone in ((good, adapter), (base, None)):
         assert evaluation.finite
-        assert evaluation.nats == pytest.approx(evaluate(model, alone, ROWS, None, 100).nats, rel=1e-5)
+        assert evaluation.nats == pytest.approx(evaluate(model, alone, ROWS, (), 100).nats, rel=1e-5)
 
 
 def test_perplexity_in_closed_form() -> None:

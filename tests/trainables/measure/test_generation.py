@@ -10,11 +10,11 @@ import torch
 from tests.support.lora_cases import lora_config, peft_model, random_rows, trained_adapter
 from tests.support.small_models import shared, tiny_llama
 from trainables.base_model.load import load_base_model
+from trainables.dataset.tokens.encoding import Encoding, prompt_tokens
 from trainables.measure.generation import (
     generate,
     generate_together,
     generated_tokens_per_second,
-    prompt_tokens,
     text_ends,
 )
 from trainables.packed.adapter import LoraAdapter
@@ -131,7 +131,7 @@ def test_a_model_that_has_learned_tells_a_story() -> None:
     base = load_base_model(BaseModelSettings(str(shared("models/stories260K"))), "fp32", "cpu")
     model, tokenizer = PackedModel(base.model), base.tokenizer
     fresh = model.new_adapter(lora_config())
-    prompt = prompt_tokens(tokenizer, "Once upon a time, there was a little")
+    prompt = prompt_tokens(Encoding(tokenizer), "Once upon a time, there was a little")
     plain, tuned = generate_together(model, [None, fresh], prompt, 24, ends=text_ends(tokenizer))
     assert tokenizer.decode(plain, skip_special_tokens=True).strip().startswith("girl named")
     assert plain == tuned  # a fresh adapter changes nothing
