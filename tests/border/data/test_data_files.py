@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.border.data.test_data_rows import GOOD, ROWS, plan_data
 from tests.border.hostile import MIB, Hostile, table
-from tests.border.test_data_rows import GOOD, ROWS, plan_data
 from trainables.dataset import files
 
 Write = Callable[[Path], object]

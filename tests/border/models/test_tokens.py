@@ -8,7 +8,7 @@ from pathlib import Path
 
 from study.errors import DONE
 from tests.border.hostile import Hostile, table
-from tests.border.tokenizer_changes import (
+from tests.support.border.tokenizer_changes import (
     added,
     content,
     differing_rows,

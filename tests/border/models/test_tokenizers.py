@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.border.hostile import Hostile, table
-from tests.border.tokenizer_changes import (
+from tests.support.border.tokenizer_changes import (
     BYTES,
     DOUBLE,
     DROPOUT,

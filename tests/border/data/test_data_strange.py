@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import DONE
+from tests.border.data.test_data_rows import ROWS, plan_data, rows
 from tests.border.hostile import Hostile, table
-from tests.border.test_data_rows import ROWS, plan_data, rows
 
 
 def fine(content: bytes, **dataset: Any) -> Callable[[Path, Path], list[str]]:

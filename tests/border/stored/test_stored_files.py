@@ -24,7 +24,7 @@ from study.run.cost import seconds_before
 from study.run.lifecycle import reopen
 from study.run.resumption.checkpoints import is_whole
 from tests.border.hostile import Hostile, bounded, table
-from tests.border.test_stored_records import VALUES, directory, good
+from tests.border.stored.test_stored_records import VALUES, directory, good
 from tests.support.made_up_studies import make_config, make_record, write_study_file
 
 Make = Callable[[Path], object]
