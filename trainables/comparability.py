@@ -12,7 +12,7 @@ from typing import Any
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import TrialSettings
 
-MASK_POLICY = "from the first token that reaches into the completion, and EOS; prompt and completion are one text"
+MASK_POLICY = "completion and EOS"
 BASE_WEIGHTS, DATA, ENGINE = "base_model.sha256", "dataset.fingerprint", "engine"  # names in a state's basis
 
 

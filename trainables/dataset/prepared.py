@@ -62,7 +62,7 @@ def prepare_dataset(settings: DatasetSettings, tokenizer: Tokenizer, answers: bo
     overlap = _overlap(named)
     return PreparedDataset(
         **splits,
-        fingerprint=fingerprint(tuple(splits.values()), settings.max_tokens, special.markup),
+        fingerprint=fingerprint(tuple(splits.values()), settings.max_tokens),
         candidate_labels=labels,
         statistics={
             name: {**_statistics(split), "overlap": overlap[name], **counts[name]} for name, split in splits.items()
@@ -91,13 +91,12 @@ def _split(
     return Split(name, rows, dropped=len(results) - len(rows), truncated=truncated)
 
 
-def fingerprint(splits: Sequence[Split], max_tokens: int, markup: bool = False) -> str:
+def fingerprint(splits: Sequence[Split], max_tokens: int) -> str:
     """Returns the SHA-256 (hex) of max_tokens and every split's token rows and target starts, in their order.
 
-    `markup`: special tokens' texts were read as those tokens.
+    Whether special tokens' texts were read as tokens, and where an answer begins, is in the ids and the starts.
     """
-    read_as = {"special_tokens": "markup" if markup else "text"}
-    digest = hashlib.sha256(json.dumps({"max_tokens": max_tokens, **read_as}).encode())
+    digest = hashlib.sha256(json.dumps({"max_tokens": max_tokens}).encode())
     for split in splits:
         for row in split.rows:
             digest.update(json.dumps([split.name, row.target_start, row.tokens]).encode())

@@ -9,7 +9,7 @@ from typing import Any
 
 from study.errors import Absent, ConfigError, ConfigFault
 from study.records.layout import STUDY_FILE
-from study.run.resumption.basis import BASE_CONFIG, Basis
+from study.run.resumption.basis import BASE_CONFIG, RECORDS, Basis
 from trainables.comparability import BASE_WEIGHTS, DATA, ENGINE, differences
 
 OPTION = "--accept-changed-data"
@@ -77,8 +77,10 @@ def _data_faults(file: Path, was: Basis, now: Basis) -> list[ConfigFault]:
 
 
 def _cause(was: Basis, now: Basis) -> str:
-    """Says it where the tokenizer is another one: equal rows then have other tokens."""
+    """Says why equal rows may have other tokens: another tokenizer, or a version that tokenized otherwise."""
     before, here = was.facts.get("tokenizer"), now.facts.get("tokenizer")
+    if was.since == RECORDS and was.facts.get("rows") == now.facts.get("rows"):
+        return "; an earlier version began it: where the file is the same, that one tokenized it otherwise"
     if before and here and before != here:
         return f"; the tokenizer has changed, it was {_short(before)} and is {_short(here)}"
     return ""
