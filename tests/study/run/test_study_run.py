@@ -46,7 +46,8 @@ def test_a_checkpoint_is_looked_for_where_the_study_is_stored(
 def test_what_has_no_record_is_left_to_run(tmp_path: Path) -> None:
     config = load_study(write_study_file(tmp_path))
     records = [make_record("t0", make_config("nf4")), make_record("t1", make_config("nf4", 2), status="failed")]
-    search: Any = SimpleNamespace(count={"fp32": 2, "nf4": 2}.__getitem__)
+    records.append(make_record("t9", make_config("fp32")))  # of no trial of this search, so that it ends none
+    search: Any = SimpleNamespace(count={"fp32": 2, "nf4": 2}.__getitem__, trial_ids=("t0", "t1"))
     store: Any = SimpleNamespace(records=lambda: records)
     assert StudyRun(config, tmp_path, search, store).remaining() == {"fp32": 2, "nf4": 0}
     records *= 2  # more than were counted: none is left, and not fewer than none

@@ -21,7 +21,7 @@ from study.run.lifecycle import finish, reopen
 from study.run.resumption.basis import read_basis
 from study.run.study_run import StudyRun
 from tests.support.made_up_runs import COMMAND, NOW, begun, kill, play
-from tests.support.made_up_studies import make_record, write_study_file
+from tests.support.made_up_studies import write_study_file
 
 STATISTICS = {name: {"rows": rows} for name, rows in {"train": 32, "eval": 4, "test": 4}.items()}
 FOUND = Preflight(1, "llama", STATISTICS, sha256="weights", fingerprint="data", tokenizer_sha256="letters")
@@ -133,10 +133,11 @@ def test_a_complete_study_is_opened_whatever_became_of_its_data(
 def of_an_earlier_version(directory: Path, **record: object) -> Path:
     """The study as if it had been begun before a basis was noted; `record` replaces parts of its one record."""
     (directory / "basis.json").unlink()
+    (there,) = ResultsStore(directory).records()
     (directory / "results.jsonl").unlink()
     if record:
         store = ResultsStore(directory)
-        store.append(replace(make_record("t000"), **record))  # type: ignore[arg-type]
+        store.append(replace(there, **record))  # type: ignore[arg-type]
         store.close()
     return directory
 
