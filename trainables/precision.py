@@ -5,8 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Attention = Literal["flash", "memory_efficient", "cpu", "math"]  # math alone has tokens x tokens scores
 
 BF16_CAPABILITY = (8, 0)  # from which cards multiply bf16; older ones claim to and emulate it
+FLASH_CAPABILITY = (8, 0)  # from which FlashAttention 2 runs
+FLASH_HEAD_DIM = 192  # widest heads whose gradient it computes on all of those cards
+HALF_ALIGNMENT = 8  # head widths that the memory-efficient kernel takes in 16 bits are multiples of it
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,24 @@ def compute_precision(precision: str, device: Processor) -> str:
     if device.capability is None:
         return ("bf16" if device.has_bf16 else "fp32") if precision in ("nf4", "bf16") else precision
     return ("bf16" if device.has_bf16 else "fp16") if precision == "nf4" else precision
+
+
+def attention_kernel(device: Processor, compute: str, head_dim: int) -> Attention:
+    """Which of torch's kernels attends in a training pass whose queries have as many heads as keys and values.
+
+    On a card torch tries FlashAttention 2 (16 bits, compute capability 8.0), the memory-efficient kernel (fp16, fp32,
+    from 8.0 bf16 too; in 16 bits heads of a multiple of 8), else plain mathematics. Only FlashAttention 2 takes
+    fewer key heads than query heads in all versions; `trainables.base_model.attention` repeats them for the others.
+    """
+    if device.capability is None:
+        return "cpu"
+    in_half = compute in ("fp16", "bf16")
+    if in_half and device.capability >= FLASH_CAPABILITY and head_dim <= FLASH_HEAD_DIM:
+        return "flash"
+    emulated = compute == "bf16" and not device.has_bf16
+    if emulated or (in_half and head_dim % HALF_ALIGNMENT):
+        return "math"
+    return "memory_efficient"
 
 
 def cpu_multiplies_bf16(information: Path = Path("/proc/cpuinfo")) -> bool:

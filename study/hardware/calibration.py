@@ -11,7 +11,7 @@ import logging
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from trainables.guarded_files import read_json
 from trainables.limits import MOST_CONTEXT_BYTES
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting
+from trainables.memory.slack import slack_bytes
+from trainables.memory.weights import ModelPart, base_components
 from trainables.user_cache import cache_root
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ LOCK_SECONDS = 10.0
 FACTOR_RANGE = (0.5, 2.0)
 FIT_ROUNDS = 5  # the peak's moment, and the weights of outliers, depend on the constants: fitted again
 OUTLIER_BYTES = 32 * 2**20  # residuals beyond count ever less (Huber's weights)
+SLACK_QUANTILE = 0.95  # of measured fragments: what is admitted must not run out
+MOST_SLACK_FACTOR = 1.5
 SPREAD = 1.2  # the largest activations over the smallest from which a factor can be told from an offset
 
 
@@ -123,7 +127,8 @@ def fit(measured: Sequence[MeasuredFootprint], default: MemoryConstants) -> Cali
     """Constants that bring predicted peaks nearest to measured ones.
 
     peak = known + offset + factor x activations, by least squares with Huber's weights (outliers count less), relative
-    to nothing: bytes. Where all activations are alike only the offset is fitted. Context and slack are medians.
+    to nothing: bytes. Where all activations are alike only the offset is fitted. The context is the median of what was
+    measured; the reserve for fragments follows a high quantile.
     """
     if not measured:
         return Calibration(default)
@@ -138,7 +143,7 @@ def fit(measured: Sequence[MeasuredFootprint], default: MemoryConstants) -> Cali
             context_bytes=_median(measured, _context, default.context_bytes),
             offset_bytes=max(0, round(offset)),
             activation_factor=factor,
-            reserved_factor=max(1.0, _median(measured, _slack, default.reserved_factor)),
+            slack_factor=_slack_factor(measured, constants),
             calibrated=True,
         )
     return Calibration(constants, _median(measured, lambda one: one.time_ratio, 1.0), len(measured))
@@ -173,8 +178,26 @@ def _context(one: MeasuredFootprint) -> int | None:
     return context if 0 <= context <= MOST_CONTEXT_BYTES else None  # beyond, it was other processes' too
 
 
-def _slack(one: MeasuredFootprint) -> float | None:
-    return None if one.peak_reserved_bytes is None else one.peak_reserved_bytes / one.peak_memory_bytes
+def _slack_factor(measured: Sequence[MeasuredFootprint], constants: MemoryConstants) -> float:
+    """What multiplies the reserve for the allocator's fragments: a high quantile of measured over assumed ones.
+
+    Never under 1: a card with room to spare shows fragments only by chance. Nor over `MOST_SLACK_FACTOR`: an
+    allocator with room keeps free blocks that it gives back where memory is short.
+    """
+    ratios = sorted(ratio for one in measured if (ratio := _slack_ratio(one, constants)) is not None)
+    if not ratios:
+        return 1.0
+    high = ratios[min(len(ratios) - 1, int(SLACK_QUANTILE * len(ratios)))]
+    return min(max(high, 1.0), MOST_SLACK_FACTOR)
+
+
+def _slack_ratio(one: MeasuredFootprint, constants: MemoryConstants) -> float | None:
+    """Measured fragments over those that are assumed at factor 1; None where they were not measured."""
+    if one.peak_reserved_bytes is None:
+        return None
+    weights = sum(base_components(one.shape, one.setting, ModelPart(one.shape.layers)).values())
+    assumed = slack_bytes(one.setting, one.peak_memory_bytes - weights, replace(constants, slack_factor=1.0))
+    return (one.peak_reserved_bytes - one.peak_memory_bytes) / assumed if assumed else None
 
 
 def _median(

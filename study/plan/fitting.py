@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
-from study.hardware.gpu_catalogue import GpuCard
 from study.hardware.targets import Target
 from study.plan.workload import Workload
 from trainables.memory.card_split import cards_needed, predict_split
-from trainables.memory.prediction import MemoryPrediction, adapter_bytes, allocatable, room
-from trainables.memory.setting import AdapterLoad, Attention, MemorySetting
-from trainables.precision import compute_precision, refusal
+from trainables.memory.prediction import MemoryPrediction, adapter_bytes, base_bytes, room
+from trainables.memory.setting import AdapterLoad, MemorySetting
+from trainables.precision import attention_kernel, compute_precision, refusal
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ class Fit:
     cards: int | None
     adapter_bytes: int
     room_bytes: int
-    capacity_bytes: int  # the highest allocator's peak that a card can hold
+    base_bytes: int  # what is on a card whatever adapters train there
+    capacity_bytes: int  # what a card has, the allocator's fragments and CUDA's context included
     refusal: str | None = None
 
     @property
@@ -56,19 +56,24 @@ class Fit:
     @property
     def largest(self) -> MemoryPrediction:
         """The prediction of the card that holds most."""
-        return max(self.predictions, key=lambda one: one.needed_bytes)
+        return max(self.predictions, key=lambda one: one.device_bytes)
+
+    @property
+    def device_bytes(self) -> int:
+        """What the card that holds most must have: the peak, the allocator's fragments and CUDA's context."""
+        return self.largest.device_bytes
 
 
 def memory_setting(precision: str, workload: Workload, target: Target) -> MemorySetting:
     """How a base in that precision is kept and run on the target."""
-    card = target.card
+    compute = compute_precision(precision, target.processor)
     return MemorySetting(
         precision=precision,
-        compute_precision=compute_precision(precision, target.processor),
+        compute_precision=compute,
         double_quantization=workload.double_quantization,
         gradient_checkpointing=workload.training.gradient_checkpointing,
-        device="cuda" if card else "cpu",
-        attention=_attention(workload, card) if card else "cpu",
+        device="cuda" if target.card else "cpu",
+        attention=attention_kernel(target.processor, compute, workload.shape.head_dim),
     )
 
 
@@ -95,28 +100,19 @@ def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
         cards=cards,
         adapter_bytes=min(own, left) if cards == 1 else own,  # what fits alone has the whole room
         room_bytes=left,
-        capacity_bytes=allocatable(capacity, constants),
+        base_bytes=base_bytes(shape, setting, constants),
+        capacity_bytes=capacity,
         refusal=refusal(config.precision, target.processor, workload.force_bf16),
     )
 
 
 def infeasible_facts(fit: Fit) -> dict[str, Any]:
     """What a record says of a configuration that was predicted not to fit, JSON-ready: the moment that needs most,
-    and its components, which sum to the bytes asked for."""
-    moment, components = fit.largest.largest_moment
+    and its components, fragments and context among them, which sum to the bytes asked for: a card's memory."""
     return {
-        "moment": moment,
-        "requested_bytes": fit.largest.needed_bytes,
+        "moment": fit.largest.largest_moment[0],
+        "requested_bytes": fit.device_bytes,
         "available_bytes": fit.capacity_bytes,
         "source": "predicted",
-        "components": dict(components),
+        "components": dict(fit.largest.device_components),
     }
-
-
-def _attention(workload: Workload, card: GpuCard) -> Attention:
-    """Which kernel attends. FlashAttention 2 needs compute capability 8.0; below it only the fused decoder, which
-    repeats keys and values for all heads, is served by the memory-efficient one."""
-    if card.processor.has_bf16:
-        return "flash"
-    shared = workload.shape.key_value_heads < workload.shape.attention_heads
-    return "math" if shared and not workload.shape.is_plain_llama else "memory_efficient"

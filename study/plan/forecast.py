@@ -50,7 +50,7 @@ class Forecast:
     def memory(self, config: TrialConfig) -> PredictedMemory:
         """What the configuration adds to a card, and what is there without it."""
         one = self.fit(config)
-        return PredictedMemory(one.adapter_bytes, one.capacity_bytes - one.room_bytes)
+        return PredictedMemory(one.adapter_bytes, one.base_bytes)
 
     def note(self, record: TrialRecord) -> None:
         """A trial has ended: where it ran out of memory alone, those of its footprint would too."""

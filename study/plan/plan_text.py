@@ -15,13 +15,13 @@ COMPONENTS = {  # what is shown together
     "activations": ("layer_inputs", "activations", "targets"),
     "workspace": ("dequantization", "loss_chunk", "key_value_cache", "libraries"),
 }
-HEADER = ("precision", "rank", "targets", "trials", "peak", *COMPONENTS, "fits", "share a card", "time/epoch")
+HEADER = ("precision", "rank", "targets", "trials", "peak", *COMPONENTS, "needs", "fits", "share a card", "time/epoch")
 
 
 def plan_text(plan: StudyPlan) -> str:
     """The whole plan: hardware, each footprint's peak by component, phases, time and price, and what does not fit."""
     lines = [*_hardware(plan), "", *_table([HEADER, *(_row(row, plan) for row in plan.rows)]), ""]
-    lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", ""]
+    lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", *_needs(plan), ""]
     lines += [line for planned in plan.phases for line in _phase(planned, plan)]
     lines += [_total(plan)]
     for remedies in dict.fromkeys(_would_help(row) for row in plan.rows if not row.fit.fits):
@@ -53,6 +53,16 @@ def _hardware(plan: StudyPlan) -> list[str]:
     ]
 
 
+def _needs(plan: StudyPlan) -> list[str]:
+    if plan.target.card is None:
+        return []
+    context = format_bytes(plan.target.calibration.constants.context_bytes)
+    return [
+        "`needs` is what the fullest card must have, and is compared with its memory: the peak of training or of "
+        f"generation, the allocator's fragments, and CUDA's context of {context}."
+    ]
+
+
 def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
     one, components = row.fit, row.fit.components
     parts = [sum(components.get(name, 0) for name in names) / GIB for names in COMPONENTS.values()]
@@ -66,7 +76,7 @@ def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
     return (
         one.config.precision, str(one.config.rank), _targets(row, plan), str(row.trials),
         f"{one.peak_memory_bytes / GIB:.2f}", *(f"{part:.2f}" for part in parts),
-        fits, share, duration(row.seconds_per_epoch),
+        f"{one.device_bytes / GIB:.2f}", fits, share, duration(row.seconds_per_epoch),
     )  # fmt: skip
 
 
@@ -127,7 +137,7 @@ def _refused(row: PlanRow, plan: StudyPlan) -> str:
     name = f"{one.config.precision}, rank {one.config.rank}, {one.config.target_set}"
     if one.refusal:
         return f"{name} is refused."
-    return f"{name} {does_not_fit(one.largest.needed_bytes, one.capacity_bytes, plan.target.holder)}."
+    return f"{name} {does_not_fit(one.device_bytes, one.capacity_bytes, plan.target.holder)}."
 
 
 def _would_help(row: PlanRow) -> str:

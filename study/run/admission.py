@@ -88,7 +88,7 @@ def refused_record(
 ) -> TrialRecord:
     """Returns the record of a trial that was never started, with the components of what it would need."""
     helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target_of(cards)))
-    reason = f"{does_not_fit(one.largest.needed_bytes, one.capacity_bytes, forecast.target.holder)}, as predicted"
+    reason = f"{does_not_fit(one.device_bytes, one.capacity_bytes, forecast.target.holder)}, as predicted"
     return TrialRecord(
         study=study,
         trial_id=proposal.trial_id,

@@ -1,14 +1,14 @@
 """Trains configurations at the edge of a T4's memory, on rows of mixed length: none that is admitted runs out.
 
-    python -m tests.benchmarks.edge_study --json OUT              24 configurations within 3 % of the edge
-    python -m tests.benchmarks.edge_study --probe --json OUT      how much room 40 need over what they allocate
+    python -m tests.benchmarks.edge_study --json OUT              24 admitted and 12 refused within 3 % of the edge
+    python -m tests.benchmarks.edge_study --probe --json OUT      how much room they need beside what they allocate
 
-On a card: Llama-3-8B's shapes in NF4 with random weights, the allocator capped at 14.56 GiB less CUDA's context. Each
-configuration is measured alone as a host measures it, then trained on batches as they come; where it runs out it is
-tried once more, as a host does. Those that the plan refuses are tried too: what would have run was refused for nothing.
-`--probe` looks for the least cap under which a configuration runs, as a multiple of what it allocates without one.
-`--expandable` makes the allocator's segments expandable. `--shape tiny --device cpu` goes through everything on a
-processor, to find faults.
+On a card: Llama-3-8B's shapes in NF4 with random weights, the allocator capped at 14.56 GiB less CUDA's context, its
+segments expandable as hosts make them. Each configuration is measured alone as a host measures it, then trained on
+batches as they come; where it runs out it is tried once more, as a host does. Those that the plan refuses are tried
+too: what would have run was refused for nothing. `--probe` looks for the least cap under which a configuration runs, as
+a share of what it allocates beside frozen weights. `--kind t4` computes and attends as a T4 does. `--shape tiny
+--device cpu` goes through everything on a processor, to find faults.
 """
 
 from __future__ import annotations
@@ -18,73 +18,101 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 GIB = 2**30
-COUNT, WITHIN = 24, 0.03
+ADMITTED, REFUSED, WITHIN = 24, 12, 0.03
 PROBED, PROBED_FROM, PROBED_TO = 40, 0.85, 1.0  # of the card, as predicted
-LADDER = (1.01, 1.03, 1.06, 1.10, 1.15, 1.21)  # caps over what is allocated
-EXPANDABLE = "expandable_segments:True"
+LADDER = (0.01, 0.03, 0.045, 0.06, 0.08, 0.10, 0.13, 0.2, 0.4)  # caps over what is allocated, as shares of what is
+EXPANDABLE = "expandable_segments:True"  # not frozen weights
 
 
-def edge_rows(shape: str, device_name: str) -> Iterator[dict[str, Any]]:
+class Edge:
+    """A resident base model, the card that it is on, and the cases near that card's memory."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import torch
+
+        from tests.benchmarks.support.capped_training import load_base
+        from tests.benchmarks.support.edge_cases import small_card
+        from trainables.precision import compute_precision
+
+        self.target = small_card(round(options.card * GIB), options.kind)
+        device = torch.device(options.device)
+        compute = compute_precision("nf4", self.target.processor) if device.type == "cuda" else "fp32"
+        self.shape = _shape("llama-3-8b" if options.shape == "tiny" else options.shape)
+        self.base = load_base(options.shape, device, compute)
+        self.kernel = _memory_efficient() if options.kind == "t4" and self.base.on_card else nullcontext()
+
+    @property
+    def cap_bytes(self) -> int:
+        """What the process may hold of the card."""
+        return self.target.memory_bytes - self.target.calibration.constants.context_bytes
+
+    def between(self, lowest: float, highest: float) -> list[Any]:
+        """All cases with their predicted fit whose need is between these parts of the card."""
+        from tests.benchmarks.support.edge_cases import between
+
+        return between(self.shape, self.target, lowest * self.target.memory_bytes, highest * self.target.memory_bytes)
+
+    def train(self, case: Any, cap_bytes: int | None, typical: int = 2) -> dict[str, Any]:
+        """Trains a case under a cap."""
+        from tests.benchmarks.support.capped_training import train_capped
+
+        with self.kernel:
+            return train_capped(self.base, case, cap_bytes, typical)
+
+
+def edge_rows(edge: Edge) -> Iterator[dict[str, Any]]:
     """Each configuration near the edge, trained under the card's cap, the refused ones too."""
-    import torch
-
-    from tests.benchmarks.support.capped_training import load_base, train_capped
-    from tests.benchmarks.support.edge_cases import T4_BYTES, between, spread, stands_for_a_t4
-
-    base, target = load_base(shape, torch.device(device_name)), stands_for_a_t4()
-    cap = T4_BYTES - target.calibration.constants.context_bytes
-    near = between(_shape(base), target, (1 - WITHIN) * T4_BYTES, (1 + WITHIN) * T4_BYTES)
-    for case, fit in [*spread([one for one in near if one[1].fits], COUNT // 2), *_refused(near)]:
-        tried = [train_capped(base, case, cap)]
-        if tried[0]["ran_out"]:
-            tried.append(train_capped(base, case, cap))
-        yield {**_facts(case, fit), "cap_bytes": cap, "tries": tried, "ran": tried[-1]["ran_out"] is None}
-
-
-def _refused(near: list[Any]) -> list[Any]:
     from tests.benchmarks.support.edge_cases import spread
 
-    return spread([one for one in near if not one[1].fits], COUNT // 2)
+    near = edge.between(1 - WITHIN, 1 + WITHIN)
+    admitted = spread([one for one in near if one[1].fits], ADMITTED)
+    refused = spread([one for one in near if not one[1].fits], REFUSED)
+    for case, fit in [*admitted, *refused]:
+        tried = [edge.train(case, edge.cap_bytes)]
+        if tried[0]["ran_out"]:
+            tried.append(edge.train(case, edge.cap_bytes))
+        yield {**_facts(case, fit), "cap_bytes": edge.cap_bytes, "tries": tried, "ran": tried[-1]["ran_out"] is None}
 
 
-def probed_rows(shape: str, device_name: str, seconds: float) -> Iterator[dict[str, Any]]:
+def probed_rows(edge: Edge, most: int, seconds: float) -> Iterator[dict[str, Any]]:
     """Each configuration without a cap, then under ever higher ones until it runs; ends after `seconds`."""
-    import torch
-
-    from tests.benchmarks.support.capped_training import load_base, train_capped
-    from tests.benchmarks.support.edge_cases import SEEN_TO_RUN_OUT, T4_BYTES, between, planned, spread, stands_for_a_t4
+    from tests.benchmarks.support.edge_cases import spread
+    from trainables.memory.weights import FROZEN
 
     begun = time.perf_counter()
-    base, target = load_base(shape, torch.device(device_name)), stands_for_a_t4()
-    bases = {
-        "base_allocated_bytes": torch.cuda.memory_allocated() if base.on_card else None,
-        "base_reserved_bytes": torch.cuda.memory_reserved() if base.on_card else None,
-    }
-    near = between(_shape(base), target, PROBED_FROM * T4_BYTES, PROBED_TO * T4_BYTES)
-    first = [(case, planned(case, _shape(base), target)) for case in SEEN_TO_RUN_OUT]
-    for case, fit in [*first, *spread(near, PROBED - len(first))]:
+    for case, fit in spread(edge.between(PROBED_FROM, PROBED_TO), most):
         if time.perf_counter() - begun > seconds:
             return
-        tries = [train_capped(base, case, None, typical=1)]
+        facts = _facts(case, fit)
+        weights = sum(facts["components"][name] for name in FROZEN)
+        tries = [edge.train(case, None, typical=1)]
         allocated = max(tries[0].get("peak_allocated_bytes") or 0, tries[0].get("training_allocated_bytes") or 0)
-        for factor in LADDER if base.on_card else ():
-            tries.append({"factor": factor, **train_capped(base, case, round(factor * allocated), typical=1)})
+        for share in LADDER if edge.base.on_card else ():
+            cap = round(allocated + share * (allocated - weights))
+            tries.append({"share": share, **edge.train(case, cap, typical=1)})
             if tries[-1]["ran_out"] is None:
                 break
-        yield {**_facts(case, fit), **bases, "allocated_bytes": allocated, "tries": tries}
+        yield {**facts, "weight_bytes": weights, "allocated_bytes": allocated, "tries": tries}
 
 
-def _shape(base: Any) -> Any:
-    """Llama-3-8B's, whose predictions choose the configurations, whatever is trained to find faults."""
+def _memory_efficient() -> AbstractContextManager[Any]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION)
+
+
+def _shape(name: str) -> Any:
+    from tests.benchmarks.memory_table import OTHERS
     from tests.benchmarks.support.random_llama import SHAPES
     from trainables.base_model.shape import ModelShape
 
-    known = SHAPES["llama-3-8b"]
-    return ModelShape.from_config({"model_type": "llama", "head_dim": None, "tie_word_embeddings": False, **known})
+    SHAPES.update(OTHERS)
+    return ModelShape.from_config({"model_type": "llama", "head_dim": None, **SHAPES[name]})
 
 
 def _facts(case: Any, fit: Any) -> dict[str, Any]:
@@ -111,7 +139,7 @@ def edge_line(row: dict[str, Any]) -> str:
 def probed_line(row: dict[str, Any]) -> str:
     """One configuration's least cap in a line."""
     free, last = row["tries"][0], row["tries"][-1]
-    runs = f"runs at {last['factor']:.2f}" if last.get("factor") and not last["ran_out"] else "ran out at all caps"
+    runs = f"runs at {100 * last['share']:.1f} %" if last.get("share") and not last["ran_out"] else "ran out at all"
     return (
         f"{row['case']['words']:48} predicted {_gib(row['predicted_bytes'])} allocated {_gib(row['allocated_bytes'])} "
         f"reserved {_gib(free.get('peak_reserved_bytes'))} / {_gib(free.get('training_reserved_bytes'))}  {runs}, "
@@ -136,24 +164,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--probe", action="store_true", help="look for the least cap under which each runs")
+    parser.add_argument("--most", type=int, default=PROBED, help="configurations to probe")
     parser.add_argument("--seconds", type=float, default=400.0, help="after which no further one is probed")
-    parser.add_argument("--expandable", action="store_true", help="with expandable segments")
+    parser.add_argument("--card", type=float, default=14.56, metavar="GIB", help="the card's memory")
+    parser.add_argument("--kind", default="h100", help="the card of the catalogue that computes")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--shape", default="llama-3-8b")
     options = parser.parse_args()
-    if options.expandable:  # before torch is imported
-        os.environ["PYTORCH_ALLOC_CONF"] = os.environ["PYTORCH_CUDA_ALLOC_CONF"] = EXPANDABLE
-    if options.probe:
-        found, line = probed_rows(options.shape, options.device, options.seconds), probed_line
-    else:
-        found, line = edge_rows(options.shape, options.device), edge_line
+    os.environ["PYTORCH_ALLOC_CONF"] = os.environ["PYTORCH_CUDA_ALLOC_CONF"] = EXPANDABLE  # before torch is imported
+    edge = Edge(options)
+    found = probed_rows(edge, options.most, options.seconds) if options.probe else edge_rows(edge)
+    line = probed_line if options.probe else edge_line
     rows: list[dict[str, Any]] = []
     begun = time.perf_counter()
     for row in found:
         rows.append(row)
         print(f"{time.perf_counter() - begun:6.1f} s  {line(row)}", flush=True)
         if options.json:
-            report = {"expandable": options.expandable, "device": _device(options.device), "rows": rows}
+            report = {"options": {**vars(options), "json": None}, "device": _device(options.device), "rows": rows}
             options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if not options.probe:
         print(summary(rows))

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from trainables.base_model.attention import attend_without_scores
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import BaseModelInfo, inspect, weights_folder
 from trainables.base_model.location import locate
@@ -65,7 +66,8 @@ def load_base_model(
     processor = _processor(device)
     if (why := refusal(precision, processor, force_bf16)) is not None:
         raise BaseModelError(why)
-    dtype = _DTYPES[compute_precision(precision, processor)]
+    compute = compute_precision(precision, processor)
+    dtype = _DTYPES[compute]
     places: Places = cards or {"": device}
     with _quiet():
         info = inspect(settings)
@@ -75,6 +77,7 @@ def load_base_model(
             model = load_weights(weights_folder(locate(settings)), places, dtype=_DTYPES[precision])
             if model.dtype != dtype:
                 upcast_products(model)
+        attend_without_scores(model, processor, compute)
         return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device)
 
 

@@ -6,13 +6,23 @@ keeps every operation's inputs that its backward reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from search_spaces.trial_config import MODULE_NAMES
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES
-from trainables.memory.fused_layers import GATE_UP, QKV, Moment, low_rank
+from trainables.memory.fused_layers import (
+    DOWN,
+    GATE_UP,
+    QKV,
+    Moment,
+    attention_workspace,
+    low_rank,
+    plain_attention_forward,
+    plain_attention_kept,
+)
 from trainables.memory.setting import MemorySetting, Pass
+
+ATTENTION, MLP = (*QKV, "o_proj"), (*GATE_UP, *DOWN)  # targets of a layer's two blocks
 
 
 def layer_inputs(shape: ModelShape, setting: MemorySetting, one: Pass, layers: int) -> int:
@@ -23,56 +33,74 @@ def layer_inputs(shape: ModelShape, setting: MemorySetting, one: Pass, layers: i
 
 
 def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Returns the bytes that a layer's backward reads beside its input.
+    """Returns the bytes that a layer's backward reads beside its input: the attention's and the MLP's."""
+    return _kept_by_attention(shape, setting, one) + _kept_by_mlp(shape, setting, one)
 
-    fp32 copies of two norms' inputs (8 d bytes), and with norms of heads theirs (4 (a + k)); rotated queries and keys,
-    values and the attention's output (2 a + 2 k) e and its log-sum-exp; gate, its SiLU, and up (3 f e); the low-rank
-    parts of all targets, and their inputs: a norm's output (d e) or the product before down_proj (f e), each once
-    without dropout; with dropout, for each target a mask and what it leaves.
+
+def _kept_by_attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """Returns what the attention block keeps.
+
+    An fp32 copy of the norm's input (4 d bytes), and with norms of heads theirs (4 (a + k)); rotated queries and keys,
+    values and the attention's output (2 a + 2 k) e, or 4 a e where keys and values are repeated, and its log-sum-exp;
+    the low-rank parts of its targets, and their inputs: the norm's output (d e) and the attention's (there already).
     """
-    n, d, a, k, f = one.tokens, shape.hidden_size, shape.query_size, shape.key_size, shape.intermediate_size
-    heads_normed = FP32_BYTES * (a + k) if shape.has_head_norms else 0
-    in_fp32 = 2 * FP32_BYTES * d + heads_normed + FP32_BYTES * shape.attention_heads
-    kept = n * (in_fp32 + (2 * a + 2 * k + 3 * f) * setting.compute_bytes)
-    kept += low_rank(shape, setting, one, MODULE_NAMES)
-    return kept + _inputs(shape, setting, one) + _scores(shape, setting, one)
+    n, a, k, e = one.tokens, shape.query_size, shape.key_size, setting.compute_bytes
+    kept = n * FP32_BYTES * (shape.hidden_size + (a + k if shape.has_head_norms else 0))
+    if setting.attention == "math":
+        kept += plain_attention_kept(shape, one) + n * a * e
+    else:
+        keys = k if setting.attention in ("flash", "cpu") else a
+        kept += n * ((2 * a + 2 * keys) * e + FP32_BYTES * shape.attention_heads)
+    return kept + low_rank(shape, setting, one, ATTENTION) + _inputs(shape, setting, one, ATTENTION)
+
+
+def _kept_by_mlp(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """Returns what the MLP block keeps.
+
+    An fp32 copy of the norm's input (4 d bytes); gate, its SiLU, and up (3 f e); the low-rank parts of its targets, and
+    their inputs: the norm's output (d e) and the product before down_proj (f e).
+    """
+    kept = one.tokens * (FP32_BYTES * shape.hidden_size + 3 * shape.intermediate_size * setting.compute_bytes)
+    return kept + low_rank(shape, setting, one, MLP) + _inputs(shape, setting, one, MLP)
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
     """Returns the bytes that a layer's backward needs beside what was kept, at each moment that may be its highest.
 
-    In the MLP: gradients of the product, of SiLU's output and of up (3 f), and two hidden states' (2 d). Where
-    down_proj is a target without dropout, the product itself was kept and is freed by then (f). Where heads are
-    normalized, that norm's backward has five fp32 tensors of the queries' size (20 a bytes).
+    `mlp`: gradients of the product, of SiLU's output and of up (3 f), and two hidden states' (2 d); where down_proj is
+    a target without dropout, the product itself was kept and is freed by then (f). `attention`: what the MLP kept is
+    freed; gradients of the residual (d), of the attention's output (a), of queries, keys and values (3 a), and what the
+    kernel needs. `attention_forward`, of plain mathematics: all scores, queries and keys before and after rotation, and
+    values, before the MLP keeps anything. `head_norm`: five fp32 tensors of the queries' size (20 a bytes).
     """
-    d, f = shape.hidden_size, shape.intermediate_size
+    n, d, a, f, e = one.tokens, shape.hidden_size, shape.query_size, shape.intermediate_size, setting.compute_bytes
     freed = sum(load.rows * one.width for load in one.loads if "down_proj" in load.target_modules and not load.dropout)
-    mlp = Moment((one.tokens * (2 * d + 3 * f) - freed * f) * setting.compute_bytes, d * f)
-    if not shape.has_head_norms:
-        return {"mlp": mlp}
-    return {"mlp": mlp, "head_norm": Moment(5 * FP32_BYTES * one.tokens * shape.query_size)}
+    no_mlp = _kept_by_mlp(shape, setting, one)
+    attention = n * (d + 4 * a) * e + attention_workspace(shape, setting, one) - no_mlp
+    moments = {"mlp": Moment((n * (2 * d + 3 * f) - freed * f) * e, d * f), "attention": Moment(attention)}
+    if setting.attention == "math":
+        rows = n * (2 * a + 3 * shape.key_size) * e
+        moments["attention_forward"] = Moment(plain_attention_forward(shape, one) + rows - no_mlp)
+    if shape.has_head_norms:
+        moments["head_norm"] = Moment(5 * FP32_BYTES * n * a)
+    return moments
 
 
-def _inputs(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    groups = ((QKV, shape.hidden_size), (GATE_UP, shape.hidden_size), (("down_proj",), shape.intermediate_size))
+def _inputs(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
+    """Returns the bytes of what these targets' low-rank products read, each input once without dropout; with dropout,
+    for each target a mask and what it leaves."""
+    groups = ((QKV, shape.hidden_size), (GATE_UP, shape.hidden_size), (DOWN, shape.intermediate_size))
     plain = sum(
         load.rows * one.width * width
         for load in one.loads
         for names, width in groups
-        if not load.dropout and any(name in load.target_modules for name in names)
+        if not load.dropout and any(name in load.target_modules for name in names if name in targets)
     )
     thinned = sum(
         2 * load.rows * one.width * shape.linears[name][0]
         for load in one.loads
         if load.dropout
         for name in load.target_modules
+        if name in targets
     )
     return (plain + thinned) * setting.compute_bytes
-
-
-def _scores(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Returns the bytes of all scores' softmax, tokens x tokens for each row and head in fp32, which plain
-    mathematics keeps."""
-    if setting.attention != "math":
-        return 0
-    return FP32_BYTES * one.rows * shape.attention_heads * one.width**2

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from search_spaces.trial_config import MODULE_NAMES
 from trainables.base_model.shape import ModelShape
-from trainables.memory.prediction import DEFAULT_CONSTANTS, MemoryPrediction, allocatable, predict_pack
+from trainables.memory.prediction import MemoryPrediction, predict_pack
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.memory.weights import ModelPart, base_components
 from trainables.settings import TrialSettings
@@ -90,11 +90,10 @@ def cards_needed(
     constants: MemoryConstants | None = None,
 ) -> int | None:
     """Counts the cards of `card_bytes` each that base and adapter need together; None where `most` are too few."""
-    capacity = allocatable(card_bytes, constants or DEFAULT_CONSTANTS[setting.device])
     weights = sum(base_components(shape, setting, ModelPart(shape.layers)).values())
-    fewest = max(1, math.ceil(weights / max(1, capacity)))  # that hold the weights alone
+    fewest = max(1, math.ceil(weights / max(1, card_bytes)))  # that hold the weights alone
     for cards in range(fewest, min(most, shape.layers) + 1):
         predictions = predict_split(shape, setting, load, cards, constants)
-        if max(one.needed_bytes for one in predictions) <= capacity:
+        if max(one.device_bytes for one in predictions) <= card_bytes:
             return cards
     return None

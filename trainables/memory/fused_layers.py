@@ -16,9 +16,9 @@ from trainables.limits import FP32_BYTES, logits_chunk_rows
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 QKV, GATE_UP, DOWN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)
-# fp32 tensors of the queries' size that the attention's backward accumulates in. FlashAttention 2: dQ. The
-# memory-efficient kernel where its outputs do not fit the registers (a T4 at head_dim 128): dQ, dK and dV.
-ACCUMULATORS = {"flash": 1, "memory_efficient": 3, "math": 0, "cpu": 0}
+# The memory-efficient kernel's backward sums keys' and values' gradients in fp32 beside the registers where heads of 16
+# bits are wider than 64: tiles of 64 keys, for each row and head, or for 200 of them (torch 2.13, kernel_backward.h).
+STAGED_HEAD_DIM, STAGED_KEYS, FEWEST_STAGED = 64, 64, 200
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     softmax = one.tokens * shape.attention_heads * FP32_BYTES
     targets = (*QKV, "o_proj", *GATE_UP)
     masks = _masks(shape, setting, one, targets)
-    return one.tokens * width * setting.compute_bytes + softmax + low_rank(shape, setting, one, targets) + masks
+    kept = one.tokens * width * setting.compute_bytes + low_rank(shape, setting, one, targets) + masks
+    return kept + (plain_attention_kept(shape, one) if setting.attention == "math" else softmax)
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
@@ -65,9 +66,12 @@ def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Ma
     down = n * (d + f) * e + low_rank(shape, setting, one, DOWN) + _masks(shape, setting, one, DOWN)
     gate_up = 2 * n * d * e + low_rows(setting, one, GATE_UP)
     after_mlp = low_rows(setting, one, (*GATE_UP, "o_proj"))  # gradients of A x stay until the layer is done
-    attention = n * (2 * d + 4 * a) * e + _attention(shape, setting, one) + after_mlp
+    heads = a if setting.attention == "math" else 4 * a  # its scores are gone when there are gradients of heads
+    attention = n * (2 * d + heads) * e + _in_attention(shape, setting, one) + after_mlp
     qkv = n * (3 * d + 2 * a + 2 * k) * e + after_mlp + low_rows(setting, one, QKV)
+    plain = {"attention_forward": Moment(plain_attention_forward(shape, one) - 2 * n * (d + f) * e)}
     return {
+        **(plain if setting.attention == "math" else {}),
         "down": Moment(down, d * f),
         "down_thinned": Moment(down + 2 * f * e * thinned(one, DOWN)),
         "down_weights": Moment(down + low_rows(setting, one, DOWN) + f * e * thinned(one, DOWN)),
@@ -124,17 +128,54 @@ def thinned(one: Pass, targets: Collection[str]) -> int:
     return sum(load.rows * one.width for load in one.loads if load.dropout and _of(load, targets))
 
 
-def _attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Returns the bytes inside the attention's backward.
-
-    Accumulators, and after it keys' and values' gradients summed to their own heads (2 k). Plain mathematics has
-    scores, their softmax and its gradient in fp32.
-    """
+def _in_attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """Returns the bytes inside the attention's backward, or after it keys' and values' gradients summed to their own
+    heads (2 k)."""
     summed = 2 * one.tokens * shape.key_size * setting.compute_bytes if shape.key_size < shape.query_size else 0
-    inside = ACCUMULATORS[setting.attention] * FP32_BYTES * one.tokens * shape.query_size
+    return max(attention_workspace(shape, setting, one), summed)
+
+
+def attention_workspace(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
+    """Returns the bytes inside the attention's backward, beside gradients.
+
+    Both kernels without scores sum the queries' gradient in fp32 (4 a); the memory-efficient one stages keys' and
+    values' too where they do not fit the registers.
+    """
+    if setting.attention == "cpu":
+        return 0
     if setting.attention == "math":
-        inside = 3 * FP32_BYTES * one.rows * shape.attention_heads * one.width**2
-    return max(inside, summed)
+        return 2 * FP32_BYTES * pairs(shape, one)
+    summed = FP32_BYTES * one.tokens * shape.query_size
+    staged = setting.attention == "memory_efficient" and setting.compute_bytes < FP32_BYTES
+    if not staged or shape.head_dim <= STAGED_HEAD_DIM:
+        return summed
+    tiles = max(FEWEST_STAGED, one.rows * shape.attention_heads)
+    return summed + 2 * tiles * STAGED_KEYS * shape.head_dim * FP32_BYTES
+
+
+def plain_attention_kept(shape: ModelShape, one: Pass) -> int:
+    """Returns the bytes that plain mathematics keeps for its backward.
+
+    Queries, keys and values of all query heads in fp32 (12 a), and all scores' softmax in fp32, a number for each pair
+    of tokens of a row in each head.
+    """
+    return 3 * FP32_BYTES * one.tokens * shape.query_size + FP32_BYTES * pairs(shape, one)
+
+
+def plain_attention_forward(shape: ModelShape, one: Pass) -> int:
+    """Returns the bytes of plain mathematics' forward beside what it keeps.
+
+    The scores, their softmax, and which of them are minus infinity (9 bytes a pair, of all heads), the causal mask, and
+    queries, keys and values in fp32 before and after they are scaled and repeated (4 (2 a + 2 k) a token).
+    """
+    mask = (FP32_BYTES + 1) * one.width**2
+    rows = 2 * FP32_BYTES * one.tokens * (shape.query_size + shape.key_size)
+    return (2 * FP32_BYTES + 1) * pairs(shape, one) + mask + rows
+
+
+def pairs(shape: ModelShape, one: Pass) -> int:
+    """Counts pairs of tokens over all rows and heads."""
+    return one.rows * shape.attention_heads * one.width**2
 
 
 def _masks(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:

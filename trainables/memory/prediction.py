@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from trainables.base_model.shape import ModelShape
 from trainables.memory.moments import GENERATION, Components, generation, training_moments, workspace
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting, Pass
-from trainables.memory.weights import ModelPart, base_components, state_components
+from trainables.memory.slack import allocated_within, slack_bytes
+from trainables.memory.weights import FROZEN, ModelPart, base_components, state_components
 
 MIB = 2**20
 
 # Until a calibration corrects them. CUDA: cuBLAS keeps a workspace for each of the two threads that multiply (forward
 # and backward): 8.1 MiB each, and 32 MiB on Hopper. CPU: interpreter, torch, transformers, bitsandbytes, Ray's worker.
 DEFAULT_CONSTANTS: Mapping[Device, MemoryConstants] = {
-    "cuda": MemoryConstants(context_bytes=450 * MIB, offset_bytes=64 * MIB, reserved_factor=1.02),
+    "cuda": MemoryConstants(context_bytes=450 * MIB, offset_bytes=64 * MIB),
     "cpu": MemoryConstants(context_bytes=0, offset_bytes=600 * MIB),
 }
 
@@ -33,6 +34,7 @@ class MemoryPrediction:
     """
 
     moments: Mapping[str, Components]
+    setting: MemorySetting
     constants: MemoryConstants
 
     @property
@@ -62,14 +64,27 @@ class MemoryPrediction:
         return max(self.moments.items(), key=lambda moment: sum(moment[1].values()))
 
     @property
+    def slack_bytes(self) -> int:
+        """What must be there for the allocator's fragments beside `needed_bytes`."""
+        _, components = self.largest_moment
+        own = self.needed_bytes - sum(components[name] for name in FROZEN)
+        return slack_bytes(self.setting, own, self.constants)
+
+    @property
     def reserved_bytes(self) -> int:
-        """The allocator's hold on the card for `needed_bytes`, its slack included."""
-        return round(self.needed_bytes * self.constants.reserved_factor)
+        """What the allocator must be able to hold for `needed_bytes`."""
+        return self.needed_bytes + self.slack_bytes
 
     @property
     def device_bytes(self) -> int:
-        """Everything on the card: the allocator's hold and the CUDA context."""
+        """What a card must have: what the allocator holds, and the CUDA context."""
         return self.reserved_bytes + self.constants.context_bytes
+
+    @property
+    def device_components(self) -> Components:
+        """The bytes of `device_bytes` by name: those of the largest moment, the fragments and the context."""
+        _, components = self.largest_moment
+        return {**components, "fragments": self.slack_bytes, "context": self.constants.context_bytes}
 
 
 def predict(
@@ -103,7 +118,7 @@ def predict_pack(
     one = Pass(tuple(loads))
     moments = training_moments(shape, setting, one, constants, part)
     moments[GENERATION] = generation(shape, setting, one.width, part)
-    return MemoryPrediction({name: {**always, **own} for name, own in moments.items()}, constants)
+    return MemoryPrediction({name: {**always, **own} for name, own in moments.items()}, setting, constants)
 
 
 def adapter_bytes(
@@ -134,9 +149,10 @@ def base_bytes(shape: ModelShape, setting: MemorySetting, constants: MemoryConst
 def room(shape: ModelShape, setting: MemorySetting, card_bytes: int, constants: MemoryConstants | None = None) -> int:
     """Returns the bytes that a card of `card_bytes` leaves for adapters; negative where not even the base fits."""
     constants = constants or DEFAULT_CONSTANTS[setting.device]
-    return allocatable(card_bytes, constants) - base_bytes(shape, setting, constants)
+    return allocatable(shape, setting, card_bytes, constants) - base_bytes(shape, setting, constants)
 
 
-def allocatable(card_bytes: int, constants: MemoryConstants) -> int:
-    """Returns the highest allocator's peak, in bytes, that a card of `card_bytes` can hold."""
-    return int((card_bytes - constants.context_bytes) / constants.reserved_factor)
+def allocatable(shape: ModelShape, setting: MemorySetting, card_bytes: int, constants: MemoryConstants) -> int:
+    """Returns the highest allocated peak, in bytes, that a card of `card_bytes` can hold with the whole base model."""
+    weights = sum(base_components(shape, setting, ModelPart(shape.layers)).values())
+    return allocated_within(setting, card_bytes - constants.context_bytes, weights, constants)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from search_spaces.trial_config import TrialConfig
+from trainables.precision import Attention
 
 Device = Literal["cuda", "cpu"]
-Attention = Literal["flash", "memory_efficient", "cpu", "math"]  # math alone has tokens x tokens scores
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 PRECISION_OF_DTYPE = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}  # by torch's names
 
@@ -93,11 +93,12 @@ class MemoryConstants:
 
     `context_bytes`: what CUDA takes of the card outside the allocator. `offset_bytes`: what is allocated whatever the
     shapes, such as cuBLAS' workspaces; on a CPU interpreter and libraries. `activation_factor` multiplies activations
-    and workspaces. `reserved_factor`: the allocator's hold on the card over its own peak (fragments).
+    and workspaces. `slack_factor` multiplies what is kept free for the allocator's fragments
+    (`trainables.memory.slack`).
     """
 
     context_bytes: int
     offset_bytes: int
     activation_factor: float = 1.0
-    reserved_factor: float = 1.0
+    slack_factor: float = 1.0
     calibrated: bool = False

@@ -9,6 +9,7 @@ from trainables.base_model.shape import ModelShape
 from trainables.limits import ABSMAX_BLOCK, FP32_BYTES, NF4_BLOCK
 from trainables.memory.setting import AdapterLoad, MemorySetting
 
+FROZEN = ("base_linears", "embedding_and_head", "norms")  # components that are frozen weights
 NF4_TABLES_BYTES = 2048  # of a linear layer: NF4's 16 values, the 8-bit code's 256, the offset, as allocated
 
 

@@ -34,10 +34,9 @@ class Base:
         return self.device.type == "cuda"
 
 
-def load_base(shape: str, device: torch.device) -> Base:
+def load_base(shape: str, device: torch.device, compute: str) -> Base:
     """Makes a base model in NF4 whose weights lie closely, as those that are loaded from files do."""
-    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    dtype = torch.bfloat16 if ampere else torch.float16 if device.type == "cuda" else torch.float32
+    dtype = getattr(torch, {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[compute])
     made = random_weights(shape, device, dtype, nf4=True)
     if device.type == "cuda":  # once away and back: quantizing leaves holes between them
         made = {name: _moved(weight, torch.device("cpu")) for name, weight in made.items()}

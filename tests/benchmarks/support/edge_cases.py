@@ -23,7 +23,7 @@ from trainables.settings import TrainingSettings
 GIB = 2**30
 T4_BYTES = find_gpu("t4").memory_bytes
 ROWS_PER_BATCH = 6  # rows of the data over rows of a micro-batch
-_ROWS, _TOKENS = (1, 2, 3, 4, 6, 8, 12, 16), (256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+_ROWS, _TOKENS = (1, 2, 3, 4, 6, 8, 12, 16), (251, 381, 509, 763, 1021, 1531, 2039, 3067, 4093)
 _RANKS = (8, 16, 32, 64, 128, 192, 256)
 
 
@@ -89,9 +89,9 @@ def planned(case: EdgeCase, shape: ModelShape, target: Target) -> Fit:
     return fit(case.config, workload_of(case, shape), target)
 
 
-def stands_for_a_t4(kind: str = "h100") -> Target:
-    """One card that has a T4's memory, and computes as `kind` does; not calibrated."""
-    return Target(find_gpu(kind), T4_BYTES, 1, 1, Calibration(DEFAULT_CONSTANTS["cuda"]))
+def small_card(memory_bytes: int = T4_BYTES, kind: str = "h100") -> Target:
+    """One card of so much memory, by default a T4's, that computes as `kind` does; not calibrated."""
+    return Target(find_gpu(kind), memory_bytes, 1, 1, Calibration(DEFAULT_CONSTANTS["cuda"]))
 
 
 def between(shape: ModelShape, target: Target, lowest_bytes: float, highest_bytes: float) -> list[tuple[EdgeCase, Fit]]:

@@ -33,7 +33,11 @@ class LiveBytes(TorchDispatchMode):
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in there}
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        result = function(*arguments, **(keywords or {}))
+        if function is torch.ops.aten._safe_softmax.default:
+            with self:
+                result = _safe_softmax(*arguments, **(keywords or {}))
+        else:
+            result = function(*arguments, **(keywords or {}))
         for value in tree_flatten(result)[0]:
             if isinstance(value, torch.Tensor):
                 self._note(value.untyped_storage())
@@ -50,6 +54,14 @@ class LiveBytes(TorchDispatchMode):
 
     def _freed(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)
+
+
+def _safe_softmax(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Computes what torch's operation of that name does inside, by operations that a mode sees."""
+    softmax = torch.softmax(scores, dim)
+    masked = scores.eq(float("-inf"))
+    rows = masked.all(dim, keepdim=True)
+    return torch.where(rows, torch.zeros((), dtype=softmax.dtype), softmax)
 
 
 def traced_peak(model: PackedModel, loads: Sequence[AdapterLoad]) -> int:
