@@ -3,8 +3,8 @@
 Measured on an H200 with torch 2.11 and expandable segments, as hosts set them: Llama-3-8B's shapes in NF4, 25
 configurations on rows of mixed length, each under ever higher caps until it ran; see
 `tests/benchmarks/results/memory_probe_h200.json`. What lay unused when one ran out was at most 5.3 % of what is
-allocated beside frozen weights with checkpointing, and 9.3 % without, where tensors that all layers keep leave holes
-that no other tensor fits. Frozen weights lie closely. Without expandable segments it was up to 38 %.
+allocated beside frozen weights with checkpointing, and 9.1 % without, where tensors that all layers keep leave holes
+that no other tensor fits. Frozen weights lie closely. Without expandable segments it was up to 30 %.
 """
 
 from __future__ import annotations
