@@ -19,6 +19,7 @@ from analysis.pareto import (
     relative_loss,
 )  # fmt: skip
 from analysis.statistics.bootstrap import Interval
+from study.records.card_memory import needed_bytes
 from study.records.objectives import METRICS, Objective
 from study.records.record import STATUSES, TrialRecord
 from study.records.units import GIB, format_gib
@@ -141,13 +142,14 @@ def headline(study: Study) -> str:
     if not members:
         return f"No complete trial, so there is no front ({count_statuses(study.records)})."
     cost, quality = study.objectives[cost_index(study.objectives)], study.objectives[quality_index(study.objectives)]
-    bound = budget(study, cost)
-    within = [record for record in members if _at_most(record, cost, bound)]
-    sentences = _affordable(within, cost, quality, bound) if within else _out_of_reach(members, cost, quality, bound)
+    within = [record for record in members if _is_affordable(record, study, cost)]
+    verb, limit = _limit(study, cost)
+    nothing = f"No complete trial {verb} {limit}"
+    sentences = _affordable(within, cost, quality, limit) if within else _out_of_reach(members, cost, quality, nothing)
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def _affordable(within: list[TrialRecord], cost: Objective, quality: Objective, bound: float) -> tuple[str, str, str]:
+def _affordable(within: list[TrialRecord], cost: Objective, quality: Objective, limit: str) -> tuple[str, str, str]:
     top = best(within, (quality, cost))
     assert top is not None  # the members of a front have all objective values
     near = [record for record in within if _is_near(record, top, quality)]
@@ -157,9 +159,7 @@ def _affordable(within: list[TrialRecord], cost: Objective, quality: Objective, 
         cheaper = f"Nothing {_cheaper(cost)} comes within {share} of it"
     else:
         cheaper = f"{_cheapest(cost)} within {share} of it: {_values(cheapest, cost, quality)}"
-    top_words = (
-        f"Best {quality.label.lower()} with {_limit(cost, bound)}: {_values(top, cost, quality, with_base=True)}"
-    )
+    top_words = f"Best {quality.label.lower()} with {limit}: {_values(top, cost, quality, with_base=True)}"
     return top_words, cheaper, _balance(within, top, cheapest, cost, quality)
 
 
@@ -176,22 +176,40 @@ def _balance(
 
 
 def _out_of_reach(
-    members: list[TrialRecord], cost: Objective, quality: Objective, bound: float
+    members: list[TrialRecord], cost: Objective, quality: Objective, nothing: str
 ) -> tuple[str, str, str]:
     """`members` are sorted by cost, cheapest first."""
     top = best(members, (quality, cost))
     assert top is not None  # as above
     same = "the same" if top is members[0] else _values(top, cost, quality, with_base=True)
     return (
-        f"No complete trial has {_limit(cost, bound)}",
+        nothing,
         f"The nearest: {_values(members[0], cost, quality)}",
         f"Best {quality.label.lower()} at any cost: {same}",
     )
 
 
-def _limit(cost: Objective, bound: float) -> str:
-    sign = "at most" if cost.direction == "minimize" else "at least"
-    return f"{cost.label.lower()} {sign} {format_value(cost.metric, bound)}"
+def bounds_card(study: Study, objective: Objective) -> bool:
+    """Whether a budget of this objective is a card's memory, or what a process may hold of it."""
+    on_card = any(record.measurements.get("peak_reserved_bytes") is not None for record in study.records)
+    return on_card and _is_bytes(objective)
+
+
+def _is_affordable(record: TrialRecord, study: Study, cost: Objective) -> bool:
+    """Whether the study's budget allows the trial: what a card must have for it, not the allocator's peak alone."""
+    bound = budget(study, cost)
+    if not bounds_card(study, cost):
+        return _at_most(record, cost, bound)
+    needed = needed_bytes(record.measurements, of_process=study.memory_limit is not None)
+    return needed is not None and needed <= bound
+
+
+def _limit(study: Study, cost: Objective) -> tuple[str, str]:
+    """The verb of what stays within the budget, and the budget in words."""
+    bound = format_value(cost.metric, budget(study, cost))
+    if bounds_card(study, cost):
+        return "fits", f"{'a card' if study.memory_limit is None else 'a memory limit'} of {bound}"
+    return "has", f"{cost.label.lower()} {'at most' if cost.direction == 'minimize' else 'at least'} {bound}"
 
 
 def _cheaper(cost: Objective) -> str:

@@ -24,11 +24,13 @@ from analysis.figures.style import NEUTRAL, SHADE, TICKS, colour, data, fill, ra
 from analysis.load import Study
 from analysis.pareto import cost_index, front, non_dominated, quality_index
 from analysis.wording import budget, configuration_name, format_value
+from study.records.card_memory import needed_bytes
 from study.records.objectives import METRICS, Objective
 from study.records.record import TrialRecord
 
 MOST_NUMBERS = 500  # rows of the table behind the figure: the front's first
 LABEL_WIDTH = 52  # pixels
+PEAK = "peak_memory_bytes"
 LABELLED = 16  # more labels than this would cover each other
 
 
@@ -62,9 +64,12 @@ def front_points(study: Study) -> tuple[Row, ...]:
 
 
 def budget_line(study: Study, points: Sequence[Mapping[str, Any]]) -> Row | None:
-    """Where the budget lies across, with its label; None where it is too far from the points to be shown."""
+    """Where the budget lies across, with its label; None where it is too far from the points to be shown.
+
+    A card's memory lies where an allocator's peak would just leave room for what complete trials needed beside theirs.
+    """
     across, _ = front_axes(study.objectives)
-    return _line(across, budget(study, across), "budget", points)
+    return _line(across, budget(study, across), "budget", points, _beside(study, across))
 
 
 def infeasible_points(study: Study) -> tuple[Row, ...]:
@@ -78,7 +83,8 @@ def infeasible_points(study: Study) -> tuple[Row, ...]:
         if record.status == "infeasible" and asked is not None and math.isfinite(asked):
             words = {name: str((record.infeasible or {}).get(name) or "–") for name in ("moment", "source")}
             shown = {"asked": format_value(across.metric, asked), **words}
-            rows.append({**configuration_row(record), **shown, "x": to_display(across.metric, asked)})
+            x = to_display(across.metric, asked - _no_peak(record, across))
+            rows.append({**configuration_row(record), **shown, "x": x})
     return tuple(rows)
 
 
@@ -92,7 +98,8 @@ def memory_edge(study: Study, points: Sequence[Mapping[str, Any]]) -> Row | None
     rooms = [(record.infeasible or {}).get("available_bytes") for record in study.records]
     found = [float(room) for room in rooms if room is not None and math.isfinite(room)]
     found = found if study.memory_limit is None else [study.memory_limit]
-    return _line(front_axes(study.objectives)[0], min(found), "memory limit", points) if found else None
+    across = front_axes(study.objectives)[0]
+    return _line(across, min(found), "memory limit", points, _beside(study, across)) if found else None
 
 
 def front_figure(study: Study, width: int | str = "container") -> Figure | None:
@@ -149,6 +156,11 @@ def _caption(study: Study, points: Sequence[Row]) -> str:
     limit = budget(study, across)
     if across.direction == "minimize" and budget_line(study, points) is None and math.isfinite(limit):
         sentences.append(f"The budget, {format_value(across.metric, limit)}, would lie further right.")
+    if (edge := memory_edge(study, points) or budget_line(study, points)) and _beside(study, across):
+        sentences.append(
+            f"The line of the {edge['label']} lies {format_value(PEAK, _beside(study, across))} further left than that "
+            "memory: so much did trials need beside their peak, for the allocator’s fragments and CUDA’s context."
+        )
     others = [objective.label.lower() for objective in study.objectives if objective not in (across, upward)]
     if others:
         sentences.append(f"The front is also decided by what is not shown here: {', '.join(others)}.")
@@ -229,8 +241,29 @@ def _line_layers(line: Row, x: alt.X, dash: list[int]) -> list[alt.Chart]:
     return [rule, text.encode(x=x, y=alt.value(0), text="label:N")]
 
 
-def _line(across: Objective, bound: float, name: str, points: Sequence[Mapping[str, Any]]) -> Row | None:
-    row: Row = {"x": to_display(across.metric, bound), "label": f"{name} {format_value(across.metric, bound)}"}
+def _beside(study: Study, across: Objective) -> float:
+    """The most bytes that a complete trial needed beside its peak: fragments, and of a card CUDA's context."""
+    if across.metric != PEAK:
+        return 0.0
+    of_process = study.memory_limit is not None
+    pairs = [
+        (needed_bytes(record.measurements, of_process), record.measurements.get(PEAK))
+        for record in study.records
+        if record.status == "complete"
+    ]
+    return max((needed - peak for needed, peak in pairs if needed is not None and peak is not None), default=0.0)
+
+
+def _no_peak(record: TrialRecord, across: Objective) -> float:
+    """The bytes of those asked for that are no part of an allocator's peak."""
+    components = (record.infeasible or {}).get("components") or {}
+    return sum(components.get(name, 0) for name in ("fragments", "context")) if across.metric == PEAK else 0
+
+
+def _line(
+    across: Objective, bound: float, name: str, points: Sequence[Mapping[str, Any]], beside: float = 0.0
+) -> Row | None:
+    row: Row = {"x": to_display(across.metric, bound - beside), "label": f"{name} {format_value(across.metric, bound)}"}
     return row if row["x"] > 0 and _near([row], points) else None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.pareto import QUALITY_METRICS, TOLERANCE, relative_loss
+from study.records.card_memory import needed_bytes
 from study.records.objectives import METRICS, Objective, objective_values
 from study.records.record import TrialRecord
 from study.records.units import GIB
@@ -19,8 +20,9 @@ BUDGETS = (8 * GIB, 12 * GIB, T4, 24 * GIB)
 class BudgetCard:
     """The trial to take under one budget.
 
-    `quality` stands in its metric's own unit and direction; `loss` is by how much it is worse, relatively, than the
-    best complete trial of the study whatever that needs: the price of the budget.
+    `memory_bytes` is what the trial needs of it. `quality` stands in its metric's own unit and direction; `loss` is by
+    how much it is worse, relatively, than the best complete trial of the study whatever that needs: the price of the
+    budget.
     """
 
     budget_bytes: float
@@ -46,10 +48,12 @@ def best_within(
     objectives: Sequence[Objective],
     budget_bytes: float,
     tolerance: float = TOLERANCE,
+    of_process: bool = False,
 ) -> BudgetCard | None:
     """The cheapest trial within a relative tolerance of the best quality that the budget allows.
 
-    Only complete trials with finite quality and memory count; a trial fits whose memory is at most `budget_bytes`.
+    Only complete trials with finite quality and memory count; a trial fits that needs at most `budget_bytes` of a card:
+    the allocator's hold and CUDA's context, or `of_process` the hold alone (`study.records.card_memory`).
     Among those that fit and are within the tolerance of the best that fits, the least memory wins, then the better
     quality, then the earlier record. None where nothing fits. Raises ValueError for a budget or a tolerance that is
     negative or not finite.
@@ -58,7 +62,7 @@ def best_within(
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be a finite number of at least 0; it is {value!r}")
     quality = quality_objective(objectives)
-    known = _known(records, objectives)
+    known = _known(records, objectives, of_process)
     fitting = [each for each in known if each[2] <= budget_bytes]
     if not fitting:
         return None
@@ -70,9 +74,11 @@ def best_within(
     return BudgetCard(budget_bytes, tolerance, record, value, memory, loss)
 
 
-def least_memory(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> float | None:
+def least_memory(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], of_process: bool = False
+) -> float | None:
     """The smallest budget in bytes that any complete trial fits; None without one."""
-    return min((memory for _, _, memory in _known(records, objectives)), default=None)
+    return min((memory for _, _, memory in _known(records, objectives, of_process)), default=None)
 
 
 def quality_objective(objectives: Sequence[Objective]) -> Objective:
@@ -82,17 +88,20 @@ def quality_objective(objectives: Sequence[Objective]) -> Objective:
 
 
 def memory_metric(objectives: Sequence[Objective]) -> str:
-    """The measurement that a budget bounds: the study's memory objective, else the peak while training alone."""
+    """The study's objective in bytes, whose reference is its budget, else the peak while training alone."""
     metrics = (objective.metric for objective in objectives if METRICS[objective.metric].unit == "bytes")
     return next(metrics, "peak_memory_bytes")
 
 
-def _known(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[tuple[TrialRecord, float, float]]:
-    """The complete trials with their quality and memory, where both are finite."""
-    pair = (quality_objective(objectives), Objective(memory_metric(objectives), "minimize", math.inf))
+def _known(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], of_process: bool
+) -> list[tuple[TrialRecord, float, float]]:
+    """The complete trials with their quality and the memory that they need, where both are finite."""
+    pair = (quality_objective(objectives),)
     known = []
     for record in records:
         values = objective_values(record.measurements, pair) if record.status == "complete" else None
-        if values is not None:
-            known.append((record, values[0], values[1]))
+        memory = needed_bytes(record.measurements, of_process)
+        if values is not None and memory is not None:
+            known.append((record, values[0], memory))
     return known

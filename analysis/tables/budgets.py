@@ -13,7 +13,7 @@ from analysis.statistics.budgets import (
     quality_objective,
 )
 from analysis.tables.table import Table
-from analysis.wording import DASH, budget, configuration_name, format_share, format_value
+from analysis.wording import DASH, configuration_name, format_share, format_value
 
 
 def budgets_table(study: Study) -> Table | None:
@@ -24,34 +24,53 @@ def budgets_table(study: Study) -> Table | None:
     caption = (
         f"The least memory within {format_share(TOLERANCE)} of the best {quality.label.lower()} that fits. “Against "
         "the best” is what the budget costs: the loss against the study’s best trial, whatever that needs."
+        f"{_needs(study)}"
     )
     headings = ("Memory there is", "Trial", "Configuration", quality.label, "Against the best", "It needs", "It leaves")
-    rows = tuple(_budget_row(size, study) for size in _budgets(study))
+    rows = tuple(_budget_row(size, study, own) for size, own in _budgets(study))
     return Table("budgets", "Which configuration for which memory", caption, headings, rows, words=2)
 
 
-def _budgets(study: Study) -> list[float]:
-    """In bytes, the smallest first; of two that read alike the usual one."""
+def _needs(study: Study) -> str:
+    """What is compared with a budget, where trials ran on cards."""
+    if all(record.measurements.get("peak_reserved_bytes") is None for record in study.records):
+        return ""
+    limit = "; the study’s memory limit bounds the first two alone" if study.memory_limit is not None else ""
+    return (
+        " What a trial needs is the allocator’s peak, the fragments in what it held at most, and CUDA’s context, since "
+        f"a card must have them all{limit}."
+    )
+
+
+def _budgets(study: Study) -> list[tuple[float, bool]]:
+    """In bytes, the smallest first, each with whether it bounds the process alone, as the study's own limit does.
+
+    Of two that read alike the usual one.
+    """
     metric = memory_metric(study.objectives)
-    own = [budget(study, objective) for objective in study.objectives if objective.metric == metric]
-    own += [] if study.memory_limit is None else [study.memory_limit]
-    shown = {format_value(metric, size): float(size) for size in (*own, *BUDGETS)}
+    own = [objective.reference for objective in study.objectives if objective.metric == metric]
+    limit = study.memory_limit
+    sizes = [*((size, False) for size in (own if limit is None else [])), *((size, False) for size in BUDGETS)]
+    shown = {format_value(metric, size): (float(size), kind) for size, kind in sizes}
+    if limit is not None:
+        shown.setdefault(format_value(metric, limit), (limit, True))
     return sorted(shown.values())
 
 
-def _budget_name(size: float, study: Study) -> str:
+def _budget_name(size: float, of_process: bool, study: Study) -> str:
     """`8 GiB`, `14.56 GiB (a T4)`, `1.25 GiB (this study’s)`."""
     name = format_value(memory_metric(study.objectives), size).replace(".00 ", " ")
-    if size in map(float, BUDGETS):
+    if size in map(float, BUDGETS) and not of_process:
         return f"{name} (a T4)" if size == T4 else name
-    return f"{name} (this study’s)"
+    return f"{name} (this study’s{' limit' if of_process else ''})"
 
 
-def _budget_row(size: float, study: Study) -> tuple[str, ...]:
+def _budget_row(size: float, study: Study, of_process: bool) -> tuple[str, ...]:
     metric, quality = memory_metric(study.objectives), quality_objective(study.objectives)
-    name, card = _budget_name(size, study), best_within(study.records, study.objectives, size)
+    card = best_within(study.records, study.objectives, size, of_process=of_process)
+    name = _budget_name(size, of_process, study)
     if card is None:
-        least = format_value(metric, least_memory(study.records, study.objectives))
+        least = format_value(metric, least_memory(study.records, study.objectives, of_process))
         return (name, DASH, f"nothing fits; the smallest needs {least}", DASH, DASH, DASH, DASH)
     return (
         name,

@@ -67,6 +67,10 @@ def _costs(study: Study, card: BudgetCard) -> dict[str, str]:
         for name, key in COSTS.items()
         if found[key] is not None
     }
+    if card.memory_bytes != found["peak_memory_bytes"]:
+        facts["needed of a card"] = (
+            f"{format_value(metric, card.memory_bytes)}: what the allocator held at most, and CUDA's context"
+        )
     return {**facts, "left of the budget": format_value(metric, card.spare_bytes)}
 
 

@@ -44,7 +44,7 @@ class Edge:
         compute = compute_precision("nf4", self.target.processor) if device.type == "cuda" else "fp32"
         self.shape = _shape("llama-3-8b" if options.shape == "tiny" else options.shape)
         self.base = load_base(options.shape, device, compute)
-        self.kernel = _memory_efficient() if options.kind == "t4" and self.base.on_card else nullcontext()
+        self._as_t4 = options.kind == "t4" and self.base.on_card
 
     @property
     def cap_bytes(self) -> int:
@@ -61,7 +61,7 @@ class Edge:
         """Trains a case under a cap."""
         from tests.benchmarks.support.capped_training import train_capped
 
-        with self.kernel:
+        with _memory_efficient() if self._as_t4 else nullcontext():
             return train_capped(self.base, case, cap_bytes, typical)
 
 

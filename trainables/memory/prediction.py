@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trainables.base_model.shape import ModelShape
+from trainables.limits import USUAL_CONTEXT_BYTES
 from trainables.memory.moments import GENERATION, Components, generation, training_moments, workspace
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting, Pass
 from trainables.memory.slack import allocated_within, slack_bytes
@@ -20,7 +21,7 @@ MIB = 2**20
 # Until a calibration corrects them. CUDA: cuBLAS keeps a workspace for each of the two threads that multiply (forward
 # and backward): 8.1 MiB each, and 32 MiB on Hopper. CPU: interpreter, torch, transformers, bitsandbytes, Ray's worker.
 DEFAULT_CONSTANTS: Mapping[Device, MemoryConstants] = {
-    "cuda": MemoryConstants(context_bytes=450 * MIB, offset_bytes=64 * MIB),
+    "cuda": MemoryConstants(context_bytes=USUAL_CONTEXT_BYTES, offset_bytes=64 * MIB),
     "cpu": MemoryConstants(context_bytes=0, offset_bytes=600 * MIB),
 }
 

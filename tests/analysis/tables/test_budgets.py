@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from analysis.load import Study
 from analysis.notebook import export_everything, show_table
 from analysis.report.page import report_page
@@ -33,8 +35,38 @@ def test_the_usual_budgets_and_the_studys_own_are_there(study: Study) -> None:
 
 def test_the_studys_memory_limit_counts_before_its_reference(study: Study) -> None:
     names = column(budgets_table(replace(study, memory_limit=0.75 * GIB)), "Memory there is")
-    assert names[0] == "0.75 GiB (this study’s)"
+    assert names[0] == "0.75 GiB (this study’s limit)"
     assert "1.25 GiB (this study’s)" not in names
+
+
+def on_cards(study: Study) -> Study:
+    """The study as cards would have measured it: a tenth held beside the peak, and a context of 0.5 GiB."""
+    records = []
+    for record in study.records:
+        peak = record.measurements["peak_memory_bytes"]
+        held = {} if peak is None else {"peak_reserved_bytes": 1.1 * peak, "peak_device_bytes": 1.1 * peak + 0.5 * GIB}
+        records.append(replace(record, measurements={**record.measurements, **held}))
+    return replace(study, records=tuple(records))
+
+
+def test_of_a_card_fragments_and_context_are_needed_too(study: Study) -> None:
+    """t007's peak, 0.89 GiB, leaves room in 1.25 GiB; what a card must have for it, 1.48 GiB, does not."""
+    table = budgets_table(on_cards(study))
+    assert column(table, "Trial")[0] != column(budgets_table(study), "Trial")[0]
+    plain, held = column(budgets_table(study), "It needs")[-1], column(table, "It needs")[-1]
+    assert float(held.split()[0]) == pytest.approx(1.1 * float(plain.split()[0]) + 0.5, abs=0.01)
+    assert table is not None
+    assert "fragments in what it held at most, and CUDA’s context" in table.caption
+    assert "fragments" not in (budgets_table(study) or table).caption
+
+
+def test_a_memory_limit_bounds_the_process_without_the_context(study: Study) -> None:
+    measured = on_cards(study)
+    peak = min(one.measurements["peak_memory_bytes"] for one in study.records if one.status == "complete")
+    for limit, fits in ((1.1 * peak + 1, True), (1.1 * peak - 1, False)):
+        table = budgets_table(replace(measured, memory_limit=limit))
+        assert column(table, "Configuration")[0].startswith("nothing fits") != fits
+    assert "bounds the first two alone" in (table.caption if table else "")
 
 
 def test_a_budget_that_nothing_fits_says_what_the_smallest_needs(study: Study) -> None:

@@ -9,6 +9,7 @@ import pytest
 from search_spaces.trial_config import TARGET_SETS
 from study.hardware.calibration import (
     MOST_FOOTPRINTS,
+    MOST_SLACK_FACTOR,
     MeasuredFootprint,
     add_footprints,
     calibration_for,
@@ -19,11 +20,13 @@ from study.hardware.calibration import (
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
+from trainables.memory.slack import slack_bytes
+from trainables.memory.weights import ModelPart, base_components
 
 MIB = 2**20
 SHAPE = ModelShape(2048, 8192, 16, 32, 8, 64, 128256, True, 33 * 2048)
 DEFAULT = DEFAULT_CONSTANTS["cuda"]
-TRUTH = MemoryConstants(500 * MIB, 150 * MIB, 1.25, 1.06)
+TRUTH = MemoryConstants(500 * MIB, 150 * MIB, 1.25, 1.3)
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +40,14 @@ def measured(rank: int, rows: int, tokens: int, noise: float = 0.0, precision: s
     setting = MemorySetting(precision, "fp16")
     load = AdapterLoad(rank, TARGET_SETS["all_linear"], False, rows, tokens, rows * tokens // 2)
     peak = round(predict(SHAPE, setting, load, TRUTH).peak_memory_bytes + noise)
-    reserved = round(TRUTH.reserved_factor * peak)
+    reserved = peak + fragments(setting, peak, TRUTH)
     return MeasuredFootprint(SHAPE, setting, load, 1, peak, reserved, reserved + TRUTH.context_bytes, 1.5)
+
+
+def fragments(setting: MemorySetting, peak: int, constants: MemoryConstants) -> int:
+    """What a card of these constants holds beside a peak."""
+    weights = sum(base_components(SHAPE, setting, ModelPart(SHAPE.layers)).values())
+    return slack_bytes(setting, peak - weights, constants)
 
 
 def many(noise: float = 0.0) -> list[MeasuredFootprint]:
@@ -57,7 +66,7 @@ def test_exact_measurements_give_the_cards_constants_back():
     assert found.constants.activation_factor == pytest.approx(TRUTH.activation_factor, rel=1e-3)
     assert found.constants.offset_bytes == pytest.approx(TRUTH.offset_bytes, abs=MIB)
     assert found.constants.context_bytes == pytest.approx(TRUTH.context_bytes, abs=8)
-    assert found.constants.reserved_factor == pytest.approx(TRUTH.reserved_factor, rel=1e-6)
+    assert found.constants.slack_factor == pytest.approx(TRUTH.slack_factor, rel=1e-6)
     assert found.constants.calibrated
     assert (found.footprints, found.time_factor) == (24, 1.5)
 
@@ -84,6 +93,23 @@ def test_one_footprint_corrects_the_offset_alone():
     assert predict(SHAPE, one.setting, one.load, found).peak_memory_bytes == pytest.approx(one.peak_memory_bytes, abs=2)
 
 
+@pytest.mark.parametrize(
+    ("factors", "found"),
+    [
+        ([0.2] * 24, 1.0),  # a card with room shows fragments only by chance
+        ([0.2] * 22 + [1.2, 1.2], 1.2),  # a high quantile, not the median
+        ([0.2] * 23 + [1.4], 1.0),  # one of 24 is beyond it
+        ([1.1] * 12 + [3.0] * 12, MOST_SLACK_FACTOR),  # free blocks that an allocator with room keeps
+    ],
+)
+def test_the_reserve_for_fragments_follows_a_high_quantile(factors, found):
+    seen = [
+        replace(one, peak_reserved_bytes=one.peak_memory_bytes + fragments(one.setting, one.peak_memory_bytes, own))
+        for one, own in zip(many(), (replace(TRUTH, slack_factor=factor) for factor in factors), strict=True)
+    ]
+    assert fit(seen, DEFAULT).constants.slack_factor == pytest.approx(found, rel=1e-6)
+
+
 def test_without_measurements_the_defaults_stand():
     assert fit([], DEFAULT).constants == DEFAULT
     assert not calibration_for("t4", "cuda", 1).constants.calibrated
@@ -93,7 +119,7 @@ def test_missing_figures_leave_their_constants_alone():
     bare = replace(measured(16, 1, 512), peak_reserved_bytes=None, peak_device_bytes=None, time_ratio=None)
     found = fit([bare], DEFAULT)
     assert found.constants.context_bytes == DEFAULT.context_bytes
-    assert found.constants.reserved_factor == DEFAULT.reserved_factor
+    assert found.constants.slack_factor == DEFAULT.slack_factor == 1.0
     assert found.time_factor == 1.0
 
 

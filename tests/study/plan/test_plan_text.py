@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from study.plan.plan_text import duration, plan_text
-from tests.support.plan_cases import PAPER_GRID, cards, config, plan
+from tests.support.plan_cases import PAPER_GRID, cards, config, cpus, plan
 
 
 def test_the_text_says_what_fits_how_and_what_would_help():
     text = plan_text(plan(target=cards(per_node=1)))
     for words in (
-        "4 x NVIDIA T4, 14.56 GiB, compute capability 7.5", "not calibrated", "does not fit: it needs 15.3 GiB",
+        "4 x NVIDIA T4, 14.56 GiB, compute capability 7.5", "not calibrated", "does not fit: it needs 15.94 GiB",
         "What would make it fit: precision: nf4; or 2 such cards in one node.", "nf4: 4 trials, 4 at a time on 4 cards",
         "0.526 USD an hour", "hardware.price_per_hour overrides it",
     ):  # fmt: skip
@@ -20,6 +20,17 @@ def test_the_text_says_what_fits_how_and_what_would_help():
     assert [name for name in ("base", "adapter", "activations", "workspace") if name in header] == [
         "base", "adapter", "activations", "workspace",
     ]  # fmt: skip
+
+
+def test_what_a_card_must_have_is_told_and_compared_with_what_it_has():
+    """The peak, the allocator's fragments and CUDA's context; a machine without cards has neither of the last two."""
+    text = plan_text(plan(target=cards(per_node=1)))
+    assert "`needs` is what the fullest card must have" in text
+    assert "it needs 15.94 GiB, and one NVIDIA T4 can hold 14.56 GiB" in text
+    for row in plan(target=cards(per_node=1)).rows:
+        assert f" {row.fit.device_bytes / 2**30:.2f} " in text
+        assert row.fit.fits == (row.fit.device_bytes <= 14.56 * 2**30)
+    assert "`needs`" not in plan_text(plan([config("nf4")], cpus(64 * 2**30)))
 
 
 def test_dropout_is_told_where_footprints_differ_in_it_alone():

@@ -36,7 +36,7 @@ def test_a_pack_never_needs_more_than_base_and_each_adapters_own(
     own = [adapter_bytes(shape, setting, load, constants) for load in loads]
     assert pack.needed_bytes <= base_bytes(shape, setting, constants) + sum(own)
     assert pack.needed_bytes >= max(predict(shape, setting, load, constants).needed_bytes for load in loads)
-    card = allocatable(80 * GIB, constants)
+    card = allocatable(shape, setting, 80 * GIB, constants)
     if sum(own) <= room(shape, setting, 80 * GIB, constants):
         assert pack.needed_bytes <= card
         assert pack.device_bytes <= 80 * GIB + len(loads)
@@ -75,14 +75,15 @@ def test_checkpointing_keeps_inputs_alone():
 
 def test_only_plain_mathematics_needs_scores_of_all_pairs():
     short, long = AdapterLoad(16, Q_V, False, 1, 1024, 128), AdapterLoad(16, Q_V, False, 1, 4096, 128)
-    growth = {
-        attention: predict(LLAMA_3, MemorySetting("fp16", "fp16", attention=attention), long).components["activations"]
-        / predict(LLAMA_3, MemorySetting("fp16", "fp16", attention=attention), short).components["activations"]
-        for attention in ("flash", "memory_efficient", "math")
-    }
-    assert growth["flash"] == pytest.approx(4, rel=0.01)
-    assert growth["memory_efficient"] == pytest.approx(4, rel=0.01)
-    assert growth["math"] > 10
+    for shape in (LLAMA_3, SHAPES["mistral-7b"]):
+        growth = {}
+        for attention in ("flash", "memory_efficient", "math"):
+            setting = MemorySetting("fp16", "fp16", attention=attention)
+            least, most = (predict(shape, setting, load).components["activations"] for load in (short, long))
+            growth[attention] = most / least
+        assert growth["flash"] == pytest.approx(4, rel=0.01)
+        assert growth["memory_efficient"] == pytest.approx(4, rel=0.06)  # its staged tiles do not grow
+        assert growth["math"] > 10
 
 
 def test_a_prediction_takes_no_time():

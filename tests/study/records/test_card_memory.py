@@ -1,0 +1,41 @@
+"""What a measured trial needs of a card."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from study.records.card_memory import needed_bytes
+from trainables.limits import USUAL_CONTEXT_BYTES
+
+GIB = 2**30
+
+
+def measured(peak: float | None, held: float | None, device: float | None) -> dict[str, float | None]:
+    return {"peak_memory_bytes": peak, "peak_reserved_bytes": held, "peak_device_bytes": device}
+
+
+def test_what_looks_like_a_t4_does_not_fit_one() -> None:
+    """A peak of 14.3 GiB is under 14.56 GiB; with what the allocator held and the context it is not."""
+    needed = needed_bytes(measured(14.3 * GIB, 14.4 * GIB, 14.9 * GIB))
+    assert needed == pytest.approx(14.9 * GIB)
+    assert needed > 14.56 * GIB
+
+
+@pytest.mark.parametrize(
+    ("values", "of_card", "of_process"),
+    [
+        (measured(2.0, 3.0, 4.0), 4.0, 3.0),
+        (measured(2.0, 3.0, None), 3.0 + USUAL_CONTEXT_BYTES, 3.0),
+        (measured(2.0, 3.0, 17.0 * GIB), 3.0 + USUAL_CONTEXT_BYTES, 3.0),  # other processes were counted too
+        (measured(2.0, 3.0, 1.0), 3.0 + USUAL_CONTEXT_BYTES, 3.0),
+        (measured(2.0, None, None), 2.0, 2.0),  # on a CPU
+        (measured(None, 3.0, 4.0), 4.0, 3.0),
+        (measured(math.nan, None, None), None, None),
+        ({}, None, None),
+    ],
+)
+def test_needed_bytes(values: dict[str, float | None], of_card: float | None, of_process: float | None) -> None:
+    assert needed_bytes(values) == of_card
+    assert needed_bytes(values, of_process=True) == of_process
