@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import MeasuredFootprint, fit
+from tests.benchmarks.support.capped_training import set_checkpointing
 from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
 from trainables.base_model.shape import ModelShape
 from trainables.dataset.rows import Row
@@ -107,7 +107,7 @@ def measured_rows(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
             base_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else None
             for rank, targets, dropout, rows, tokens, checkpointing in CONFIGURATIONS if name == TUNED_ON else FEWER:
                 load = AdapterLoad(rank, TARGET_SETS[targets], dropout, rows, tokens, rows * tokens // 2)
-                _set_checkpointing(model.model, checkpointing)
+                set_checkpointing(model.model, checkpointing)
                 setting = MemorySetting(
                     precision,
                     compute,
@@ -122,14 +122,6 @@ def measured_rows(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
             gc.collect()  # layers and what wraps them know each other
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-def _set_checkpointing(model: nn.Module, on: bool) -> None:
-    if on:
-        options = {"use_reentrant": False, "preserve_rng_state": False}
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    else:
-        model.gradient_checkpointing_disable()
 
 
 def footprints(table: dict[str, Any], model: str | None = None) -> list[MeasuredFootprint]:

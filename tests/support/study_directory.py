@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from analysis.load import Study
 from search_spaces.trial_config import TrialConfig
 from study.records.infeasible import does_not_fit
 from study.records.record import TrialRecord
@@ -111,6 +113,16 @@ def _samples(precision: str, rank: int, modules: str) -> list[dict[str, str]]:
         {"prompt": prompt, "base": base, "tuned": f"{tuned} ceftriaxone at once. (rank {rank}, {modules})"}
         for prompt in PROMPTS
     ]
+
+
+def on_cards(study: Study) -> Study:
+    """Returns the study as cards would have measured it: a tenth held beside the peak, and a context of 0.5 GiB."""
+    records = []
+    for record in study.records:
+        peak = record.measurements["peak_memory_bytes"]
+        held = {} if peak is None else {"peak_reserved_bytes": 1.1 * peak, "peak_device_bytes": 1.1 * peak + 0.5 * GIB}
+        records.append(replace(record, measurements={**record.measurements, **held}))
+    return replace(study, records=tuple(records))
 
 
 def made_up_records() -> list[TrialRecord]:

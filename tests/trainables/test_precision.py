@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from study.hardware.gpu_catalogue import catalogue, find_gpu
-from trainables.precision import Processor, compute_precision, cpu_multiplies_bf16, refusal
+from trainables.precision import Processor, attention_kernel, compute_precision, cpu_multiplies_bf16, refusal
 
 T4, L4, H100 = (Processor(name, capability) for name, capability in (("T4", (7, 5)), ("L4", (8, 9)), ("H100", (9, 0))))
 SLOW_CPU, FAST_CPU = Processor.of_cpu(), Processor.of_cpu(multiplies_bf16=True)
@@ -36,6 +36,21 @@ def test_fp16_on_a_cpu_and_emulated_bf16_alone_are_refused(precision: str, devic
         precision == "bf16" and device is T4 and not forced
     )
     assert (refusal(precision, device, forced) is not None) == refused
+
+
+@pytest.mark.parametrize(
+    ("device", "compute", "head_dim", "kernel"),
+    [
+        (H100, "bf16", 128, "flash"), (L4, "fp16", 64, "flash"), (L4, "bf16", 256, "memory_efficient"),
+        (H100, "fp32", 128, "memory_efficient"), (T4, "fp16", 128, "memory_efficient"),
+        (T4, "fp16", 80, "memory_efficient"), (T4, "fp32", 20, "memory_efficient"), (T4, "fp16", 20, "math"),
+        (T4, "bf16", 128, "math"), (SLOW_CPU, "fp32", 128, "cpu"),
+    ],
+)  # fmt: skip
+def test_the_kernel_that_attends_follows_card_type_and_head(
+    device: Processor, compute: str, head_dim: int, kernel: str
+) -> None:
+    assert attention_kernel(device, compute, head_dim) == kernel
 
 
 def test_a_refusal_says_rule_value_and_remedy() -> None:

@@ -14,7 +14,7 @@ from analysis.tables.budgets import budgets_table
 from analysis.tables.table import Table
 from study.records.objectives import Objective
 from tests.support.html_pages import HtmlPage
-from tests.support.study_directory import GIB, MakeRecord
+from tests.support.study_directory import GIB, MakeRecord, on_cards
 
 
 def column(table: Table | None, heading: str) -> list[str]:
@@ -37,16 +37,6 @@ def test_the_studys_memory_limit_counts_before_its_reference(study: Study) -> No
     names = column(budgets_table(replace(study, memory_limit=0.75 * GIB)), "Memory there is")
     assert names[0] == "0.75 GiB (this study’s limit)"
     assert "1.25 GiB (this study’s)" not in names
-
-
-def on_cards(study: Study) -> Study:
-    """The study as cards would have measured it: a tenth held beside the peak, and a context of 0.5 GiB."""
-    records = []
-    for record in study.records:
-        peak = record.measurements["peak_memory_bytes"]
-        held = {} if peak is None else {"peak_reserved_bytes": 1.1 * peak, "peak_device_bytes": 1.1 * peak + 0.5 * GIB}
-        records.append(replace(record, measurements={**record.measurements, **held}))
-    return replace(study, records=tuple(records))
 
 
 def test_of_a_card_fragments_and_context_are_needed_too(study: Study) -> None:

@@ -56,7 +56,7 @@ def train_capped(base: Base, case: EdgeCase, cap_bytes: int | None, typical: int
     Returns bytes allocated and reserved at most, how often the allocator emptied its cache for want of memory, and
     where it ran out; on a CPU there are no bytes.
     """
-    _set_checkpointing(base.model.model, case.checkpointing)
+    set_checkpointing(base.model.model, case.checkpointing)
     _empty_cache(base.device)
     _cap(base, cap_bytes)
     retries, ran_out = _statistics(base).get("num_alloc_retries", 0), None
@@ -106,7 +106,8 @@ def _train_step(model: PackedModel, member: TrainingMember, rows: list[Row]) -> 
     apply_gradients(member, rows, 0.0)
 
 
-def _set_checkpointing(model: nn.Module, on: bool) -> None:
+def set_checkpointing(model: nn.Module, on: bool) -> None:
+    """Lets a model's layers keep their inputs alone, or all that their backward reads."""
     switch: Callable[..., Any] = model.gradient_checkpointing_enable if on else model.gradient_checkpointing_disable
     switch(**({"gradient_checkpointing_kwargs": {"use_reentrant": False, "preserve_rng_state": False}} if on else {}))
 
