@@ -61,7 +61,7 @@ def test_of_a_grid_what_never_fits_ends_before_anything_starts(tmp_path: Path, f
     assert not search.unfinished()
     record = TrialRecord.from_json(kept[0].to_json())
     assert record.reason == (
-        "does not fit: it needs 15.3 GiB, and one NVIDIA T4 can hold 13.84 GiB, as predicted; what would make it fit: "
+        "does not fit: it needs 15.94 GiB, and one NVIDIA T4 can hold 14.56 GiB, as predicted; what would make it fit: "
         "precision: nf4; or 2 such cards in one node"
     )
     facts = record.infeasible
@@ -198,7 +198,7 @@ def test_a_searchs_phase_of_one_card_refuses_what_takes_two(tmp_path: Path) -> N
     (record,) = kept
     assert record.reason is not None
     assert (
-        "one NVIDIA T4 can hold 13.84 GiB, as predicted; what would make it fit: precision: nf4; or 2 such cards"
+        "one NVIDIA T4 can hold 14.56 GiB, as predicted; what would make it fit: precision: nf4; or 2 such cards"
         in record.reason
     )
-    assert (record.infeasible or {})["requested_bytes"] == several.fit(proposal.config, 1).largest.needed_bytes
+    assert (record.infeasible or {})["requested_bytes"] == several.fit(proposal.config, 1).device_bytes
