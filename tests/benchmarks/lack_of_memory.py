@@ -33,7 +33,8 @@ def make_engine(shape: str, device: Any) -> Any:
     from trainables.engine.engine import Engine
     from trainables.settings import BaseModelSettings, DatasetSettings, TrainingSettings, TrialSettings
 
-    base = load_base(shape, device)
+    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    base = load_base(shape, device, "bf16" if ampere else "fp16" if device.type == "cuda" else "fp32")
     model = base.model.model
     for name, layer in base.model.linears.items():  # the engine wraps them again
         parent = model.get_submodule(name.rpartition(".")[0])
@@ -50,7 +51,7 @@ def make_engine(shape: str, device: Any) -> Any:
     )
     settings = TrialSettings(BaseModelSettings("random"), DatasetSettings("mine"), training)
     loaded = BaseModel(model, Letters(), INFO, "nf4", base.dtype, device)  # type: ignore[arg-type]
-    return Engine(settings, loaded, PreparedDataset(*splits, "print", (), (), {}))
+    return Engine(settings, loaded, PreparedDataset(*splits, "print", (), {}))
 
 
 def configurations() -> dict[str, Any]:
