@@ -19,7 +19,7 @@ from analysis.pareto import (
     relative_loss,
 )  # fmt: skip
 from analysis.statistics.bootstrap import Interval
-from study.records.card_memory import needed_bytes
+from study.records.infeasible import needed_bytes
 from study.records.objectives import METRICS, Objective
 from study.records.record import STATUSES, TrialRecord
 from study.records.units import GIB, format_gib

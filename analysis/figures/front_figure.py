@@ -24,7 +24,7 @@ from analysis.figures.style import NEUTRAL, SHADE, TICKS, colour, data, fill, ra
 from analysis.load import Study
 from analysis.pareto import cost_index, front, non_dominated, quality_index
 from analysis.wording import budget, configuration_name, format_value
-from study.records.card_memory import needed_bytes
+from study.records.infeasible import needed_bytes
 from study.records.objectives import METRICS, Objective
 from study.records.record import TrialRecord
 

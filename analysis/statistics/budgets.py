@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.pareto import QUALITY_METRICS, TOLERANCE, relative_loss
-from study.records.card_memory import needed_bytes
+from study.records.infeasible import needed_bytes
 from study.records.objectives import METRICS, Objective, objective_values
 from study.records.record import TrialRecord
 from study.records.units import GIB
@@ -53,7 +53,7 @@ def best_within(
     """The cheapest trial within a relative tolerance of the best quality that the budget allows.
 
     Only complete trials with finite quality and memory count; a trial fits that needs at most `budget_bytes` of a card:
-    the allocator's hold and CUDA's context, or `of_process` the hold alone (`study.records.card_memory`).
+    the allocator's hold and CUDA's context, or `of_process` the hold alone (`study.records.infeasible`).
     Among those that fit and are within the tolerance of the best that fits, the least memory wins, then the better
     quality, then the earlier record. None where nothing fits. Raises ValueError for a budget or a tolerance that is
     negative or not finite.

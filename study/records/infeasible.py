@@ -1,14 +1,44 @@
-"""Words why a configuration does not fit: the one sentence that plan, record and report share."""
+"""Says how much of a card's memory a measured trial needs, and words why a configuration does not fit."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from study.records.units import format_bytes
+from trainables.limits import MOST_CONTEXT_BYTES, USUAL_CONTEXT_BYTES
 
 
 def does_not_fit(needed_bytes: float, available_bytes: float, where: str) -> str:
-    """Returns for example `does not fit: it needs 15.3 GiB, and one NVIDIA T4 can hold 13.84 GiB`.
+    """Returns for example `does not fit: it needs 15.94 GiB, and one NVIDIA T4 can hold 14.56 GiB`.
 
     `where` names what holds it: a card, or the machine. Where a base model leaves less than nothing, that is 0 B.
     """
     there = format_bytes(max(0, available_bytes))
     return f"does not fit: it needs {format_bytes(needed_bytes)}, and {where} can hold {there}"
+
+
+def needed_bytes(measurements: Mapping[str, Any], of_process: bool = False) -> float | None:
+    """Returns what a card must have for a trial; `of_process`: what a cap on the process must allow.
+
+    A card holds the allocator's segments, fragments in them included, and CUDA's context; a cap on the process, as
+    `hardware.memory_limit` is, leaves the context out. Where the base model was on a CPU both are the process' peak.
+    None where it was not measured.
+    """
+    held = _finite(measurements.get("peak_reserved_bytes"))
+    if held is None:
+        return _finite(measurements.get("peak_memory_bytes"))
+    return held if of_process else held + _context_bytes(measurements, held)
+
+
+def _context_bytes(measurements: Mapping[str, Any], held: float) -> float:
+    """The process' own context as measured, else the usual one: beyond the most that is plausible, other processes
+    were counted too."""
+    device = _finite(measurements.get("peak_device_bytes"))
+    measured = None if device is None else device - held
+    return measured if measured is not None and 0 < measured <= MOST_CONTEXT_BYTES else USUAL_CONTEXT_BYTES
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,9 +1,14 @@
-"""The one sentence on what does not fit, to the letter."""
+"""What a measured trial needs of a card, and the one sentence on what does not fit, to the letter."""
 
 from __future__ import annotations
 
-from study.records.infeasible import does_not_fit
+import math
+
+import pytest
+
+from study.records.infeasible import does_not_fit, needed_bytes
 from study.records.units import GIB
+from trainables.limits import USUAL_CONTEXT_BYTES
 
 
 def test_it_names_what_is_needed_where_and_what_is_there() -> None:
@@ -14,3 +19,32 @@ def test_it_names_what_is_needed_where_and_what_is_there() -> None:
 
 def test_less_than_nothing_is_nothing() -> None:
     assert does_not_fit(GIB, -GIB, "the machine") == "does not fit: it needs 1 GiB, and the machine can hold 0 B"
+
+
+def measured(peak: float | None, held: float | None, device: float | None) -> dict[str, float | None]:
+    return {"peak_memory_bytes": peak, "peak_reserved_bytes": held, "peak_device_bytes": device}
+
+
+def test_what_looks_like_a_t4_does_not_fit_one() -> None:
+    """A peak of 14.3 GiB is under 14.56 GiB; with what the allocator held and the context it is not."""
+    needed = needed_bytes(measured(14.3 * GIB, 14.4 * GIB, 14.9 * GIB))
+    assert needed == pytest.approx(14.9 * GIB)
+    assert needed > 14.56 * GIB
+
+
+@pytest.mark.parametrize(
+    ("values", "of_card", "of_process"),
+    [
+        (measured(2.0, 3.0, 4.0), 4.0, 3.0),
+        (measured(2.0, 3.0, None), 3.0 + USUAL_CONTEXT_BYTES, 3.0),
+        (measured(2.0, 3.0, 17.0 * GIB), 3.0 + USUAL_CONTEXT_BYTES, 3.0),  # other processes were counted too
+        (measured(2.0, 3.0, 1.0), 3.0 + USUAL_CONTEXT_BYTES, 3.0),
+        (measured(2.0, None, None), 2.0, 2.0),  # on a CPU
+        (measured(None, 3.0, 4.0), 4.0, 3.0),
+        (measured(math.nan, None, None), None, None),
+        ({}, None, None),
+    ],
+)
+def test_needed_bytes(values: dict[str, float | None], of_card: float | None, of_process: float | None) -> None:
+    assert needed_bytes(values) == of_card
+    assert needed_bytes(values, of_process=True) == of_process
