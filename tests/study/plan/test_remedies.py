@@ -10,20 +10,20 @@ from trainables.base_model.shape import ModelShape
 
 def test_a_remedy_makes_it_fit():
     """Each is tried out: the smallest change of its kind."""
-    heavy = workload(longest=2048, micro_batch_size=4, gradient_checkpointing=False)
+    heavy = workload(longest=1920, micro_batch_size=4, gradient_checkpointing=False)
     target = cards(count=1)
     found = remedies(config(), heavy, target)
     assert found == (
         "training.micro_batch_size: 1",
         "training.gradient_checkpointing: true",
-        "dataset.max_tokens: 512",
+        "dataset.max_tokens: 480",
         "3 such cards in one node",
     )
-    assert fit(config(), workload(2048, micro_batch_size=1, gradient_checkpointing=False), target).fits
-    assert not fit(config(), workload(2048, micro_batch_size=2, gradient_checkpointing=False), target).fits
-    assert fit(config(), workload(2048, micro_batch_size=4), target).fits
-    assert fit(config(), workload(512, micro_batch_size=4, gradient_checkpointing=False), target).fits
-    assert not fit(config(), workload(1024, micro_batch_size=4, gradient_checkpointing=False), target).fits
+    assert fit(config(), workload(1920, micro_batch_size=1, gradient_checkpointing=False), target).fits
+    assert not fit(config(), workload(1920, micro_batch_size=2, gradient_checkpointing=False), target).fits
+    assert fit(config(), workload(1920, micro_batch_size=4), target).fits
+    assert fit(config(), workload(480, micro_batch_size=4, gradient_checkpointing=False), target).fits
+    assert not fit(config(), workload(960, micro_batch_size=4, gradient_checkpointing=False), target).fits
     assert remedies(config(), workload(), target) == ()
 
 
