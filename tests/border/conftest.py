@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,17 @@ def good_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's cache and configuration are the test's own, and no cluster is named by the environment."""
-    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def own_place(tmp_path: Path) -> Iterator[None]:
+    """The user's cache is the test's own, no cluster is named, and what a command sets does not outlast it.
+
+    In a process of its own a command may set variables, such as Ray's for tokens, which here would reach later tests.
+    """
+    before = dict(os.environ)
+    os.environ["LORA_FRONTIER_CACHE"] = str(tmp_path / "cache")
+    os.environ.pop("RAY_ADDRESS", None)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture
