@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainables.limits import MOST_CONTEXT_BYTES
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import TrialSettings
 
-# What the process' own context and a desktop take at most. Where more of the card is not ours, another process may have
-# brought a trial to its end, and another trial of its footprint may fit.
-MOST_SHARED_BYTES = 3 * 2**29
+# Where more of the card is not ours than the process' own context, another process may have brought a trial to its end,
+# and another trial of its footprint may fit.
+MOST_SHARED_BYTES = MOST_CONTEXT_BYTES
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,14 @@ class Conditions:
     micro_batch_size: int
     gradient_checkpointing: bool
     max_tokens: int
+    data: str  # the fingerprint: a pass is as wide as the longest row
 
     @classmethod
-    def of(cls, settings: TrialSettings, cards: int) -> Conditions:
-        """The conditions of a study's settings, with its base model over so many cards."""
+    def of(cls, settings: TrialSettings, cards: int, fingerprint: str) -> Conditions:
+        """The conditions of a study's settings over data of that fingerprint, its base model over so many cards."""
         training, limit = settings.training, settings.hardware.memory_limit_bytes
         batch = training.micro_batch_size, training.gradient_checkpointing
-        return cls(limit, cards, ENGINE_VERSION, *batch, settings.dataset.max_tokens)
+        return cls(limit, cards, ENGINE_VERSION, *batch, settings.dataset.max_tokens, fingerprint)
 
     def hold(self, facts: Mapping[str, Any]) -> bool:
         """Whether a record's facts were found under these conditions; not where they do not say."""

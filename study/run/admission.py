@@ -122,15 +122,18 @@ def verdict_on(config: TrialConfig, forecast: Forecast) -> RanOut | None:
     return verdict if verdict and verdict.of_the_footprint else None
 
 
-def note_verdicts(records: Iterable[TrialRecord], forecast: Forecast, settings: TrialSettings) -> None:
+def note_verdicts(
+    records: Iterable[TrialRecord], forecast: Forecast, settings: TrialSettings, fingerprint: str
+) -> None:
     """Takes in what ran out of memory before the study was interrupted, so that it is not tried again.
 
-    Only what was found under the same conditions: card, memory limit, number of cards, engine and batch.
+    Only what was found under the same conditions: card, memory limit, number of cards, engine, batch, and data, whose
+    `fingerprint` is that of now.
     """
     card = forecast.target.card
     for record in records:
         name = str(record.device.get("name") or (record.infeasible or {}).get("device") or "")
         there = name.startswith("CPU") if card is None else is_of_kind(name, card)
         cards = 0 if card is None else forecast.fit(record.config).cards or 0
-        if there and Conditions.of(settings, cards).hold(record.infeasible or {}):
+        if there and Conditions.of(settings, cards, fingerprint).hold(record.infeasible or {}):
             forecast.note(record)

@@ -55,8 +55,8 @@ def _phases(study: StudyRun) -> tuple[Forecast | None, tuple[StudyPhase, ...]]:
     on_cards, local = uses_cards(config.trial.hardware.gpu, nodes), ray_address() == LOCAL
     forecast = forecast_on(config, study.found, cluster_resources(), on_cards, local)
     records = study.store.records()
-    if forecast:
-        note_verdicts(records, forecast, config.trial)
+    if forecast and study.found:
+        note_verdicts(records, forecast, config.trial, study.found.fingerprint)
     ended = [record.config for record in records]
     return forecast, phases_of(config, study.remaining(), ended, forecast, nodes, on_cards)
 

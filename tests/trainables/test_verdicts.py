@@ -89,6 +89,7 @@ def test_a_verdict_holds_for_later_trials_of_the_footprint_and_no_others(monkeyp
     assert kin.reason == "a of the same footprint ran out of memory alone, so this one was not measured"
     assert kin.infeasible == {**first.infeasible, "ran_out": "a"}
     assert first.infeasible["conditions"]["engine"] >= 2
+    assert first.infeasible["conditions"]["data"] == engine.dataset.fingerprint
 
 
 def test_where_another_process_held_the_card_the_next_of_the_footprint_is_tried(monkeypatch) -> None:

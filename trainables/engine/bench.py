@@ -49,4 +49,4 @@ def basis(bench: Bench) -> dict[str, Any]:
 def memory_conditions(bench: Bench) -> Conditions:
     """What decides here, beside a footprint, whether it runs out of memory."""
     cards = sum(device.type == "cuda" for device in bench.base.devices)
-    return Conditions.of(bench.settings, cards)
+    return Conditions.of(bench.settings, cards, bench.dataset.fingerprint)

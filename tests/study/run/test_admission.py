@@ -143,11 +143,12 @@ def test_a_verdict_found_while_another_process_held_the_card_is_of_that_trial_al
         ("Tesla T4", {"micro_batch_size": 64}, False),
         ("Tesla T4", {"gradient_checkpointing": False}, False),
         ("Tesla T4", {"max_tokens": 4096}, False),
+        ("Tesla T4", {"data": "f2"}, False),  # changed data were accepted since, with other rows under the same cut
         ("Tesla T4", {"else": 1}, False),
         ("Tesla T4", None, False),  # of a version that did not say
     ],
 )
-def test_a_resumed_study_keeps_a_verdict_of_the_same_card_limit_engine_and_batch(
+def test_a_resumed_study_keeps_a_verdict_of_the_same_card_limit_engine_batch_and_data(
     tmp_path: Path, forecast: Forecast, device: str, changes: dict[str, Any] | None, kept: bool
 ) -> None:
     """The trial's own record stands as it is; it is what its kin are told that depends on it."""
@@ -156,10 +157,10 @@ def test_a_resumed_study_keeps_a_verdict_of_the_same_card_limit_engine_and_batch
     assert first is not None
     assert kin is not None
     settings = TrialSettings(BaseModelSettings("m"), DatasetSettings("mine"))
-    conditions = None if changes is None else {**asdict(Conditions.of(settings, 1)), **changes}
+    conditions = None if changes is None else {**asdict(Conditions.of(settings, 1, "f1")), **changes}
     record = replace(ran_out(first.trial_id, first.config, conditions=conditions), device={"name": device})
     written = TrialRecord.from_json(record.to_json())
-    note_verdicts([written], forecast, settings)
+    note_verdicts([written], forecast, settings, "f1")
     admission = Admission("s", search, forecast, lambda record: None)
     assert admission.admitted([replace(kin, config=first.config)]) == (
         [] if kept else [replace(kin, config=first.config)]
