@@ -77,8 +77,12 @@ class Resident:
         return self.history.wall_seconds + time.monotonic() - self._joined
 
     def restore(self, state: bytes) -> None:
-        """Continues from a checkpoint. Raises ValueError where it is another training's."""
-        self.history = History(**restore_training(self.member, state, self._basis))
+        """Continues from a checkpoint. Raises ValueError where it is another training's, or changed."""
+        kept = restore_training(self.member, state, self._basis)
+        try:
+            self.history = History(**kept)
+        except TypeError as error:
+            raise ValueError(f"a checkpoint's history must be as it was written ({error})") from error
 
     def state(self) -> bytes:
         """A checkpoint of weights, optimizer and history."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 
 from search_spaces.trial_config import TrialConfig
 from trainables.comparability import differences
+from trainables.guarded_files import parse_json
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.member import TrainingMember
 from trainables.packed.optimization import LossScaler
@@ -46,23 +47,51 @@ def training_state(member: TrainingMember, extra: Mapping[str, Any], basis: Mapp
 def restore_training(member: TrainingMember, state: bytes, basis: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
     """Puts a fresh member where `training_state` left one; returns the extra values.
 
-    Raises ValueError, and changes nothing, where the state is not whole, or is of another configuration, base model,
-    data, training or engine. A state that names no basis is of an earlier version: who hands it over has to know it.
+    Raises ValueError, and changes nothing, where the state is not whole or not as it was written, or is of another
+    configuration, base model, data, training or engine. A state that names no basis is of an earlier version: who hands
+    it over has to know it.
     """
-    values, tensors = _read(state)
-    if TrialConfig.from_dict(values["config"]) != member.adapter.config:
-        raise ValueError(f"a checkpoint must be of its trial's own configuration; it is of {values['config']}")
-    was = {**values.get("basis", {}), **_length(values.get("total_steps"))}
+    saved, tensors = _read(state)
+    if saved.config != member.adapter.config:
+        raise ValueError(f"a checkpoint must be of its trial's own configuration; it is of {saved.config.to_dict()}")
+    was = {**saved.basis, **_length(saved.total_steps)}
     _check_basis(was, {**basis, **_length(member.total_steps)})
+    if not 0 <= saved.step <= member.total_steps:
+        raise ValueError(f"a checkpoint's step must be from 0 to {member.total_steps}; it is {saved.step}")
     places = _places(member)
     _check_shapes(places, tensors)
     with torch.no_grad():
         for name, tensor in places.items():
             tensor.copy_(tensors[name])
-    member.step = values["step"]
-    member.train_tokens = values["train_tokens"]
-    member.scaler = LossScaler(**values["scaler"])
-    return values["extra"]
+    member.step, member.train_tokens, member.scaler = saved.step, saved.train_tokens, saved.scaler
+    return dict(saved.extra)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a state says beside its tensors."""
+
+    config: TrialConfig
+    step: int
+    train_tokens: int
+    scaler: LossScaler
+    extra: Mapping[str, Any]
+    basis: Mapping[str, Any]
+    total_steps: int | None  # None: an earlier version wrote it
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> _Saved:
+        """Reads the JSON of `training_state`. Raises KeyError, TypeError, ValueError, AttributeError, OverflowError."""
+        total = values.get("total_steps")
+        return cls(
+            TrialConfig.from_dict(values["config"]),
+            int(values["step"]),
+            int(values["train_tokens"]),
+            LossScaler(**values["scaler"]),
+            dict(values["extra"]),
+            dict(values.get("basis", {})),
+            None if total is None else int(total),
+        )
 
 
 def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
@@ -74,13 +103,14 @@ def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
     return places
 
 
-def _read(state: bytes) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read(state: bytes) -> tuple[_Saved, dict[str, torch.Tensor]]:
     """Reads what `training_state` wrote: the JSON in the header (after 8 bytes of its length), and the tensors."""
     try:
         tensors = load(state)
         size = int.from_bytes(state[:8], "little")
-        return json.loads(json.loads(state[8 : 8 + size])["__metadata__"]["training"]), tensors
-    except (SafetensorError, ValueError, KeyError) as error:
+        values = parse_json(parse_json(state[8 : 8 + size])["__metadata__"]["training"])
+        return _Saved.of(values), tensors
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         message = f"a checkpoint must be whole, as it was written; {len(state)} bytes of one cannot be read ({error!r})"
         raise ValueError(f"{message}. Continue from an earlier one, or start the trial again.") from error
 

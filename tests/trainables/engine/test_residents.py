@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -229,3 +230,10 @@ def test_a_checkpoint_without_a_pack_peak_is_restored(model: PackedModel) -> Non
     second.note_pack_peak(7)
     assert second.history.pack_peak_memory_bytes == 7
     assert second.history.curve == first.history.curve
+
+
+@pytest.mark.parametrize("history", [{"laps": 3}, {"curve": [], "steps": 1}])
+def test_a_checkpoint_with_another_history_is_refused(history: dict[str, Any], model: PackedModel) -> None:
+    """By a ValueError, after which the trial begins anew."""
+    with pytest.raises(ValueError, match="history must be as it was written"):
+        joined(model).restore(training_state(joined(model).member, history))

@@ -191,6 +191,36 @@ def test_a_cut_off_state_is_refused(kept: float, model: PackedModel, state: byte
     untouched(model, state[: int(kept * len(state))], "must be whole, as it was written; .* Continue from an")
 
 
+def rewritten(state: bytes, text: str) -> bytes:
+    """The state with other words beside its tensors."""
+    return save(load(state), metadata={"training": text})
+
+
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"config": None}, {"config": []}, {"config": {"rank": 4}}, {"step": None}, {"step": "one"}, {"step": [1]},
+        {"step": 1e400}, {"step": -1}, {"step": 10**9}, {"train_tokens": {}}, {"scaler": None}, {"scaler": [1.0]},
+        {"scaler": {"size": 2}}, {"extra": None}, {"extra": 7}, {"basis": None}, {"basis": "data"}, {"basis": [1]},
+        {"total_steps": "many"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_state_whose_words_were_changed_is_refused(model: PackedModel, state: bytes, values: dict[str, Any]) -> None:
+    """What is refused by a ValueError has the trial begin anew; any other error would end it."""
+    metadata = json.loads(state[8 : 8 + int.from_bytes(state[:8], "little")])["__metadata__"]
+    text = json.dumps({**json.loads(metadata["training"]), **values})
+    untouched(model, rewritten(state, text), "must be whole, as it was written|step must be from 0 to")
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "7", '"text"', "{}", DEEP, '{"config": ' + DEEP + "}"])
+def test_a_state_whose_words_are_none_is_refused(model: PackedModel, state: bytes, text: str) -> None:
+    untouched(model, rewritten(state, text), "must be whole, as it was written")
+
+
 def test_what_is_no_state_is_refused(model: PackedModel) -> None:
     exported = files_of(trained_adapter(model, lora_config(), ROWS, steps=1), "a", "b")[ADAPTER_FILE]
     for content in (b"not a state at all, but long enough to hold a length", exported):
