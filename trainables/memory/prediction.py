@@ -30,7 +30,7 @@ DEFAULT_CONSTANTS: Mapping[Device, MemoryConstants] = {
 class MemoryPrediction:
     """Predicted bytes on one device at each moment, by component.
 
-    `peak_memory_bytes` is what `trainables.measure.training_cost.peak_memory` measures in training: the allocator's
+    `peak_memory_bytes` is what `trainables.measure.peak_memory` measures in training: the allocator's
     peak, or on a CPU the process' resident peak.
     """
 

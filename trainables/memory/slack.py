@@ -21,7 +21,7 @@ SHARES = {True: 0.04, False: 0.12}  # of what is allocated beside frozen weights
 def slack_bytes(setting: MemorySetting, own_bytes: float, constants: MemoryConstants) -> int:
     """Returns the bytes to keep free for fragments where `own_bytes` are allocated beside frozen weights.
 
-    None on a CPU, whose allocator returns what is free.
+    0 on a CPU, whose allocator returns what is free.
     """
     if setting.device == "cpu":
         return 0
