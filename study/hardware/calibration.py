@@ -18,9 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from study.records.files import write_whole
+from study.records.infeasible import context_bytes
 from trainables.base_model.shape import ModelShape
 from trainables.guarded_files import read_json
-from trainables.limits import MOST_CONTEXT_BYTES
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting
 from trainables.memory.slack import slack_bytes
@@ -171,11 +171,8 @@ def _line(points: Sequence[tuple[float, float]], weights: Sequence[float]) -> tu
     return mean_y - factor * mean_x, factor
 
 
-def _context(one: MeasuredFootprint) -> int | None:
-    if one.peak_device_bytes is None or one.peak_reserved_bytes is None:
-        return None
-    context = one.peak_device_bytes - one.peak_reserved_bytes
-    return context if 0 <= context <= MOST_CONTEXT_BYTES else None  # beyond, it was other processes' too
+def _context(one: MeasuredFootprint) -> float | None:
+    return context_bytes(one.peak_reserved_bytes, one.peak_device_bytes)
 
 
 def _slack_factor(measured: Sequence[MeasuredFootprint], constants: MemoryConstants) -> float:

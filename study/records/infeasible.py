@@ -23,21 +23,25 @@ def needed_bytes(measurements: Mapping[str, Any], of_process: bool = False) -> f
     """Returns what a card must have for a trial; `of_process`: what a cap on the process must allow.
 
     A card holds the allocator's segments, fragments in them included, and CUDA's context; a cap on the process, as
-    `hardware.memory_limit` is, leaves the context out. Where the base model was on a CPU both are the process' peak.
-    None where it was not measured.
+    `hardware.memory_limit` is, leaves the context out. A context that was not measured is the usual one. Where the base
+    model was on a CPU both are the process' peak. None where no peak was measured.
     """
     held = _finite(measurements.get("peak_reserved_bytes"))
     if held is None:
         return _finite(measurements.get("peak_memory_bytes"))
-    return held if of_process else held + _context_bytes(measurements, held)
+    measured = context_bytes(held, _finite(measurements.get("peak_device_bytes")))
+    return held if of_process else held + (USUAL_CONTEXT_BYTES if measured is None else measured)
 
 
-def _context_bytes(measurements: Mapping[str, Any], held: float) -> float:
-    """The process' own context as measured, else the usual one: beyond the most that is plausible, other processes
-    were counted too."""
-    device = _finite(measurements.get("peak_device_bytes"))
-    measured = None if device is None else device - held
-    return measured if measured is not None and 0 < measured <= MOST_CONTEXT_BYTES else USUAL_CONTEXT_BYTES
+def context_bytes(held: float | None, device: float | None) -> float | None:
+    """Returns CUDA's context of a process that had `device` bytes of a card, of which its allocator held `held`.
+
+    None where either was not measured, or the difference is none that a context may have: beyond the most that is
+    plausible, other processes were counted too.
+    """
+    if held is None or device is None:
+        return None
+    return device - held if 0 < device - held <= MOST_CONTEXT_BYTES else None
 
 
 def _finite(value: Any) -> float | None:

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from study.records.infeasible import does_not_fit, needed_bytes
+from study.records.infeasible import context_bytes, does_not_fit, needed_bytes
 from study.records.units import GIB
-from trainables.limits import USUAL_CONTEXT_BYTES
+from trainables.limits import MOST_CONTEXT_BYTES, USUAL_CONTEXT_BYTES
 
 
 def test_it_names_what_is_needed_where_and_what_is_there() -> None:
@@ -48,3 +48,19 @@ def test_what_looks_like_a_t4_does_not_fit_one() -> None:
 def test_needed_bytes(values: dict[str, float | None], of_card: float | None, of_process: float | None) -> None:
     assert needed_bytes(values) == of_card
     assert needed_bytes(values, of_process=True) == of_process
+
+
+@pytest.mark.parametrize(
+    ("held", "device", "context"),
+    [
+        (3.0, 4.0, 1.0),
+        (0.0, float(MOST_CONTEXT_BYTES), float(MOST_CONTEXT_BYTES)),
+        (0.0, MOST_CONTEXT_BYTES + 1.0, None),
+        (4.0, 4.0, None),  # a process that computes has a context
+        (4.0, 3.0, None),
+        (None, 4.0, None),
+        (3.0, None, None),
+    ],
+)
+def test_context_bytes(held: float | None, device: float | None, context: float | None) -> None:
+    assert context_bytes(held, device) == context
