@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from search_spaces.trial_config import TrialConfig
+from trainables.engine.release import drop_frames
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.adapter_files import peft_files, peft_tensors
 from trainables.protocol import ADAPTER_UNWRITTEN
@@ -60,9 +61,12 @@ class AdapterHandover:
             raise HandoverError(f"{what}: {type(error).__name__}: {error}") from error
 
     def drain(self) -> None:
-        """Waits until no handover is under way; `end` raises if it failed."""
-        if self._last is not None:
-            self._last.exception(HANDOVER_TIMEOUT_SECONDS)
+        """Waits until no handover is under way, and its copies are gone; `end` raises if it failed."""
+        if self._last is None:
+            return
+        error = self._last.exception(HANDOVER_TIMEOUT_SECONDS)
+        if error is not None:
+            drop_frames(error)  # which hold the copies until then
 
     def _send(self, keep: KeepAdapter, trial_id: str, tensors: Mapping[str, torch.Tensor], config: TrialConfig) -> None:
         files = peft_files(tensors, config, *self._base_model)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import traceback
 
 import pytest
 import torch
 from safetensors.torch import load
 
 from tests.support.small_engines import config, join, make_engine, run
+from trainables.engine.adapter_handover import HandoverError
 from trainables.protocol import ADAPTER_UNWRITTEN
 
 
@@ -108,3 +110,19 @@ def test_an_adapter_that_finds_no_room_is_told_apart(error: Exception, unwritten
     outcome = run(engine)["a"]
     assert (outcome.status, ADAPTER_UNWRITTEN in outcome.reason) == ("failed", unwritten)
     assert str(error) in outcome.reason
+
+
+def test_the_copies_of_a_handover_that_failed_are_gone_once_it_is_drained():
+    """Its exception waits for `end`, and what is measured before that must not count them."""
+
+    def keep(trial_id: str, files: dict[str, bytes]) -> None:
+        raise OSError("No space left on device")
+
+    engine = make_engine(keep_adapter=keep)
+    join(engine, {"a": config()})
+    handover = engine._handover.begin("a", engine.residents["a"].member.adapter)
+    engine._handover.drain()
+    names = {name for frame, _ in traceback.walk_tb(handover.exception().__traceback__) for name in frame.f_locals}
+    assert not names & {"tensors", "files"}
+    with pytest.raises(HandoverError, match="No space left"):
+        engine._handover.end(handover)
