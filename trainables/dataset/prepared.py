@@ -59,14 +59,11 @@ def prepare_dataset(settings: DatasetSettings, tokenizer: Tokenizer, answers: bo
         for name, rows in named.items()
     }
     unknown.check()
-    overlap = _overlap(named)
     return PreparedDataset(
         **splits,
         fingerprint=fingerprint(tuple(splits.values()), settings.max_tokens),
         candidate_labels=labels,
-        statistics={
-            name: {**_statistics(split), "overlap": overlap[name], **counts[name]} for name, split in splits.items()
-        },
+        statistics={name: {**_statistics(split), **counts[name]} for name, split in splits.items()},
         special_tokens=special,
         unknown=str(unknown),
         bos=token_text(tokenizer, tokenizer.bos_token_id),
@@ -101,14 +98,6 @@ def fingerprint(splits: Sequence[Split], max_tokens: int) -> str:
         for row in split.rows:
             digest.update(json.dumps([split.name, row.target_start, row.tokens]).encode())
     return digest.hexdigest()
-
-
-def _overlap(named: Mapping[str, Sequence[Example]]) -> dict[str, int]:
-    """Counts rows of evaluation and test that are also trained on, and training rows that are also measured on."""
-    pairs = {name: [(example.prompt, example.completion) for example in rows] for name, rows in named.items()}
-    trained, measured = set(pairs["train"]), {*pairs["eval"], *pairs["test"]}
-    others = {"train": measured, "eval": trained, "test": trained}
-    return {name: sum(pair in others[name] for pair in pairs[name]) for name in named}
 
 
 def _statistics(split: Split) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def load_examples(settings: DatasetSettings) -> Splits:
 def row_counts(splits: Splits) -> dict[str, dict[str, int]]:
     """Counts by split the rows that were there for it and are not in it, and those that it has twice or shares.
 
-    `duplicates`: rows equal to another of the split. `shared_prompts`: rows of training whose prompt is measured on
-    too, of the others whose prompt is trained on too, with another completion; an empty prompt says nothing.
+    `duplicates`: rows equal to another of the split. `overlap`: rows of training that are measured on too, of the
+    others that are trained on too. `shared_prompts`: rows whose prompt alone is; an empty prompt says nothing.
     """
     drawn = splits.by_name
     pairs = {name: [(one.prompt, one.completion) for one in draw.examples] for name, draw in drawn.items()}
@@ -48,6 +48,7 @@ def row_counts(splits: Splits) -> dict[str, dict[str, int]]:
             "left_out": draw.left_out,
             "unused": draw.unused,
             "empty": draw.empty,
+            "overlap": sum(pair in others[name] for pair in pairs[name]),
             "duplicates": len(pairs[name]) - len(set(pairs[name])),
             "shared_prompts": _shared_prompts(pairs[name], others[name]),
         }

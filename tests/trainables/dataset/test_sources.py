@@ -9,7 +9,8 @@ import pytest
 from tests.support.trainables.raw_rows import prompt_rows
 from trainables.dataset.files import DatasetError
 from trainables.dataset.named import NAMED
-from trainables.dataset.sources import load_examples
+from trainables.dataset.sources import load_examples, row_counts
+from trainables.dataset.splits import Draw, Example, Splits
 from trainables.settings import DatasetSettings
 
 
@@ -33,3 +34,14 @@ def test_settings_that_lead_nowhere(tmp_path: Path) -> None:
 
 def test_the_named_datasets_are_the_documented_ones() -> None:
     assert set(NAMED) == {"pubmedqa", "stackoverflow"}
+
+
+def test_rows_and_prompts_that_two_splits_share_are_counted_in_each() -> None:
+    def draw(*rows: tuple[str, str]) -> Draw:
+        return Draw([Example("", prompt, "", answer, None, prompt, str(n)) for n, (prompt, answer) in enumerate(rows)])
+
+    train, evaluation = draw(("a", "1"), ("b", "1"), ("c", "1")), draw(("a", "1"), ("a", "1"), ("b", "2"))
+    counts = row_counts(Splits(train, evaluation, draw(("d", "1"), ("c", "1"))))
+    assert {name: own["overlap"] for name, own in counts.items()} == {"train": 2, "eval": 2, "test": 1}
+    assert {name: own["shared_prompts"] for name, own in counts.items()} == {"train": 1, "eval": 1, "test": 0}
+    assert {name: own["duplicates"] for name, own in counts.items()} == {"train": 0, "eval": 1, "test": 0}
