@@ -3,7 +3,10 @@
 import signal
 import sys
 
-from study.cli.main import main
+try:
+    from study.cli.main import main
+except KeyboardInterrupt:  # the command's own words for it are not there yet
+    sys.exit("Interrupted.")
 
 if __name__ == "__main__":
     exit_code = main()

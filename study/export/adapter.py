@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from study.errors import Absent, ConfigError
 from study.export.model_card import model_card
 from study.records.layout import STUDY_FILE, adapter_place, study_file
 from study.records.record import TrialRecord
+from trainables.guarded_files import FileRefusedError, read_json
 from trainables.settings import BaseModelSettings
 
 CARD_FILE = "README.md"
@@ -40,11 +42,9 @@ def export_trial(directory: Path, trial_id: str, target: Path, merge: bool = Fal
     study = load_study(directory)
     record = _record(study, trial_id)
     adapter = _adapter_folder(study, record)
+    _check_adapter(adapter)
     _check_target(target)
-    _make_parent(target)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
-        folder = Path(made) / target.name
-        folder.mkdir()
+    with _made_beside(target) as folder:
         try:
             _fill(folder, study, record, adapter, merge)
         except BaseModelError as error:
@@ -104,15 +104,43 @@ def _has_adapter(study: Study, record: TrialRecord) -> bool:
     return bool(record.adapter) and (study.directory / str(record.adapter) / ADAPTER_FILES[1]).is_file()
 
 
-def _make_parent(target: Path) -> None:
+def _check_adapter(folder: Path) -> None:
+    """Raises ConfigError where a file of the adapter is not whole: who loads the export could not tell why."""
+    from trainables.base_model.checks.faults import BaseModelError
+    from trainables.base_model.checks.safetensors_header import read_header
+
+    settings, weights = (folder / name for name in ADAPTER_FILES)
+    remedy = "Copy the study's directory again from where it ran; or train the trial again: `report --budget` says how."
+    try:
+        if not isinstance(read_json(settings), dict):
+            raise ConfigError.of(str(settings), "", Absent.UNSHOWN, "must be an adapter's settings, an object", remedy)
+    except (FileRefusedError, OSError) as error:
+        reason = error.found if isinstance(error, FileRefusedError) else error.strerror or str(error)
+        rule = f"must be an adapter's settings in JSON; {reason}"
+        raise ConfigError.of(str(settings), "", Absent.UNSHOWN, rule, remedy) from error
+    try:
+        read_header(weights)
+    except BaseModelError as error:
+        fault = error.faults[0]
+        raise ConfigError.of(str(weights), fault.key, fault.value, fault.rule, remedy) from error
+
+
+@contextmanager
+def _made_beside(target: Path) -> Iterator[Path]:
+    """Yields a folder to fill, beside the target. Raises ConfigError where none can be made."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if len(os.fsencode(target.name)) > LONGEST_NAME:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        made = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         rule = f"must be a folder that can be made; it cannot ({reason})"
         raise ConfigError.of(str(target), "--to", Absent.UNSHOWN, rule, "Name another one.") from error
+    with made as name:
+        folder = Path(name) / target.name
+        folder.mkdir()
+        yield folder
 
 
 def _check_target(target: Path) -> None:

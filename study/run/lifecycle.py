@@ -60,8 +60,13 @@ def begin(
     if basis:
         write_basis(directory, basis)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
-    study = replace(_open(config, directory), found=found, basis=basis)
-    _tell_warm_starts(study, warm_starts)
+    try:
+        study = replace(_open(config, directory), found=found, basis=basis)
+        _tell_warm_starts(study, warm_starts)
+    except KeyboardInterrupt:
+        if confirmed is None:
+            say(f"The study is in {directory}. Continue it: {resume_command(directory)}")
+        raise
     return study
 
 
@@ -183,22 +188,29 @@ def _open(config: StudyConfig, directory: Path) -> StudyRun:
     store = ResultsStore(directory)
     store.own()
     try:
-        search = open_search(config, directory / DATABASE_FILE, KnownMemory(config))
-        store.set_aside(search.reconcile(store.records()))
-        _tell_set_aside(store, search)
+        try:
+            search = open_search(config, directory / DATABASE_FILE, KnownMemory(config))
+            store.set_aside(search.reconcile(store.records()))
+        finally:  # also where the search cannot be opened: the lines are moved already
+            _tell_moved(store)
+        _tell_foreign(search)
     except BaseException:
         store.close()
         raise
     return StudyRun(config, directory, search, store)
 
 
-def _tell_set_aside(store: ResultsStore, search: StudySearch) -> None:
-    """Says what of the stored results and of the search counts for nothing."""
+def _tell_moved(store: ResultsStore) -> None:
+    """Says which of the stored results count for nothing."""
     if store.moved:
         say(
             f"{plural(len(store.moved), 'line')} of {RESULTS_FILE} without a record that counts moved to {TORN_FILE}, "
             f"and trials without a record run again: {first_reasons(store.moved)}."
         )
+
+
+def _tell_foreign(search: StudySearch) -> None:
+    """Says which trials of the search's database count for nothing."""
     if foreign := [SetAside(number, reason) for number, reason in search.foreign.items()]:
         say(
             f"{plural(len(foreign), 'trial')} of {DATABASE_FILE} left out, which something else has added or changed: "

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from study.cli import main
 from study.errors import ConfigError
@@ -38,8 +40,9 @@ def study(tmp_path: Path) -> Path:
     (directory / "results.jsonl").write_text(lines, encoding="utf-8")
     adapter = directory / "adapters/t000"
     adapter.mkdir(parents=True)
-    for name in adapter_module.ADAPTER_FILES:
-        (adapter / name).write_text(name, encoding="utf-8")
+    settings, weights = (adapter / name for name in adapter_module.ADAPTER_FILES)
+    settings.write_text("{}", encoding="utf-8")
+    save_file({"lora_A": np.zeros((2, 2), np.float32)}, weights)
     return directory
 
 
@@ -53,7 +56,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_adapter_comes_with_a_card_that_says_everything(study: Path, tmp_path: Path) -> None:
     folder = export_trial(study, "t000", tmp_path / "new/adapter")
     assert {file.name for file in folder.iterdir()} == {*adapter_module.ADAPTER_FILES, "README.md"}
-    assert (folder / "adapter_config.json").read_text(encoding="utf-8") == "adapter_config.json"
+    assert (folder / "adapter_config.json").read_text(encoding="utf-8") == "{}"
     assert not [file for file in folder.parent.iterdir() if file != folder]  # nothing is left over
     card = (folder / "README.md").read_text(encoding="utf-8")
     _, front, text = card.split("---\n", 2)

@@ -140,6 +140,20 @@ def test_no_machine_for_it_is_an_error_of_its_own_and_frees_the_directory(
 
 
 @quick
+def test_a_study_interrupted_as_it_begins_says_how_to_continue(
+    config: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lifecycle, "open_search", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            begun(config, tmp_path / "study")
+    assert f"Continue it: python -m study resume {tmp_path / 'study'}" in capsys.readouterr().out
+    kill(lifecycle.reopen(tmp_path / "study"))  # nobody holds it
+
+
 def test_an_interrupted_study_says_how_to_continue(
     config: StudyConfig, run_with: Callable[[Run], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
