@@ -43,6 +43,12 @@ class Part:
     markup: Markup
 
 
+REMEDY = (
+    "Move away what is there, give yourself the right to write into the folder, "
+    "or copy the study's directory to where you may write; then try again."
+)
+
+
 def write_report(study: Study | Path | str) -> Path:
     """Writes `report.html` and `pareto.json` into a study's directory, each whole or not at all.
 
@@ -58,7 +64,7 @@ def write_report(study: Study | Path | str) -> Path:
 
 
 def _replace(file: Path, text: str) -> Path:
-    with written(file, "Move away what is there, or give yourself the right to write into the folder; then try again."):
+    with written(file, REMEDY):
         return write_whole(file, text)
 
 

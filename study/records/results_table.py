@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from study.records.record import COMPARABLE, INFEASIBLE, MEASUREMENTS, TrialRecord, flat_row
+from trainables.guarded_files import open_regular
 
 TEXT, WHOLE, NUMBER = pa.string(), pa.int64(), pa.float64()
 COLUMNS: dict[str, pa.DataType] = {
@@ -41,6 +42,15 @@ def write_results_table(file: Path, records: Sequence[TrialRecord]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def count_rows(file: Path) -> int | None:
+    """Returns how many records a table holds; None for what is no table."""
+    try:
+        with open_regular(file) as table:
+            return int(pq.read_metadata(table).num_rows)
+    except (OSError, ValueError):  # ArrowInvalid is a ValueError, and FileRefusedError another
+        return None
 
 
 def results_table(records: Sequence[TrialRecord]) -> pa.Table:

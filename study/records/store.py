@@ -147,6 +147,15 @@ def _sync_folder(folder: Path) -> None:
 
 
 def concluded(directory: Path) -> bool:
-    """Whether all of a run has ended: it then wrote the table of all records, after the last of them."""
+    """Whether all of a run has ended: it then wrote the table of all records, after the last of them.
+
+    In a copy both files may be of any age; there the table must have a row for each record.
+    """
     results, table = directory / RESULTS_FILE, directory / TABLE_FILE
-    return results.exists() and table.exists() and table.stat().st_mtime >= results.stat().st_mtime
+    if not (results.exists() and table.exists()):
+        return False
+    if table.stat().st_mtime >= results.stat().st_mtime:
+        return True
+    from study.records.results_table import count_rows
+
+    return count_rows(table) == len(read_records(results).records)

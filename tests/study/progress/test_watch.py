@@ -20,7 +20,7 @@ from study.progress.watch import NoNewsError, _News, watch
 from study.records.directory_lock import driver_has_died
 from study.records.layout import OWNER_FILE
 from study.records.objectives import Objective
-from study.records.store import concluded
+from study.records.store import ResultsStore, concluded
 from tests.support.made_up_studies import make_config, make_record, write_study_file
 from trainables.protocol import ResidentStatus
 
@@ -107,6 +107,16 @@ def test_a_driver_that_was_killed_here_is_not_waited_for(directory: Path) -> Non
     watch(directory, lines.append, pause=lambda seconds: pytest.fail("it waited"))
     assert "to come" not in lines[0]
     assert "It is not running" in lines[-1]
+
+
+def test_a_copy_has_ended_as_its_original_whatever_the_age_of_its_files(directory: Path) -> None:
+    ResultsStore(directory).write_table()
+    later = (directory / "results.parquet").stat().st_mtime + 5
+    os.utime(directory / "results.jsonl", (later, later))
+    assert concluded(directory)
+    append(directory, "t900")
+    os.utime(directory / "results.jsonl", (later, later))
+    assert not concluded(directory)
 
 
 def test_a_study_that_ended_is_told_at_once(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
