@@ -50,14 +50,17 @@ def add_directory(
 
 
 def path(text: str) -> Path:
-    """Returns a path of the command line. Raises ArgumentTypeError for what can name none."""
+    """Returns a path of the command line, `~` being the home: a shell leaves it in `--out=~/x` and in quotes.
+
+    Raises ArgumentTypeError for what can name none.
+    """
     longest = max(map(len, os.fsencode(words(text)).split(b"/")))
     if longest > LONGEST_NAME_BYTES or len(os.fsencode(text)) > LONGEST_PATH_BYTES:
         rule = (
             f"must be a path of at most {LONGEST_PATH_BYTES:,} bytes, each of its names of at most {LONGEST_NAME_BYTES}"
         )
         raise argparse.ArgumentTypeError(rule)
-    return Path(text)
+    return Path(os.path.expanduser(text))
 
 
 def words(text: str) -> str:

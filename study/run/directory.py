@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -85,7 +86,7 @@ def here(place: str) -> Path:
     Raises StoreError where the store cannot be read.
     """
     if not is_url(place):
-        return Path(place)
+        return Path(os.path.expanduser(place))
     directory = staging_folder() / place.rstrip("/").rpartition("/")[2]
     url = place.rstrip("/")
     if not (directory / STUDY_FILE).is_file() or is_ahead(url, directory):  # else the store lags behind this machine

@@ -79,6 +79,7 @@ def test_plan(hostile: Hostile, check: Callable[[Hostile], str]) -> None:
     row("out too long", ("run", "STUDY", "--out", f"/{LONG}"), "each of its names of at most 255"),
     row("resume nothing", ("resume", ""), "DIR: must not be empty"),
     row("resume an empty folder", ("resume", "EMPTY"), NO_STUDY),
+    row("resume below the home", ("resume", "~/no such study"), f"{Path.home()}/no such study: {NO_STUDY}"),
     row("resume a file", ("resume", "STUDY"), NO_STUDY),
     row("resume a pipe", ("resume", "FIFO"), NO_STUDY),
     row("resume a device", ("resume", "/dev/zero"), NO_STUDY),
@@ -96,6 +97,7 @@ def test_run_resume_confirm(hostile: Hostile, check: Callable[[Hostile], str]) -
 @table(
     row("report nothing", ("report", ""), "DIR: must not be empty"),
     row("report an empty folder", ("report", "EMPTY"), NO_STUDY),
+    row("report below the home", ("report", "~/no such study"), f"{Path.home()}/no such study: {NO_STUDY}"),
     row("report a device", ("report", "/dev/zero"), NO_STUDY),
     row("an empty budget", ("report", "FOLDER", "--budget", ""), "must be a number with a unit", "8GiB"),
     row("a budget without unit", ("report", "FOLDER", "--budget", "8"), "must be a number with a unit", "8GiB"),
