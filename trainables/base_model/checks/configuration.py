@@ -33,7 +33,7 @@ ACTIVATIONS = (  # of transformers, those without weights of their own
 ATTENTIONS = (
     "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4",
 )  # fmt: skip
-DTYPES = ("float16", "bfloat16", "float32", "float64", "auto")
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 _TOKEN, _LIST = whole(0, 2**22), list_of(whole(0, 2**22), 64)
@@ -49,7 +49,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "num_key_value_heads": or_null(whole(1, 4096)),
     "head_dim": or_null(whole(2, 4096)),
     "max_position_embeddings": whole(1, MOST_POSITIONS),
-    "rms_norm_eps": number(0, 0.1),
+    "rms_norm_eps": number(1e-30, 0.1),
     "rope_theta": or_null(THETA),
     "partial_rotary_factor": or_null(number(1, 1)),
     "original_max_position_embeddings": or_null(whole(1, MOST_POSITIONS)),

@@ -17,7 +17,7 @@ def whole(least: int, most: int) -> Rule:
 
 def number(least: float, most: float) -> Rule:
     """Returns the rule of a finite number within bounds."""
-    rule = f"must be a number from {least:g} to {most:g}"
+    rule = f"must be {least:g}" if least == most else f"must be a number from {least:g} to {most:g}"
     return lambda value: None if is_number(value) and least <= value <= most else rule
 
 
