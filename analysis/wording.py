@@ -142,7 +142,8 @@ def headline(study: Study) -> str:
     if not members:
         return f"No complete trial, so there is no front ({count_statuses(study.records)})."
     cost, quality = study.objectives[cost_index(study.objectives)], study.objectives[quality_index(study.objectives)]
-    within = [record for record in members if _is_affordable(record, study, cost)]
+    of_card = bounds_card(study, cost)  # once: it looks at all records
+    within = [record for record in members if _is_affordable(record, study, cost, of_card)]
     verb, limit = _limit(study, cost)
     nothing = f"No complete trial {verb} {limit}"
     sentences = _affordable(within, cost, quality, limit) if within else _out_of_reach(members, cost, quality, nothing)
@@ -195,10 +196,10 @@ def bounds_card(study: Study, objective: Objective) -> bool:
     return on_card and _is_bytes(objective)
 
 
-def _is_affordable(record: TrialRecord, study: Study, cost: Objective) -> bool:
+def _is_affordable(record: TrialRecord, study: Study, cost: Objective, of_card: bool) -> bool:
     """Whether the study's budget allows the trial: what a card must have for it, not the allocator's peak alone."""
     bound = budget(study, cost)
-    if not bounds_card(study, cost):
+    if not of_card:
         return _at_most(record, cost, bound)
     needed = needed_bytes(record.measurements, of_process=study.memory_limit is not None)
     return needed is not None and needed <= bound

@@ -268,7 +268,8 @@ def _line(
 
 
 def _near(rows: Sequence[Row], points: Sequence[Mapping[str, Any]]) -> list[Row]:
-    return [row for row in rows if points and row["x"] <= REACH * max(point["x"] for point in points)]
+    reach = REACH * max((point["x"] for point in points), default=0.0)
+    return [row for row in rows if points and row["x"] <= reach]
 
 
 def _pair(record: TrialRecord, *objectives: Objective) -> tuple[float, float] | None:
