@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened, whole_file
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, whole_file
 from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
 from trainables.base_model.checks.gguf_model import read_gguf_config
@@ -21,6 +21,7 @@ from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf
 from trainables.base_model.hub import hub_snapshot
 from trainables.base_model.location import ModelFiles, locate
 from trainables.settings import BaseModelSettings
+from trainables.shown_values import shortened
 from trainables.user_cache import CacheEntry, cached_folder, digest, file_sha256
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from typing import Literal
 
 from trainables.base_model.checks.contents import PICKLED_ENDINGS
 from trainables.base_model.checks.faults import BaseModelError as BaseModelError
-from trainables.base_model.checks.faults import raise_any, shortened
+from trainables.base_model.checks.faults import raise_any
 from trainables.base_model.checks.folders import folder_fault
 from trainables.settings import BaseModelSettings
+from trainables.shown_values import shortened
 
 LONGEST_HUB_ID = 96  # characters of an owner's or a model's name, by the hub's own rule
 LONGEST_REVISION = 200

@@ -14,13 +14,13 @@ from typing import Any
 from trainables.dataset.reading.forms import many_lines_form
 from trainables.dataset.reading.kinds import HEAD_BYTES, Kind, folder_kind, kind_of
 from trainables.guarded_files import MIB, FileRefusedError, open_regular, parse_json, read_lines, read_text
+from trainables.shown_values import SHOWN_PATH_CHARACTERS, shortened
 
 MOST_LINE_BYTES = 16 * MIB  # a row is cut at 2^20 tokens, which are rarely more than 8 MiB
 MOST_LIST_BYTES = 128 * MIB  # of a file that is one JSON value, which is held whole
 MOST_BYTES = 1024 * MIB  # of a file of rows
 MOST_ROWS = 2_000_000
 FEW_KEYS = 16
-LONGEST_SHOWN = 60  # characters of a value in a message
 SHARE = Kind("", "Take a share of its rows, such as: `shuf -n 100000 {file} > {out}`.")
 LINES = Kind("", "Write it as JSON Lines: `jq -c '.[]' {file} > {out}`.")
 
@@ -145,7 +145,8 @@ def _refusals(path: Path, key: str) -> Iterator[None]:
             raise
         reason = error.strerror if isinstance(error, OSError) else error
         raise DatasetError(
-            f"{key} must name a readable file; {shortened(str(path))}: {reason}. Name a readable file."
+            f"{key} must name a readable file; {shortened(str(path), SHOWN_PATH_CHARACTERS)}: {reason}. "
+            "Name a readable file."
         ) from None
 
 
@@ -198,13 +199,3 @@ def _refuse_many_lines(first: bytes, path: Path, key: str) -> None:
         form = many_lines_form(read_text(path, MOST_LIST_BYTES))
     if form is not None:
         raise DatasetError(_foreign(path, key, form.name, form.remedy_for(path)))
-
-
-def shown(value: Any) -> str:
-    """Returns the value as text, short enough for a message."""
-    return shortened(json.dumps(value, ensure_ascii=True, default=str))
-
-
-def shortened(text: str) -> str:
-    """Returns the text, cut where it is too long for a message."""
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."

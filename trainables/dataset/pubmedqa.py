@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.dataset.files import DatasetError, RowFault, read_json, shown
+from trainables.dataset.files import DatasetError, RowFault, read_json
 from trainables.dataset.hub import hub_rows, local_file
 from trainables.dataset.reading.row_faults import checked, is_unicode, text_faults, type_name
 from trainables.dataset.splits import Example, Pool
+from trainables.shown_values import shown
 
 ANSWERS = ("yes", "no", "maybe")
 SAMPLE_FILE = Path(__file__).resolve().parents[1] / "sample_data" / "medical_qa.json"

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from trainables.dataset.files import DatasetError, shown
+from trainables.dataset.files import DatasetError
 from trainables.dataset.whole_groups import Filling, fewest_left_out, most_of_one_group, whole_size
 from trainables.settings import DatasetSettings
+from trainables.shown_values import shown
 
 HELD_OUT_FRACTION = 0.1
 MOST_LEFT_OUT_FRACTION = 0.25  # of the rows that a split is drawn from; more is refused

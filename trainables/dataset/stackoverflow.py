@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainables.dataset.files import DatasetError, RowFault, read_rows, shown
+from trainables.dataset.files import DatasetError, RowFault, read_rows
 from trainables.dataset.hub import LOCAL_REMEDY, hub_rows, local_file
 from trainables.dataset.reading.row_faults import checked, text_faults
 from trainables.dataset.splits import Example, Pool
+from trainables.shown_values import shown
 
 
 def stackoverflow_pool(source: str | None) -> Pool:

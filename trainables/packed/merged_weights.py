@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from trainables.base_model.checks.faults import BaseModelError, shortened
+from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.checks.folders import CONFIG
 from trainables.base_model.checks.safetensors_header import read_header
 from trainables.base_model.checks.tensors import HEAD, PREFIX
@@ -21,6 +21,7 @@ from trainables.base_model.checks.weight_files import INDEX_FILE, weight_files
 from trainables.base_model.hub import SMALL_FILES
 from trainables.guarded_files import read_json
 from trainables.packed.adapter_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
+from trainables.shown_values import shortened
 
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _NOT_COPIED = (CONFIG, INDEX_FILE, ADAPTER_CONFIG_FILE)

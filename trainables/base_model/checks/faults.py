@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SHOWN_CHARACTERS = 80  # of a value in a message
-SHOWN_PATH_CHARACTERS = 300
+from trainables.shown_values import SHOWN_PATH_CHARACTERS, shortened, shown
 
 
 @dataclass(frozen=True)
@@ -60,19 +58,3 @@ def raise_any(faults: Iterable[ModelFault]) -> None:
 def whole_file(path: str | Path, found: str, rule: str, remedy: str) -> ModelFault:
     """Returns the fault of a whole file: what was found there, and what it must be."""
     return ModelFault(str(path), "", found, rule, remedy)
-
-
-def shown(value: Any) -> str:
-    """Returns a value as JSON on one line, shortened in its middle."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return shortened(text, SHOWN_CHARACTERS)
-
-
-def shortened(text: str, length: int = SHOWN_CHARACTERS) -> str:
-    """Returns the text on one line without control characters, shortened in its middle where it is longer."""
-    if len(text) > length:
-        text = f"{text[: length - length // 4]} … {text[-length // 4 :]}"
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -8,9 +8,10 @@ from typing import Any
 
 from trainables.base_model.checks.configuration import MODEL_TYPES, configuration_faults
 from trainables.base_model.checks.contents import pointers
-from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any
 from trainables.base_model.checks.folders import CONFIG, folder_fault, generation_fault, read_configuration
 from trainables.base_model.checks.weight_files import has_weights, weights_faults
+from trainables.shown_values import shortened
 
 SMALL_ENDINGS = (".json", ".jinja", ".model", ".txt")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.base_model.checks.contents import CONVERT, PICKLED_ENDINGS, file_fault, refused
-from trainables.base_model.checks.faults import ModelFault, shortened, whole_file
+from trainables.base_model.checks.faults import ModelFault, whole_file
 from trainables.guarded_files import FileRefusedError, read_json
+from trainables.shown_values import shortened
 
 CONFIG, ADAPTER_CONFIG = "config.json", "adapter_config.json"
 MOST_CONFIG_BYTES = 2**20

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.base_model.checks.contents import GGUF_MAGIC, file_fault
-from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened, whole_file
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, whole_file
 from trainables.guarded_files import open_regular
+from trainables.shown_values import shortened
 
 WHOLE = "must be a whole GGUF file"
 VERSIONS = (2, 3)

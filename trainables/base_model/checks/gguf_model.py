@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trainables.base_model.checks.configuration import configuration_faults
-from trainables.base_model.checks.faults import ModelFault, raise_any, shortened, whole_file
+from trainables.base_model.checks.faults import ModelFault, raise_any, whole_file
 from trainables.base_model.checks.gguf_header import GgufHeader, place_faults, read_gguf_header
 from trainables.base_model.checks.tensors import needed_tensors, tensor_faults
 from trainables.base_model.checks.values import is_whole
+from trainables.shown_values import shortened
 
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM",

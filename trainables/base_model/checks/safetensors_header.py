@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from trainables.base_model.checks.contents import file_fault
-from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened, whole_file
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, whole_file
 from trainables.guarded_files import open_regular, parse_json
+from trainables.shown_values import shortened
 
 MIB = 2**20
 MOST_HEADER_BYTES = 16 * MIB  # a thousand layers need two

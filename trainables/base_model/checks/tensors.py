@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.base_model.checks.faults import ModelFault, shortened
+from trainables.base_model.checks.faults import ModelFault
 from trainables.base_model.shape import HEAD_NORM_TYPES, QKV_BIAS_TYPES, ModelShape
+from trainables.shown_values import shortened
 
 Shape = tuple[int, ...]
 

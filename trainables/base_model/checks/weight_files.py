@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from trainables.base_model.checks.contents import CONVERT, PICKLED_ENDINGS, file_fault, is_there, pointers, refused
-from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, shortened, whole_file
+from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, whole_file
 from trainables.base_model.checks.safetensors_header import WEIGHT_DTYPES, WHOLE, Tensor, read_header
 from trainables.base_model.checks.tensors import needed_tensors, tensor_faults
 from trainables.guarded_files import FileRefusedError, read_json
+from trainables.shown_values import shortened
 
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MOST_INDEX_BYTES = 16 * 2**20

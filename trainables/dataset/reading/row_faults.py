@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from trainables.dataset.files import DatasetError, RowFault, shown
+from trainables.dataset.files import DatasetError, RowFault
+from trainables.shown_values import shown
 
 ROWS_NAMED = 10  # of each kind of fault
 KINDS_SHOWN = 10
