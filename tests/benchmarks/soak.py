@@ -36,6 +36,7 @@ from tests.test_whole_study import start, study_file
 SAME = 1e-6
 UNDISTURBED_SECONDS = 900.0
 FAULTS_AT_WORK, FAULTS_CONFIRMING = 8, 2  # of a round, at most
+LONGEST_PEACE_SECONDS = 8.0  # of training between two faults: long enough that some trials end between
 SPACE = {
     "precision": "fp32", "rank": {"choice": [2, 4, 8, 16]}, "target_modules": "q_v",
     "learning_rate": {"choice": [1.0e-3, 3.0e-3]},
@@ -86,18 +87,19 @@ class Soak:
     until: float
     kinds: Sequence[str] = EVERY
     outcome: Outcome = field(default_factory=Outcome)
+    tried: Counter[str] = field(default_factory=Counter)  # those that missed too, or they would be tried for ever
 
     def is_over(self) -> bool:
         """Whether no more faults are to be injected."""
         return self.outcome.injected >= self.faults or time.monotonic() > self.until
 
     def next_of(self, faults: Mapping[str, Fault]) -> str | None:
-        """A kind of these that came up least; None where none is asked for, or all faults are injected."""
+        """A kind of these that was tried least; None where none is asked for, or all faults are injected."""
         known = [name for name in faults if name in self.kinds]
         if not known or self.is_over():
             return None
-        fewest = min(self.outcome.faults[name] for name in known)
-        return self.chance.choice([name for name in known if self.outcome.faults[name] == fewest])
+        fewest = min(self.tried[name] for name in known)
+        return self.chance.choice([name for name in known if self.tried[name] == fewest])
 
     def inject(self, one: DisturbedStudy, faults: Mapping[str, Fault]) -> bool:
         """Injects one of these faults; returns whether it hit."""
@@ -105,6 +107,7 @@ class Soak:
         if name is None:
             return False
         one.note_records()
+        self.tried[name] += 1
         hit = faults[name](one, self.chance)
         self.outcome.faults[name] += hit
         print(
@@ -123,7 +126,7 @@ def disturb(
             at_end = False
             soak.inject(one, ending)
         elif left and one.ended < trials and soak.next_of(faults) and one.trains:
-            time.sleep(soak.chance.uniform(0.2, 2.5))
+            time.sleep(soak.chance.uniform(0.2, LONGEST_PEACE_SECONDS))
             if one.runs and one.ended < trials:
                 left -= 1
                 soak.inject(one, faults)
@@ -183,7 +186,14 @@ def soaked(soak: Soak, folder: Path, steps: int) -> Outcome:
             other = DisturbedStudy(one.directory / "confirm", "confirm", str(one.directory))
             disturb(soak, other, CONFIRMING, FAULTS_CONFIRMING, {}, len(confirmed))
             judge(other, confirmed, soak.outcome)
+        print(f"round {soak.outcome.rounds}: {consequences(soak.outcome)}", flush=True)
     return soak.outcome
+
+
+def consequences(outcome: Outcome) -> str:
+    """What the faults so far have done, in words; a run that is cut off has said it of its whole rounds."""
+    names = ("lost", "twice", "rerun", "unlike", "broken")
+    return f"of {outcome.trials} trials " + ", ".join(f"{getattr(outcome, name)} {name}" for name in names)
 
 
 def main() -> int:

@@ -74,16 +74,16 @@ def tear_results(one: DisturbedStudy, chance: random.Random) -> bool:
 
 def alter_results(one: DisturbedStudy, chance: random.Random) -> bool:
     """The driver killed, and a record damaged in the middle of the file: its trial has to run again."""
+    if not one.seen:
+        return False
     one.end_driver(signal.SIGKILL)
-    hit = bool(one.seen)
-    if hit:
-        trial_id = chance.choice(sorted(one.seen))
-        line = one.seen.pop(trial_id).encode()
-        middle = len(line) // 2
-        damaged = chance.choice([line[:middle] + b"\0" * 16 + line[middle + 16 :], line[:middle], line[::-1]])
-        one.results.write_bytes(one.results.read_bytes().replace(line, damaged))
+    trial_id = chance.choice(sorted(one.seen))
+    line = one.seen.pop(trial_id).encode()
+    middle = len(line) // 2
+    damaged = chance.choice([line[:middle] + b"\0" * 16 + line[middle + 16 :], line[:middle], line[::-1]])
+    one.results.write_bytes(one.results.read_bytes().replace(line, damaged))
     one.resume()
-    return hit
+    return True
 
 
 def tear_checkpoints(one: DisturbedStudy, chance: random.Random) -> bool:
