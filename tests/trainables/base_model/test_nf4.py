@@ -101,13 +101,28 @@ def test_a_reload_from_the_cache_is_bit_equal(monkeypatch: pytest.MonkeyPatch) -
     first = load_base_model(_settings("stories15M"), "nf4", "cpu")
     second = load_base_model(_settings("stories15M"), "nf4", "cpu")
     assert len(calls) == 1
-    assert torch.equal(_logits(first.model), _logits(second.model))
+    quantized = load_base_model(_settings("stories15M"), "nf4", "cpu", use_cache=False)
+    assert len(calls) == 2
+    assert torch.equal(_logits(first.model), _logits(quantized.model))
+    assert torch.equal(_logits(second.model), _logits(quantized.model))
     assert [m.compute_dtype for m in _linear4bit(second.model)] == [first.compute_dtype] * 42
     assert not any(parameter.requires_grad for parameter in second.model.parameters())
     assert {parameter.dtype for parameter in second.model.parameters()} == {torch.uint8, first.compute_dtype}
     load_base_model(_settings("stories15M", double_quantization=False), "nf4", "cpu")
-    load_base_model(_settings("stories15M"), "nf4", "cpu", use_cache=False)
     assert len(calls) == 3
+
+
+def test_who_quantizes_trains_on_what_was_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first study over a model measures other memory than all later ones: quantizing leaves holes."""
+    reloaded: list[nn.Module] = []
+    reload = nf4._reload
+
+    def noting(*args: object) -> object:
+        model = reload(*args)  # type: ignore[arg-type]
+        return model if model is None else (reloaded.append(model), model)[1]
+
+    monkeypatch.setattr(nf4, "_reload", noting)
+    assert load_base_model(_settings(), "nf4", "cpu").model is reloaded[0]
 
 
 def test_the_key_holds_all_that_matters(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
