@@ -3,103 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import altair as alt
 
+from analysis.figures.front_rows import (
+    PEAK,
+    budget_line,
+    bytes_beside_peak,
+    front_axes,
+    front_points,
+    infeasible_points,
+    memory_edge,
+    near_points,
+)
 from analysis.figures.parts import (
     CONFIGURATION,
-    REACH,
     Figure,
     Row,
     axis_title,
     base_layers,
     base_levels,
     base_words,
-    configuration_row,
-    to_display,
 )  # fmt: skip
 from analysis.figures.style import NEUTRAL, SHADE, TICKS, colour, data, fill, rank_size, scale, shape, tooltips
 from analysis.load import Study
-from analysis.pareto import cost_index, front, non_dominated, quality_index
 from analysis.wording import budget, configuration_name, format_value
-from study.records.infeasible import needed_bytes
-from study.records.objectives import METRICS, Objective
-from study.records.record import TrialRecord
+from study.records.objectives import Objective
 
 MOST_NUMBERS = 500  # rows of the table behind the figure: the front's first
 LABEL_WIDTH = 52  # pixels
-PEAK = "peak_memory_bytes"
 LABELLED = 16  # more labels than this would cover each other
-
-
-def front_axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective]:
-    """The objectives across and upward: the first cost, and the first quality."""
-    return objectives[cost_index(objectives)], objectives[quality_index(objectives)]
-
-
-def front_points(study: Study) -> tuple[Row, ...]:
-    """One row for each complete trial that has both shown values.
-
-    `x` and `y` are as shown (bytes in GiB); `on_front` is decided by all objectives, `on_line` by the two shown alone:
-    the step line joins those. The configuration and all objectives, as text, are for the tooltip.
-    """
-    across, upward = front_axes(study.objectives)
-    members = {record.trial_id for record in front(study.records, study.objectives)}
-    pairs = [(record, _pair(record, across, upward)) for record in study.records if record.status == "complete"]
-    shown = [(record, pair) for record, pair in pairs if pair is not None]
-    on_line = non_dominated([(across.to_minimize(x), upward.to_minimize(y)) for _, (x, y) in shown])
-    return tuple(
-        {
-            **configuration_row(record),
-            **{f"shown_{o.metric}": format_value(o.metric, record.measurements[o.metric]) for o in study.objectives},
-            "x": to_display(across.metric, x),
-            "y": to_display(upward.metric, y),
-            "on_front": record.trial_id in members,
-            "on_line": bool(on),
-        }
-        for (record, (x, y)), on in zip(shown, on_line, strict=True)
-    )
-
-
-def budget_line(study: Study, points: Sequence[Mapping[str, Any]]) -> Row | None:
-    """Where the budget lies across, with its label; None where it is too far from the points to be shown.
-
-    A card's memory lies where an allocator's peak would just leave room for what complete trials needed beside theirs.
-    """
-    across, _ = front_axes(study.objectives)
-    return _line(across, budget(study, across), "budget", points, _beside(study, across))
-
-
-def infeasible_points(study: Study) -> tuple[Row, ...]:
-    """One row for each infeasible trial whose asked bytes are known, `x` as shown; none where memory is not across."""
-    across, _ = front_axes(study.objectives)
-    if METRICS[across.metric].unit != "bytes":
-        return ()
-    rows = []
-    for record in study.records:
-        asked = (record.infeasible or {}).get("requested_bytes")
-        if record.status == "infeasible" and asked is not None and math.isfinite(asked):
-            words = {name: str((record.infeasible or {}).get(name) or "–") for name in ("moment", "source")}
-            shown = {"asked": format_value(across.metric, asked), **words}
-            x = to_display(across.metric, asked - _no_peak(record, across))
-            rows.append({**configuration_row(record), **shown, "x": x})
-    return tuple(rows)
-
-
-def memory_edge(study: Study, points: Sequence[Mapping[str, Any]]) -> Row | None:
-    """From where on trials did not fit: the study's memory limit, else the least room that one of them found.
-
-    None without infeasible trials, where memory is not across, or where it is too far from the points to be shown.
-    """
-    if not infeasible_points(study):
-        return None
-    rooms = [(record.infeasible or {}).get("available_bytes") for record in study.records]
-    found = [float(room) for room in rooms if room is not None and math.isfinite(room)]
-    found = found if study.memory_limit is None else [study.memory_limit]
-    across = front_axes(study.objectives)[0]
-    return _line(across, min(found), "memory limit", points, _beside(study, across)) if found else None
 
 
 def front_figure(study: Study, width: int | str = "container") -> Figure | None:
@@ -122,7 +56,7 @@ def _chart(study: Study, points: Sequence[Row], title: str, width: int | str) ->
     across, upward = front_axes(study.objectives)
     bases = base_levels(study) if upward.metric == "perplexity" else ()
     edge, limit = memory_edge(study, points), budget_line(study, points)
-    crosses = _near(infeasible_points(study), points) if edge else []
+    crosses = near_points(infeasible_points(study), points) if edge else []
     lines = [line for line in (edge, limit) if line]
     widths = scale([row["x"] for row in (*points, *lines, *crosses)], padding=LABEL_WIDTH)
     x = alt.X("x:Q", title=axis_title(study, across), scale=widths, axis=alt.Axis(tickCount=TICKS))
@@ -156,10 +90,11 @@ def _caption(study: Study, points: Sequence[Row]) -> str:
     limit = budget(study, across)
     if across.direction == "minimize" and budget_line(study, points) is None and math.isfinite(limit):
         sentences.append(f"The budget, {format_value(across.metric, limit)}, would lie further right.")
-    if (edge := memory_edge(study, points) or budget_line(study, points)) and _beside(study, across):
+    if (edge := memory_edge(study, points) or budget_line(study, points)) and bytes_beside_peak(study, across):
+        left = format_value(PEAK, bytes_beside_peak(study, across))
         sentences.append(
-            f"The line of the {edge['label']} lies {format_value(PEAK, _beside(study, across))} further left than that "
-            "memory: so much did trials need beside their peak, for the allocator’s fragments and CUDA’s context."
+            f"The line of the {edge['label']} lies {left} further left than that memory: so much did trials need "
+            "beside their peak, for the allocator’s fragments and CUDA’s context."
         )
     others = [objective.label.lower() for objective in study.objectives if objective not in (across, upward)]
     if others:
@@ -171,7 +106,7 @@ def _infeasible_sentences(study: Study, points: Sequence[Row]) -> list[str]:
     infeasible = infeasible_points(study)
     if not infeasible:
         return []
-    drawn = len(_near(infeasible, points)) if memory_edge(study, points) else 0
+    drawn = len(near_points(infeasible, points)) if memory_edge(study, points) else 0
     beyond = len(infeasible) - drawn
     sentences = [f"{_count(drawn)} did not fit: ✕ at the bottom, at the memory asked for."] if drawn else []
     if beyond:
@@ -239,41 +174,3 @@ def _line_layers(line: Row, x: alt.X, dash: list[int]) -> list[alt.Chart]:
     rule = chart.mark_rule(strokeDash=dash, strokeWidth=1.5, color=NEUTRAL).encode(x=x)
     text = chart.mark_text(align="right", baseline="bottom", angle=270, dx=-6, dy=-4)  # upward, along the line
     return [rule, text.encode(x=x, y=alt.value(0), text="label:N")]
-
-
-def _beside(study: Study, across: Objective) -> float:
-    """The most bytes that a complete trial needed beside its peak: fragments, and of a card CUDA's context."""
-    if across.metric != PEAK:
-        return 0.0
-    of_process = study.memory_limit is not None
-    pairs = [
-        (needed_bytes(record.measurements, of_process), record.measurements.get(PEAK))
-        for record in study.records
-        if record.status == "complete"
-    ]
-    return max((needed - peak for needed, peak in pairs if needed is not None and peak is not None), default=0.0)
-
-
-def _no_peak(record: TrialRecord, across: Objective) -> float:
-    """The bytes of those asked for that are no part of an allocator's peak."""
-    components = (record.infeasible or {}).get("components") or {}
-    return sum(components.get(name, 0) for name in ("fragments", "context")) if across.metric == PEAK else 0
-
-
-def _line(
-    across: Objective, bound: float, name: str, points: Sequence[Mapping[str, Any]], beside: float = 0.0
-) -> Row | None:
-    row: Row = {"x": to_display(across.metric, bound - beside), "label": f"{name} {format_value(across.metric, bound)}"}
-    return row if row["x"] > 0 and _near([row], points) else None
-
-
-def _near(rows: Sequence[Row], points: Sequence[Mapping[str, Any]]) -> list[Row]:
-    reach = REACH * max((point["x"] for point in points), default=0.0)
-    return [row for row in rows if points and row["x"] <= reach]
-
-
-def _pair(record: TrialRecord, *objectives: Objective) -> tuple[float, float] | None:
-    x, y = (record.measurements.get(objective.metric) for objective in objectives)
-    if x is None or y is None or not (math.isfinite(x) and math.isfinite(y)):
-        return None
-    return x, y

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from analysis.figures.front_figure import budget_line, front_figure, front_points, infeasible_points
+from analysis.figures.front_figure import front_figure
+from analysis.figures.front_rows import budget_line, front_points, infeasible_points
 from analysis.load import Study
 from analysis.wording import headline
 from study.reporting.budget_card import budget_text

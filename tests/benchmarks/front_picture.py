@@ -16,7 +16,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from analysis.figures.front_figure import front_points
+from analysis.figures.front_rows import front_points
 from analysis.figures.parts import Row
 from analysis.figures.style import NEUTRAL, THEMES, TICKS, colour, data, fill, rank_size, scale, shape
 from analysis.load import Study

@@ -9,15 +9,8 @@ from typing import Any
 
 import pytest
 
-from analysis.figures.front_figure import (
-    LABELLED,
-    budget_line,
-    front_axes,
-    front_figure,
-    front_points,
-    infeasible_points,
-    memory_edge,
-)
+from analysis.figures.front_figure import LABELLED, front_figure
+from analysis.figures.front_rows import budget_line, front_axes, front_points, infeasible_points, memory_edge
 from analysis.figures.parts import REACH
 from analysis.load import Study
 from study.records.objectives import METRICS, Objective
