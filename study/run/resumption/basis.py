@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from study.config.study_config import StudyConfig
+from study.json_checks import fields, items, number, one_of, optional, text
 from study.plan.preflight import Preflight
 from study.records.files import write_whole
 from study.records.layout import BASIS_FILE, directory_error
@@ -21,6 +22,21 @@ from trainables.guarded_files import FileRefusedError, read_json
 START, RECORDS, LATER = "start", "records", "later"  # since when a basis is known
 MOST_BYTES = 2**20
 BASE_CONFIG = "base_model.config"
+_FACTS = {
+    "rows": fields({}, others=number(low=0, whole=True)),
+    "dataset": fields({}),
+    "tokenizer": optional(text()),
+    "base_model": fields({"path": text(), "kind": text()}),
+}
+_BASIS = fields(
+    {
+        "states": fields({BASE_WEIGHTS: text(), DATA: text()}),
+        "facts": fields(_FACTS),
+        "since": one_of((START, RECORDS, LATER)),
+        "changes": items(fields({}, others=fields({}, required=("was", "now")))),
+    },
+    required=("states", "facts", "since", "changes"),
+)
 _NOT_THE_MODEL = ("transformers_version", "_name_or_path")  # of config.json: they change nothing that is computed
 
 
@@ -87,18 +103,15 @@ def read_basis(directory: Path) -> Basis | None:
     file = directory / BASIS_FILE
     try:
         values = read_json(file, MOST_BYTES)
-        states, facts, since = values["states"], values["facts"], values["since"]
-        changes = tuple(values["changes"])
-        if not (isinstance(states, dict) and isinstance(facts, dict) and isinstance(since, str)):
-            raise TypeError("its parts are of other kinds")
+        wrong = _BASIS(values, "")
     except FileNotFoundError:
         return None
-    except (OSError, FileRefusedError, KeyError, TypeError) as error:
-        rule = f"must hold what the study wrote there when it began; it does not ({_reason(error)})"
+    except FileRefusedError as error:
+        wrong = error.found
+    except OSError as error:
+        wrong = error.strerror or str(error)
+    if wrong:
+        rule = f"must hold what the study wrote there when it began; it does not ({wrong})"
         remedy = "Restore it, or remove it: the study's records are then compared with what is there now."
-        raise directory_error(file, rule, remedy) from error
-    return Basis(states, facts, since, changes)
-
-
-def _reason(error: Exception) -> str:
-    return error.found if isinstance(error, FileRefusedError) else f"{type(error).__name__}: {error}"
+        raise directory_error(file, rule, remedy)
+    return Basis(values["states"], values["facts"], values["since"], tuple(values["changes"]))
