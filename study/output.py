@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study.secrets import masked
+from trainables.timeline import FIRST_LINE, timeline
 
 _lost: list[str] = []
 
@@ -19,6 +20,7 @@ def say(text: str) -> None:
     Where a pipe has no reader any more, drops this and all later output without error.
     """
     put(masked(text))
+    timeline.mark(FIRST_LINE)
 
 
 def put(text: str, end: str = "\n") -> None:

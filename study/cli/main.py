@@ -17,6 +17,7 @@ from study.cli.run_commands import add_run_commands
 from study.errors import DONE, FAILED, TRACEBACK_VARIABLE, StudyError, UserError
 from study.output import flush_output, lost_output, tolerate_encodings
 from study.secrets import mask_logs, masked
+from trainables.timeline import DRIVER, timeline
 
 TRAINING = ("run", "resume", "confirm")
 DESCRIPTION = "Which LoRA or QLoRA configuration gives the best model for the GPU I have?"
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     It and what it imports need the standard library alone, so that `--help` and `doctor` work where packages are
     missing: each command imports what it needs.
     """
+    timeline.begin(DRIVER, from_start=arguments is None)
     tolerate_encodings()
     mask_logs()
     exit_code = _run(arguments)

@@ -20,6 +20,7 @@ from study.cluster.nodes import runtime_env
 from study.cluster.ray_address import LOCAL, ray_address
 from study.cluster.ray_patience import START_SECONDS, VARIABLE, busy_text, is_too_late, patient
 from study.hardware.machine import usable_cores
+from trainables.timeline import timeline
 
 RAY_ATTEMPTS = 2
 TUNE_ENVIRONMENT = {
@@ -45,18 +46,24 @@ def ray_session(meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
     for name, value in TUNE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails stands in the records
-    _connect(f"lora-frontier-{os.getpid()}-{time.time_ns()}")
+    with timeline.stage("Ray starts"):
+        _connect(f"lora-frontier-{os.getpid()}-{time.time_ns()}")
     try:
         yield
     except BaseException:
         ray.shutdown()
         raise
-    ending = threading.Thread(target=ray.shutdown, name="end of Ray")
+    ending = threading.Thread(target=_end, name="end of Ray")
     ending.start()
     try:
         meanwhile()
     finally:
         ending.join()
+
+
+def _end() -> None:
+    with timeline.stage("Ray ends"):
+        ray.shutdown()
 
 
 def _connect(namespace: str) -> None:

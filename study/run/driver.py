@@ -17,12 +17,13 @@ from study.progress.study_progress import StudyProgress
 from study.run.admission import note_verdicts, refuse_what_never_fits
 from study.run.conclusion import tolerated
 from study.run.cost import counted
-from study.run.hosts import end_hosts, prepare_hosts, start_keeper, statuses
+from study.run.hosts import end_hosts, prepare_hosts, start_keeper, statuses, timeline_kept
 from study.run.record_keeping import Keeping, StudyCharts
 from study.run.recorder import Start
 from study.run.resumption.checkpoints import saved_when_stopped
 from study.run.study_run import StudyRun
 from study.run.tune_phase import run_phase
+from trainables.timeline import timeline
 
 
 def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -42,7 +43,8 @@ def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[
         shown = LiveTable(progress, lambda: live.tell(statuses(keeper)), show)
         price = study.config.trial.hardware.price_per_hour
         held = counted(study.directory, forecast.target if forecast else None, price)
-        with held, live, saved_when_stopped(study.directory, keeper), shown as table:
+        kept = timeline_kept(keeper, study.directory)
+        with kept, held, live, saved_when_stopped(study.directory, keeper), shown as table:
             charts = StudyCharts(study.directory.name, study.store.records(), study.config.objectives)
             keeping = Keeping(study.store, table, forecast, charts.note)
             _refuse(study, keeping)
@@ -84,6 +86,7 @@ def _starting(table: LiveTable, keeper: Any, forecast: Forecast | None) -> Start
 def _run_phases(study: StudyRun, phases: Sequence[StudyPhase], keeper: Any, start: Start, keeping: Keeping) -> None:
     for number, phase in enumerate(phases):
         prepare_hosts(keeper, phases, number, keeping.forecast)
-        run_phase(study, phase, start, keeping)
+        with timeline.stage(f"trials in {phase.phase.precision}"):
+            run_phase(study, phase, start, keeping)
         tolerated("What was measured could not be kept for later plans", keeping.keep_footprints)
         end_hosts(keeper, study.directory)

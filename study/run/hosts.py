@@ -8,11 +8,10 @@ wait, since the device is still full.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,15 @@ from study.cluster.nodes import cluster_nodes
 from study.cluster.ray_address import LOCAL, ray_address
 from study.plan.forecast import Forecast
 from study.plan.phases import StudyPhase
-from study.records.files import write_whole
-from study.records.layout import HOST_SECONDS_FILE
+from study.records.timeline.file import write_timeline
 from study.run.study_run import StudyRun
 from trainables.actors.host_keeper import KEEPER_NAME, HostKeeper
 from trainables.limits import DEFAULT_PACK
+from trainables.timeline import timeline
 
 STATUS_SECONDS = 10  # that the keeper has for a question of the live table
 END_SECONDS = 60  # that it has at the end of a phase
+STAGES_SECONDS = 5  # that it and each host have to say where their time went
 WAITING_BYTES = 2**30  # of a process that has imported torch and transformers: 0.4 GiB with torch's CPU build, measured
 
 
@@ -58,11 +58,33 @@ def statuses(keeper: Any) -> Mapping[str, Any]:
 
 
 def end_hosts(keeper: Any, directory: Path) -> None:
-    """Ends a phase's hosts, and writes where the time of all hosts went into the study's directory."""
-    seconds = ray.get(keeper.host_seconds.remote(), timeout=END_SECONDS)
-    with suppress(OSError):  # a full disk costs these numbers, and no trial
-        write_whole(directory / HOST_SECONDS_FILE, json.dumps(seconds, indent=1) + "\n")
+    """Ends a phase's hosts, and writes where the time of all processes went into the study's directory."""
+    keep_timeline(keeper, directory)
     ray.get(keeper.end_hosts.remote(), timeout=END_SECONDS)
+
+
+@contextmanager
+def timeline_kept(keeper: Any, directory: Path) -> Iterator[None]:
+    """Writes the study's time line also where what is done inside is interrupted, or breaks."""
+    try:
+        yield
+    except BaseException:
+        keep_timeline(keeper, directory)
+        raise
+
+
+def keep_timeline(keeper: Any, directory: Path) -> None:
+    """Takes in where the time of hosts and trials went, as far as they reply, and writes the study's time line.
+
+    It costs no trial: where the keeper or a host is dead, what they said before is written.
+    """
+    with suppress(ray.exceptions.RayError, TimeoutError):
+        timeline.take(ray.get(keeper.stages.remote(), timeout=STAGES_SECONDS))
+        for host in ray.get(keeper.hosts.remote(), timeout=STAGES_SECONDS):
+            with suppress(ray.exceptions.RayError, TimeoutError):
+                keeper.note_stages.remote(ray.get(host.stages.remote(), timeout=STAGES_SECONDS))
+        timeline.take(ray.get(keeper.stages.remote(), timeout=STAGES_SECONDS))
+    write_timeline(directory, timeline.stages())
 
 
 def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, forecast: Forecast | None) -> None:

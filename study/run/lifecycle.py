@@ -21,6 +21,7 @@ from study.records.files import write_whole
 from study.records.layout import DATABASE_FILE, RESULTS_FILE, STUDY_FILE, TORN_FILE, study_file
 from study.records.reading import SetAside, first_reasons
 from study.records.store import ResultsStore
+from study.records.timeline.file import write_timeline
 from study.run.conclusion import conclude, reason_of
 from study.run.directory import check_free, make_directory
 from study.run.loggers import check_loggers
@@ -30,6 +31,7 @@ from study.run.study_run import StudyRun
 from study.search.study_search import StudySearch, open_search
 from study.search.warm_start import WarmStart, read_warm_starts
 from trainables.base_model.location import name_and_place
+from trainables.timeline import timeline
 
 
 def begin(
@@ -49,7 +51,8 @@ def begin(
     if out is not None:
         check_free(out)
     check_loggers(config.file, config.loggers)
-    found = check(config, here=runs_here())
+    with timeline.stage("checks"):
+        found = check(config, here=runs_here())
     if confirmed is not None:
         check_like(confirmed, config, found, accept_changed_data)
     warm_starts = read_warm_starts(config)
@@ -79,7 +82,8 @@ def reopen(directory: Path, accept_changed_data: bool = False) -> StudyRun:
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(study.remaining().values()):
-            study = replace(study, found=check(study.config, here=runs_here()))
+            with timeline.stage("checks"):
+                study = replace(study, found=check(study.config, here=runs_here()))
             study = hold_to_basis(study, accept_changed_data)
         if not study.search.proposals():  # it died before it had begun
             _tell_warm_starts(study, read_warm_starts(study.config))
@@ -164,7 +168,8 @@ def _run(study: StudyRun) -> None:
     def end() -> None:
         nonlocal concluded
         concluded = True
-        conclude(study)
+        with timeline.stage("report"):
+            conclude(study)
 
     try:
         run_study(study, say, meanwhile=end)
@@ -176,6 +181,8 @@ def _run(study: StudyRun) -> None:
         say(f"\nAll trials have ended and are kept. What follows on them broke off: {reason_of(error)}.")
         if not concluded:
             end()
+    finally:
+        write_timeline(study.directory, timeline.stages())
 
 
 def _how_to_continue(study: StudyRun) -> str:

@@ -18,9 +18,11 @@ from trainables.actors.allocator import use_expandable_segments
 from trainables.actors.host_loading import HostSettings, import_ahead, make_engine
 from trainables.actors.node_notice import NodeNotice
 from trainables.protocol import JoinRequest, News, NotResidentError
+from trainables.timeline import Stage, host_process, timeline
 
 WATCH_SECONDS = 1.0  # between looks at whether the trials still live
 STATUS_SECONDS = 0.5  # between two messages to the keeper
+STAGES_SECONDS = 2.0  # between two that tell it where the time went
 COMMAND_TIMEOUT_SECONDS = 120.0
 
 
@@ -35,6 +37,7 @@ class BaseModelHost:
     """
 
     def __init__(self, settings: HostSettings, keeper: Any) -> None:
+        timeline.begin(host_process(settings.name))
         self._settings = settings
         self._keeper = keeper
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future]] = queue.SimpleQueue()
@@ -45,7 +48,8 @@ class BaseModelHost:
         self._wanted = threading.Event()
         if not settings.waits:
             self._wanted.set()
-        self._last_watch = self._last_status = 0.0
+        self._last_watch = self._last_status = self._last_stages = 0.0
+        self._told_changes = 0
         self._notice = NodeNotice(watch_cloud=settings.device == "cuda")
         threading.Thread(target=self._live, name="training", daemon=True).start()
 
@@ -85,6 +89,10 @@ class BaseModelHost:
         """The checkpoints of all residents that have not ended, by trial id; where a study is stopped."""
         return self._on_training_thread(self._states) if self._engine else {}
 
+    def stages(self) -> tuple[Stage, ...]:
+        """Where this process' time went so far."""
+        return timeline.stages()
+
     def leave(self, trial_id: str, incarnation: int) -> None:
         """Removes the trial's adapter."""
         self._on_training_thread(lambda: self._evict(trial_id, incarnation))
@@ -118,8 +126,11 @@ class BaseModelHost:
         try:
             if self._settings.device == "cuda":
                 use_expandable_segments()
-            import_ahead()
-            self._wanted.wait()
+            with timeline.stage("imports"):
+                import_ahead()
+            if not self._wanted.is_set():
+                with timeline.stage("waiting for a trial"):
+                    self._wanted.wait()
             keep = self._keep_adapter if self._settings.keep_adapters else None
             self._engine = make_engine(self._settings, keep, self._between, self._note_alone)
         except Exception as error:
@@ -145,6 +156,9 @@ class BaseModelHost:
             self._last_status = now
             word = (self._engine.statuses(), self._settings.name, self._engine.seconds(), device_values(self._settings))
             self._keeper.note_statuses.remote(*word)
+        if now - self._last_stages > STAGES_SECONDS and self._told_changes != timeline.changes:
+            self._last_stages, self._told_changes = now, timeline.changes
+            self._keeper.note_stages.remote(timeline.stages())
 
     def _obey(self, wait_seconds: float) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from trainables.actors.trial_ledger import TrialLedger
 from trainables.gauges import PredictedMemory, host_samples, trial_samples
 from trainables.protocol import ADAPTERS_FOLDER, ResidentStatus
 from trainables.settings import TrialSettings
+from trainables.timeline import Stage, Timeline, host_process
 
 KEEPER_NAME = "lora-frontier-keeper"
+MOST_TRIALS_TOLD = 64  # whose own stages are kept
 HOST_THREADS = 128  # messages a host can hold at once: each resident's `advance` waits in one
 
 
@@ -37,7 +40,9 @@ class HostKeeper:
         self._pool = HostPool()
         self._ledger = TrialLedger()
         self._handles: dict[Host, Any] = {}  # of the hosts that were started and not ended
-        self._seconds: dict[str, dict[str, float]] = {}  # by host
+        self._timeline = Timeline()  # of hosts and trials
+        self._asked: dict[str, float] = {}  # by a host's process: when it was to start, in seconds since the epoch
+        self._trials_told = 0  # whose stages were taken in
         self._gauges = RayGauges(Path(study_directory).name)
 
     def __repr__(self) -> str:
@@ -98,7 +103,6 @@ class HostKeeper:
         self._ledger.note_statuses(host, statuses)
         if self._pool.next_is_due(self._ledger.trials, self._ledger.measuring):
             self._carry_out(self._pool.start_next(psutil.virtual_memory().available))
-        self._seconds[host] = seconds
         values = {**device, **self._ledger.predicted_host_bytes(statuses)}
         self._gauges.set([*trial_samples(statuses), *host_samples(host, statuses, seconds, values)])
 
@@ -110,9 +114,21 @@ class HostKeeper:
         """The last status of every trial that is on a host, or was when its host died, for the live table."""
         return self._ledger.statuses()
 
-    def host_seconds(self) -> dict[str, dict[str, float]]:
-        """Every host's seconds by kind of work, by the host's name."""
-        return self._seconds
+    def note_stages(self, stages: Sequence[Stage]) -> None:
+        """Takes in where a host's time went so far, in place of what it said before."""
+        first = min(stages, key=lambda one: one.began)
+        asked = self._asked.get(first.process, first.began)
+        self._timeline.take([Stage.whole(first.process, "starting", asked, first.began), *stages])
+
+    def note_trial_stages(self, stages: Sequence[Stage]) -> None:
+        """Takes in how a trial began; that of the first `MOST_TRIALS_TOLD`, so that a long study's file stays small."""
+        if self._trials_told < MOST_TRIALS_TOLD:
+            self._trials_told += 1
+            self._timeline.take(stages)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Where the time of all hosts and trials went, as far as they have said."""
+        return self._timeline.stages()
 
     def keep_adapter(self, trial_id: str, files: dict[str, bytes]) -> None:
         """Writes a finished adapter to `adapters/TRIAL/`."""
@@ -143,6 +159,7 @@ class HostKeeper:
             self._keep_adapters, host.waits,
         )  # fmt: skip
         keeper = ray.get_runtime_context().current_actor
+        self._asked[host_process(host.name)] = time.time()
         return ray.remote(BaseModelHost).options(**host_options(host)).remote(settings, keeper)
 
     def _end(self, handle: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.settings import TrialSettings
+from trainables.timeline import timeline
 
 
 @dataclass(frozen=True)
@@ -36,26 +37,31 @@ def make_engine(
     note_alone: Any = lambda trial_id, begins: None,
 ) -> Any:
     """Loads the base model and the data, and makes the engine over them; on a card, warmed up."""
-    import torch
+    with timeline.stage("imports"):
+        import torch
 
-    from trainables.base_model.load import load_base_model
-    from trainables.dataset.prepared import prepare_dataset
-    from trainables.engine.engine import Engine
-    from trainables.measure.context_memory import open_contexts
+        from trainables.base_model.load import load_base_model
+        from trainables.dataset.prepared import prepare_dataset
+        from trainables.engine.engine import Engine
+        from trainables.measure.context_memory import open_contexts
 
     device = torch.device(settings.device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads)
     else:
-        open_contexts([torch.device("cuda", number) for number in range(settings.cards)])
+        with timeline.stage("device context"):
+            open_contexts([torch.device("cuda", number) for number in range(settings.cards)])
         cap_memory(settings.trial.hardware.memory_limit_bytes, settings.cards)
     forced = settings.trial.hardware.force_bf16
     cards = cards_by_module(settings) if settings.cards > 1 else None
-    base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
-    dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
+    with timeline.stage("base model"):
+        base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
+    with timeline.stage("data"):
+        dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
     engine = Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
     if device.type == "cuda":
-        engine.warm_up()
+        with timeline.stage("warm-up"):
+            engine.warm_up()
     return engine
 
 

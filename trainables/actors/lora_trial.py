@@ -14,6 +14,7 @@ from ray import tune
 from search_spaces.trial_config import TrialConfig
 from trainables.actors.base_model_host import HostLoadError
 from trainables.protocol import REPORT_STEPS, STATE_FILE, JoinRequest, News, NotResidentError, Outcome
+from trainables.timeline import timeline
 
 POLL_SECONDS = 5.0
 REPLY_SECONDS = 300.0  # a host that does not reply for so long counts as dead
@@ -44,6 +45,7 @@ class LoraTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begins a trial; joining waits for the first step, since a checkpoint may follow."""
+        timeline.begin(f"trial {config['trial_id']}")
         self._trial_id: str = config["trial_id"]
         self._config = TrialConfig.from_dict(config["config"])
         self._keeper = ray.get_actor(config["keeper"])
@@ -121,7 +123,9 @@ class LoraTrial(tune.Trainable):
         self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=REPLY_SECONDS)
         incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=REPLY_SECONDS)
         request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._suspect)
-        ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
+        with timeline.stage("joining"):  # until the host has loaded
+            ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
+        self._keeper.note_trial_stages.remote(timeline.stages())
         self._incarnation, self._seen = incarnation, 0
 
     def _ask(self) -> News:

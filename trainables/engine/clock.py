@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trainables.timeline import timeline
 
 
 class HostClock:
-    """Seconds by kind of work, counted from the first pack's first step; all other time was spent waiting."""
+    """Seconds by kind of work, counted from the first pack's first step; all other time was spent waiting.
+
+    Each kind of work is a stage of the process' time line too; that begins with the process.
+    """
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._started: float | None = None
+
+    @contextmanager
+    def at_work(self, work: str) -> Iterator[None]:
+        """Counts what is done inside as this kind of work."""
+        began = time.monotonic()
+        try:
+            with timeline.stage(work, joins=True):
+                yield
+        finally:
+            self.note(work, began, time.monotonic())
 
     def note(self, work: str, began: float, ended: float) -> None:
         """Takes in a unit of work, between two readings of one monotonic clock."""

@@ -186,7 +186,7 @@ class Engine:
 
         Who waits off the device is left out until there is room, or nobody else has anything to do.
         """
-        work, began = ready[0].next_work, time.monotonic()
+        work = ready[0].next_work
         here = ready if work == "measuring" else [one for one in ready if self._waiting.is_back(one)]
         ready = [one for one in ready if one.outcome is None]
         if not ready:
@@ -196,11 +196,11 @@ class Engine:
         if suspect:
             self._note_alone(suspect.trial_id, True)
         others = [r for r in self.residents.values() if r not in chosen]  # ended ones too: they hold memory
-        if here:
-            attempt(unit, chosen, others, self._bench, self._budget)
-        else:
-            attempt_alone(unit, chosen[0], others, self._bench, tries=2)
-        self._clock.note(work, began, time.monotonic())
+        with self._clock.at_work(work):
+            if here:
+                attempt(unit, chosen, others, self._bench, self._budget)
+            else:
+                attempt_alone(unit, chosen[0], others, self._bench, tries=2)
         if suspect:
             self._note_alone(suspect.trial_id, False)
 

@@ -26,6 +26,7 @@ from trainables.measure.training_cost import (
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassCost
+from trainables.timeline import timeline
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 
@@ -62,11 +63,13 @@ class MeasuredCosts:
         started = time.monotonic()
         with parked(others):
             empty_caches()  # or the fragments of earlier packs are in what is measured
-            self._known[Footprint.of(config)] = self._measure(config)
+            with timeline.stage("footprint"):
+                self._known[Footprint.of(config)] = self._measure(config)
             try:
                 for another in more:
                     if not self.has(another) and time.monotonic() - started < SLOT_SECONDS:
-                        self._known[Footprint.of(another)] = self._measure(another)
+                        with timeline.stage("footprint"):
+                            self._known[Footprint.of(another)] = self._measure(another)
             except Exception as error:
                 release(error)
 

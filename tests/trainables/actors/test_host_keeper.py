@@ -184,7 +184,7 @@ def test_a_hosts_word_is_kept_and_an_adapters_files_are_written_whole(tmp_path: 
     status = ResidentStatus("a", "training", 3, 4)
     one.note_statuses([status], "1 nf4 on cpu of n", {"training": 2.0, "all": 4.0}, {})
     assert one.statuses() == {"a": status}
-    assert one.host_seconds() == {"1 nf4 on cpu of n": {"training": 2.0, "all": 4.0}}
+    assert one.stages() == ()
     for content in (b"first", b"second"):
         one.keep_adapter("a", {"adapter_config.json": content})
     (file,) = (tmp_path / "adapters" / "a").iterdir()

@@ -1,0 +1,1 @@
+"""Where a study's time went: its time line as a file, and what follows from it."""
