@@ -61,7 +61,7 @@ def link_to_own(file: Path) -> None:
 
 
 READ = ("provenance.json", "cost.json")
-HARMLESS = ("optuna.db", "host_seconds.json", "results.torn", ".owner", ".lock", "live.json", "results.parquet", "tune")
+HARMLESS = ("optuna.db", "timeline.json", "host_seconds.json", "results.torn", ".owner", ".lock", "live.json", "results.parquet", "tune")
 LEAVES = "Remove the file: the report then leaves its section out."
 
 
