@@ -12,6 +12,7 @@ from study.plan.workload import Workload
 from trainables.memory.card_split import cards_needed, predict_split
 from trainables.memory.prediction import MemoryPrediction, adapter_bytes, base_bytes, room
 from trainables.memory.setting import AdapterLoad, MemorySetting
+from trainables.memory.weights import ModelPart, state_components
 from trainables.precision import attention_kernel, compute_precision, refusal
 
 
@@ -30,6 +31,7 @@ class Fit:
     predictions: tuple[MemoryPrediction, ...]
     cards: int | None
     adapter_bytes: int
+    state_bytes: int  # of these, its weights, gradients and moments
     room_bytes: int
     base_bytes: int  # what is on a card whatever adapters train there
     capacity_bytes: int  # what a card has, the allocator's fragments and CUDA's context included
@@ -92,13 +94,16 @@ def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
     capacity = target.capacity_bytes
     cards = cards_needed(shape, setting, load, capacity, target.cards_together, constants)
     own, left = adapter_bytes(shape, setting, load, constants), room(shape, setting, capacity, constants)
+    held = min(own, left) if cards == 1 else own  # what fits alone has the whole room
+    state = sum(state_components(shape, [load], ModelPart(shape.layers)).values())
     return Fit(
         config=config,
         setting=setting,
         load=load,
         predictions=predict_split(shape, setting, load, cards or 1, constants),
         cards=cards,
-        adapter_bytes=min(own, left) if cards == 1 else own,  # what fits alone has the whole room
+        adapter_bytes=held,
+        state_bytes=min(held, state),
         room_bytes=left,
         base_bytes=base_bytes(shape, setting, constants),
         capacity_bytes=capacity,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
@@ -12,10 +12,11 @@ from study.errors import PlanError
 from study.hardware.targets import Target
 from study.plan.fitting import Fit
 from study.plan.forecast import Forecast, likely_configurations
+from study.plan.places import AdapterBytes
 from study.plan.shares import Demand, Node, Phase, places_in_room, plan_demands, plan_phases
 from study.plan.time_model import adapters_that_pay, step_load
 from study.plan.workload import Workload
-from trainables.limits import DEFAULT_PACK, MOST_PASS_TOKENS
+from trainables.limits import DEFAULT_PACK, MOST_PASS_TOKENS, USUAL_PASS_TOKENS
 from trainables.settings import HardwareSettings
 
 
@@ -60,9 +61,10 @@ def phases_of(
     refused = refused_precisions(fits)
     if refused:
         raise PlanError("\n".join(refused))
+    ends_together = config.early_stopping.algorithm == "none"
     if is_grid:
-        return grid_phases(fits, forecast, nodes, hardware, use_gpu)
-    return search_phases(left, fits, forecast, nodes, hardware, use_gpu)
+        return grid_phases(fits, forecast, nodes, hardware, use_gpu, ends_together)
+    return search_phases(left, fits, forecast, nodes, hardware, use_gpu, ends_together)
 
 
 def refused_precisions(fits: Sequence[Fit]) -> tuple[str, ...]:
@@ -71,11 +73,19 @@ def refused_precisions(fits: Sequence[Fit]) -> tuple[str, ...]:
 
 
 def grid_phases(
-    fits: Sequence[Fit], forecast: Forecast, nodes: tuple[Node, ...], hardware: HardwareSettings, use_gpu: bool
+    fits: Sequence[Fit],
+    forecast: Forecast,
+    nodes: tuple[Node, ...],
+    hardware: HardwareSettings,
+    use_gpu: bool,
+    ends_together: bool = True,
 ) -> tuple[StudyPhase, ...]:
-    """The phases of a grid, one fit for each trial; all configurations are known, and what does not fit has none."""
+    """The phases of a grid, one fit for each trial; all configurations are known, and what does not fit has none.
+
+    `ends_together`: no trial is stopped early.
+    """
     groups = _groups(fits)
-    demands = [_demand(len(own), own, forecast.workload, forecast.target) for own in groups]
+    demands = [replace(_demand(own, forecast), listed=True, ends_together=ends_together) for own in groups]
     phases = plan_demands(demands, nodes, hardware, use_gpu)
     return tuple(
         StudyPhase(phase, frozenset(Footprint.of(one.config) for one in own))
@@ -90,6 +100,7 @@ def search_phases(
     nodes: tuple[Node, ...],
     hardware: HardwareSettings,
     use_gpu: bool,
+    ends_together: bool = True,
 ) -> tuple[StudyPhase, ...]:
     """The phases of a search, which finds its configurations on the way: `drawn` ones stand for them.
 
@@ -98,8 +109,8 @@ def search_phases(
     demands = []
     for precision, trials in left.items():
         own = [one for one in drawn if one.fits and one.config.precision == precision]
-        known = bool(own) and trials > 0
-        demands.append(_demand(trials, own, forecast.workload, forecast.target) if known else Demand(precision, trials))
+        one = _demand(own, forecast) if own and trials > 0 else Demand(precision, trials)
+        demands.append(replace(one, trials=trials, ends_together=ends_together))
     return tuple(map(StudyPhase, plan_demands(demands, nodes, hardware, use_gpu)))
 
 
@@ -117,19 +128,30 @@ def _groups(fits: Sequence[Fit]) -> list[list[Fit]]:
     return [groups[key] for key in sorted(groups, key=lambda key: (order.index(key[0]), -key[1], not key[2]))]
 
 
-def _demand(trials: int, fits: Sequence[Fit], workload: Workload, target: Target) -> Demand:
-    """So many trials, of which these are some, all of one precision and number of cards."""
+def _demand(fits: Sequence[Fit], forecast: Forecast) -> Demand:
+    """A trial for each of these, all of one precision and number of cards."""
     smallest = min(fits, key=lambda one: one.adapter_bytes)
     assert smallest.cards is not None
     on_one = smallest.cards == 1
     return Demand(
         smallest.config.precision,
-        trials,
-        smallest.adapter_bytes if on_one else None,
+        len(fits),
+        tuple(map(adapter_of, fits)) if on_one else (),
         smallest.room_bytes if on_one else None,
         smallest.cards,
-        _most(smallest, workload, target),
+        _most(smallest, forecast.workload, forecast.target),
+        micro_batches_in_a_pass(smallest),
     )
+
+
+def adapter_of(one: Fit) -> AdapterBytes:
+    """What a configuration adds to a card."""
+    return AdapterBytes(one.state_bytes, one.adapter_bytes - one.state_bytes)
+
+
+def micro_batches_in_a_pass(one: Fit) -> int:
+    """How many micro-batches of the longest rows a usual pass has; more gain nothing. At least one."""
+    return max(1, USUAL_PASS_TOKENS[one.setting.device] // (one.load.rows * one.load.tokens))
 
 
 def _takes_a_card(one: Fit) -> bool:

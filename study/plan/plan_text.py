@@ -95,8 +95,8 @@ def _share(row: PlanRow, plan: StudyPlan) -> str:
     if row.fit.cards != 1:
         return "1"
     phase = phases[-1]
-    resources = phase.resources_for(row.fit.adapter_bytes)
-    return str(round(phase.device_amount / resources["GPU" if "GPU" in resources else "CPU"]))
+    asked = phase.resources_for(row.fit.adapter_bytes)[phase.kind]
+    return str(int(phase.device_amount / asked))  # shares are rounded down
 
 
 def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
@@ -112,7 +112,7 @@ def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
     waves = plural(planned.waves, "wave")
     time = f", about {duration(planned.seconds)}" if planned.seconds is not None else ""
     trials = plural(phase.trials, "trial")
-    return [f"{phase.precision}: {trials}, {phase.places} at a time on {where}, {waves}{time}."]
+    return [f"{phase.precision}: {trials}, {planned.at_once} at a time on {where}, {waves}{time}."]
 
 
 def _total(plan: StudyPlan) -> str:

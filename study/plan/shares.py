@@ -1,8 +1,9 @@
 """Computes how many trials run side by side, and each trial's share of a device.
 
-A trial's share of a card is max(adapter bytes / room, 1 / ceil(trials / cards)), rounded up to one of a few levels:
-trials spread over the cards first and are packed second, equal requests let idle trial actors be used again, and the
-shares on a card never sum to more than it.
+Trials spread over the devices first and are packed second. Where all trials of a phase are known, and any so many of
+them fit a device together, each asks for the same share: no share is left over, and an idle trial actor is used again
+by whichever trial comes next. Else a trial's share is what it takes of the room, rounded up to one of a few levels, so
+that the shares on a device never sum to more than it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from study.errors import PlanError
+from study.plan.places import WHOLE, AdapterBytes, any_that_fit, equal_places, rounds_of
 from study.records.units import format_bytes
 from trainables.limits import DEFAULT_PACK
 from trainables.settings import HardwareSettings
 
-SHARE_DIGITS = 4  # Ray counts resources in ten-thousandths
-# A share is one over one of these. They divide 240, so a sum of shares over 1 exceeds it by 1/240 or more: rounding
-# each of at most 16 down to a ten-thousandth cannot hide it.
-PLACES_PER_DEVICE = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+MOST_PLACES = 16  # on a device, unless the study says otherwise: each is a process of its own beside the host
+MOST_EQUAL = 100  # where 1 / places is rounded down further, one more would fit
+# A share of its own is one of these parts of 240, so a sum of shares over 1 exceeds it by 1/240 or more: rounding each
+# of at most 16 down to a ten-thousandth cannot hide it.
+PARTS = 240
+LEVELS = (15, 20, 24, 30, 40, 48, 60, 80, 96, 120, 144, 160, 180, 192, PARTS)
+PLACES_PER_DEVICE = tuple(PARTS // level for level in reversed(LEVELS) if PARTS % level == 0)
 
 
 @dataclass(frozen=True)
@@ -32,18 +37,28 @@ class Node:
 
 @dataclass(frozen=True)
 class Demand:
-    """Trials that run in one phase, and what the memory model says of them; None where it says nothing.
+    """Trials that run in one phase, and what the memory model says of them; nothing where it knows nothing.
 
-    `cards` hold the base model together. `adapter_bytes` is what the smallest of the trials adds to a card, and
-    `room_bytes` what the base leaves there. `most` is the number of adapters beyond which a larger pack does not pay.
+    `cards` hold the base model together. `adapters` are what trials add to a device: of a grid (`listed`) all of them
+    in its order, of a search some that may come. `room_bytes` is what the base leaves there, `in_a_pass` the
+    micro-batches of a usual pass. `most` is the number of adapters beyond which a larger pack does not pay.
+    `ends_together`: trials take equally long, and none is stopped early.
     """
 
     precision: str
     trials: int
-    adapter_bytes: int | None = None
+    adapters: tuple[AdapterBytes, ...] = ()
     room_bytes: int | None = None
     cards: int = 1
     most: int | None = None
+    in_a_pass: int = 1
+    listed: bool = False
+    ends_together: bool = True
+
+    @property
+    def smallest_bytes(self) -> int:
+        """What the smallest of the adapters takes alone."""
+        return min(one.total_bytes for one in self.adapters)
 
 
 @dataclass(frozen=True)
@@ -52,20 +67,32 @@ class Phase:
 
     precision: str
     trials: int
-    places: int  # trials side by side, on all devices together
-    resources: Mapping[str, float]  # what a trial asks Ray for, unless its adapter is larger than the smallest
+    places: int  # trials side by side, on all devices together, at most
+    resources: Mapping[str, float]  # what a trial asks Ray for, unless shares are of its own and it is larger
     cards: int = 1  # of one node, that hold the base together
     per_device: int = 1  # places on one device
     room_bytes: int | None = None
     device_amount: float = 1.0  # of a whole device: one card, or a node's cores
+    equal: bool = True  # all trials ask for the same
 
     def resources_for(self, adapter_bytes: int | None) -> Mapping[str, float]:
-        """What a trial with so many bytes of its own asks Ray for. Raises PlanError where they exceed the room."""
+        """What a trial that takes so many bytes alone asks Ray for. Raises PlanError where they exceed the room."""
         if adapter_bytes is None or self.room_bytes is None or self.cards > 1:
             return self.resources
-        places = min(self.per_device, places_in_room(adapter_bytes, self.room_bytes))
-        name = "GPU" if "GPU" in self.resources else "CPU"
-        return {**self.resources, name: _floor(self.device_amount / places)}
+        level = own_level(adapter_bytes, self.room_bytes, self.per_device)
+        if self.equal:
+            return self.resources
+        return {**self.resources, self.kind: _floor(self.device_amount * level / PARTS)}
+
+    @property
+    def kind(self) -> str:
+        """The resource that trials share: GPU or CPU."""
+        return "GPU" if "GPU" in self.resources else "CPU"
+
+    def rounds(self, adapter_bytes: Sequence[int | None], devices: int) -> list[tuple[int, ...]]:
+        """The packs' sizes on the devices, round by round, of trials of equal length that take so many bytes each."""
+        asked = [self.resources_for(one)[self.kind] / self.device_amount / self.cards for one in adapter_bytes]
+        return rounds_of([math.floor(WHOLE * share + 0.001) for share in asked], devices, self.places)
 
 
 def plan_phases(
@@ -98,25 +125,71 @@ def device_count(nodes: tuple[Node, ...], hardware: HardwareSettings, use_gpu: b
     return there if hardware.gpus is None else min(there, hardware.gpus // cards)
 
 
-def adapters_per_device(demand: Demand, devices: int, hardware: HardwareSettings, use_gpu: bool) -> int:
-    """Trials on one device: spread over the devices first, then side by side up to memory and what pays."""
+@dataclass(frozen=True)
+class Sharing:
+    """How trials share a device: so many `places`, of which each trial takes an `equal` one, or as many as it needs."""
+
+    places: int
+    equal: bool
+
+
+def sharing(demand: Demand, devices: int, hardware: HardwareSettings, use_gpu: bool) -> Sharing:
+    """How a demand's trials share each of the devices: spread over them first, then side by side up to what pays.
+
+    By memory where it is known: equal places where the trials are listed and take no more rounds so than with shares of
+    their own.
+    """
     default = DEFAULT_PACK["cuda" if use_gpu else "cpu"]
-    bound = hardware.max_adapters_per_gpu or demand.most or default
+    bound = min(hardware.max_adapters_per_gpu or min(demand.most or default, MOST_PLACES), MOST_EQUAL)
     wanted = min(bound, math.ceil(demand.trials / devices))
-    if demand.adapter_bytes is not None and demand.room_bytes is not None:
-        wanted = min(wanted, places_in_room(demand.adapter_bytes, demand.room_bytes))
-    return _level(wanted)
+    if not demand.adapters or demand.room_bytes is None:
+        return Sharing(_in_rounds(demand, devices, wanted), equal=True)
+    own = _own_places(demand, devices, wanted)
+    fits = any_that_fit(demand.adapters, demand.room_bytes, demand.in_a_pass) if demand.listed else 0
+    if fits == 0:
+        return Sharing(own, equal=False)
+    equal = _in_rounds(demand, devices, min(wanted, fits))
+    if fits >= wanted or math.ceil(demand.trials / (equal * devices)) <= _own_rounds(demand, devices, own):
+        return Sharing(equal, equal=True)
+    return Sharing(own, equal=False)
 
 
-def places_in_room(adapter_bytes: int, room_bytes: int) -> int:
-    """How many such adapters share a device, as one of the levels. Raises PlanError where not even one fits."""
+def own_level(adapter_bytes: int, room_bytes: int, places: int) -> int:
+    """The share of a device, in parts of 240, of a trial that takes so many bytes of the room, and at least a place.
+
+    Raises PlanError where the bytes exceed the room.
+    """
     if adapter_bytes > room_bytes:
         raise PlanError(
             f"an adapter must fit into what the base model leaves; it takes {format_bytes(adapter_bytes)} with its "
             f"rows, and {format_bytes(max(0, room_bytes))} are left. Lower rank, micro batch or max_tokens, or take a "
             "larger card."
         )
-    return _level(room_bytes // max(1, adapter_bytes))
+    least = max(-(-PARTS * adapter_bytes // max(1, room_bytes)), -(-PARTS // places))
+    return min((level for level in LEVELS if level >= least), default=PARTS)
+
+
+def places_in_room(adapter_bytes: int, room_bytes: int) -> int:
+    """How many such adapters share a device, as one of the levels. Raises PlanError where not even one fits."""
+    return PARTS // own_level(adapter_bytes, room_bytes, max(PLACES_PER_DEVICE))
+
+
+def _in_rounds(demand: Demand, devices: int, most: int) -> int:
+    return equal_places(demand.trials, devices, most) if demand.ends_together else most
+
+
+def _own_places(demand: Demand, devices: int, wanted: int) -> int:
+    """The places of which the smallest adapter takes one, as a level: 1 / places is a part of 240."""
+    assert demand.room_bytes is not None
+    most = _level(min(wanted, places_in_room(demand.smallest_bytes, demand.room_bytes)))
+    least = _in_rounds(demand, devices, most)
+    return min(level for level in PLACES_PER_DEVICE if level >= least)
+
+
+def _own_rounds(demand: Demand, devices: int, places: int) -> int:
+    assert demand.room_bytes is not None
+    levels = [own_level(one.total_bytes, demand.room_bytes, places) for one in demand.adapters]
+    return len(rounds_of([WHOLE * level // PARTS for level in levels], devices, places * devices))
 
 
 def _gpu_phase(demand: Demand, nodes: tuple[Node, ...], hardware: HardwareSettings) -> Phase:
@@ -126,31 +199,33 @@ def _gpu_phase(demand: Demand, nodes: tuple[Node, ...], hardware: HardwareSettin
     if demand.cards > 1:  # Ray knows no fraction of several cards; one bundle, so that the trial sees them all
         resources = {"CPU": 0.0, "GPU": float(demand.cards)}
         return Phase(demand.precision, demand.trials, min(demand.trials, devices), resources, demand.cards)
-    adapters = adapters_per_device(demand, devices, hardware, True)
+    shared = sharing(demand, devices, hardware, True)
     return Phase(
         demand.precision,
         demand.trials,
-        places=min(demand.trials, adapters * devices),
-        resources={"CPU": 0.0, "GPU": _floor(1 / adapters)},
-        per_device=adapters,
+        places=min(demand.trials, shared.places * devices),
+        resources={"CPU": 0.0, "GPU": _floor(1 / shared.places)},
+        per_device=shared.places,
         room_bytes=demand.room_bytes,
+        equal=shared.equal,
     )
 
 
 def _cpu_phase(demand: Demand, nodes: tuple[Node, ...], hardware: HardwareSettings) -> Phase:
     devices = device_count(nodes, hardware, False)
-    adapters = adapters_per_device(demand, devices, hardware, False)
+    shared = sharing(demand, devices, hardware, False)
     cores = min((node.cpus for node in _with_cores(nodes)), default=0.0)
     if cores == 0:
         raise PlanError("hardware.gpu is 'cpu', and no node offers Ray a core. Start Ray with --num-cpus above 0.")
     return Phase(
         demand.precision,
         demand.trials,
-        places=min(demand.trials, adapters * devices),
-        resources={"CPU": _floor(cores / adapters)},
-        per_device=adapters,
+        places=min(demand.trials, shared.places * devices),
+        resources={"CPU": _floor(cores / shared.places)},
+        per_device=shared.places,
         room_bytes=demand.room_bytes,
         device_amount=cores,
+        equal=shared.equal,
     )
 
 
@@ -176,5 +251,4 @@ def _level(places: int) -> int:
 
 def _floor(share: float) -> float:
     """Rounded down, so that all places fit together."""
-    units: int = 10**SHARE_DIGITS
-    return math.floor(share * units) / units
+    return math.floor(share * WHOLE) / WHOLE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from study.plan.forecast import Forecast, likely_configurations
 from study.plan.phases import StudyPhase, phases_of, refused_precisions
 from study.plan.remedies import remedies
 from study.plan.shares import Node, Phase, device_count
-from study.plan.time_model import seconds_on_device, seconds_per_epoch
+from study.plan.time_model import seconds_of_rounds, seconds_per_epoch
 from study.plan.workload import Workload
 from trainables.settings import HardwareSettings
 
@@ -33,13 +32,14 @@ class PlanRow:
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """A phase in time: `waves` of trials, `seconds` in all, on `cards` cards (on a CPU: hosts).
+    """A phase in time: `waves` of trials, at most `at_once` in one, `seconds` in all, on `cards` cards (CPU: hosts).
 
     No waves where nothing that was drawn for a search fits: its trials are looked at when they are proposed.
     """
 
     phase: Phase
     waves: int
+    at_once: int
     cards: int
     seconds: float | None
 
@@ -137,17 +137,17 @@ def _planned(
     phase, target = own.phase, forecast.target
     mine = [one for one in fits if one.fits and own.holds(one.config)]
     if not mine:
-        return PlannedPhase(phase, 0, 0, 0.0)
+        return PlannedPhase(phase, 0, 0, 0, 0.0)
     devices = device_count(nodes, hardware, target.card is not None, phase.cards)
-    used = min(devices, math.ceil(phase.trials / phase.per_device))
+    trials = [mine[number % len(mine)] for number in range(phase.trials)]  # of a search as many as were drawn
+    rounds = phase.rounds([one.adapter_bytes for one in trials], devices)
     slowest = max(mine, key=lambda one: (len(one.load.target_modules), one.load.rank))
-    each = math.ceil(phase.trials / used)
-    seconds = seconds_on_device(slowest, each, phase.per_device, forecast.workload, target)
-    asked = sum(_asked(phase, one) for one in mine) / phase.device_amount / phase.cards
-    waves = max(math.ceil(phase.trials / phase.places), math.ceil(asked / devices - 0.01))  # shares are rounded down
-    return PlannedPhase(phase, waves, used * phase.cards, seconds)
-
-
-def _asked(phase: Phase, one: Fit) -> float:
-    resources = phase.resources_for(one.adapter_bytes)
-    return resources["GPU" if "GPU" in resources else "CPU"]
+    seconds = seconds_of_rounds(
+        slowest,
+        [max(packs) for packs in rounds],
+        len({Footprint.of(one.config) for one in mine}),
+        sum(one.state_bytes for one in mine) / len(mine),
+        forecast.workload,
+        target,
+    )
+    return PlannedPhase(phase, len(rounds), max(map(sum, rounds)), max(map(len, rounds)) * phase.cards, seconds)

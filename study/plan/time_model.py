@@ -8,6 +8,7 @@ multiplies the outcome.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from study.hardware.gpu_catalogue import GpuCard
@@ -16,15 +17,15 @@ from study.plan.fitting import Fit
 from study.plan.workload import Workload
 from trainables.base_model.shape import ModelShape
 from trainables.dataset import batches
-from trainables.limits import MEASURED_PASSES, MOST_PASS_TOKENS, NF4_VALUE_BYTES, TRAINING_BYTES
+from trainables.limits import MEASURED_PASSES, MOST_PASS_TOKENS, NF4_VALUE_BYTES
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 LOAD_SECONDS = 60.0  # of a host's start: interpreter, CUDA, base model from a warm cache
 LOW_RANK_EFFICIENCY = 0.2  # of the frozen products': thin matrices
 AUTOGRAD_TRAFFIC = 5.0  # elementwise bytes of transformers' own layers over the fused decoder's
 UPDATE_BYTES = 28  # of a trainable number: AdamW reads weight, gradient and moments, writes weight and moments
-LAUNCH_SECONDS = 10e-6
-LAUNCHES_OF_LAYER, LAUNCHES_OF_TARGET = 40, 8  # in one direction
+LAUNCH_SECONDS = 40e-6  # with Python's part of it: packs of 1 to 8 adapters took 166 to 253 ms (q_v) and 299 to 441 ms
+LAUNCHES_OF_LAYER, LAUNCHES_OF_TARGET = 40, 8  # in one direction; tests/benchmarks/results/packed_step_h100.json
 
 
 @dataclass(frozen=True)
@@ -156,21 +157,55 @@ def seconds_per_epoch(one: Fit, workload: Workload, target: Target) -> float | N
     return target.calibration.time_factor * (seconds + updates)
 
 
-def seconds_on_device(one: Fit, trials: int, together: int, workload: Workload, target: Target) -> float | None:
-    """So many trials on one device, `together` at a time: load, measure, train in full passes, evaluate."""
+def seconds_of_rounds(
+    one: Fit, rounds: Sequence[int], footprints: int, state_bytes: float, workload: Workload, target: Target
+) -> float | None:
+    """Packs of so many such adapters one after the other on one device: load, measure, train, evaluate.
+
+    `state_bytes` are an adapter's on average, `footprints` are measured, each once. None where the card's rates are not
+    known.
+    """
     alone = seconds_per_epoch(one, workload, target)
-    card, training = target.card, workload.training
-    if alone is None or card is None:
+    if alone is None:
         return None
-    load, shape = _pass_load(one, together, workload), workload.shape
-    tokens = load.rows * load.tokens
-    trained = workload.train_tokens * total_steps(workload) / steps_per_epoch(workload)
-    train = pass_time(shape, one.setting, Pass((load,)), card).seconds / tokens * trained
-    forward = pass_time(shape, one.setting, Pass((load,)), card, training=False).seconds / tokens * workload.eval_tokens
-    updates = total_steps(workload) * update_seconds(shape, one.load, card)
-    measure = MEASURED_PASSES * alone * training.micro_batch_size / workload.train_rows
-    each = train + updates + (training.evaluations + 1) * forward + measure
-    return LOAD_SECONDS + target.calibration.time_factor * trials * each
+    measure = MEASURED_PASSES * alone * workload.training.micro_batch_size / workload.train_rows
+    steps, evaluations = total_steps(workload), workload.training.evaluations + 1
+    seconds = sum(
+        steps * step_seconds(one, pack, pack * state_bytes, workload, target)
+        + evaluations * evaluation_seconds(one, pack, pack * state_bytes, workload, target)
+        for pack in rounds
+    )
+    return LOAD_SECONDS + footprints * measure + seconds
+
+
+def step_seconds(one: Fit, pack: int, state_bytes: float, workload: Workload, target: Target) -> float:
+    """One optimizer step of a pack of such adapters, whose states take so many bytes together, on a card."""
+    card = _known_card(target)
+    step = step_load(one, workload)
+    rows = pack * step.rows
+    passes = math.ceil(rows / rows_of_pass(one, state_bytes, workload))
+    load = _rows_of(step, rows / passes, workload)
+    seconds = passes * pass_time(workload.shape, one.setting, Pass((load,)), card).seconds
+    return target.calibration.time_factor * (seconds + pack * update_seconds(workload.shape, one.load, card))
+
+
+def evaluation_seconds(one: Fit, pack: int, state_bytes: float, workload: Workload, target: Target) -> float:
+    """The evaluation split once for each adapter of a pack, in full passes, on a card."""
+    rows = rows_of_pass(one, state_bytes, workload)
+    load = _rows_of(step_load(one, workload), rows, workload)
+    full = pass_time(workload.shape, one.setting, Pass((load,)), _known_card(target), training=False).seconds
+    return target.calibration.time_factor * pack * full / (load.rows * load.tokens) * workload.eval_tokens
+
+
+def rows_of_pass(one: Fit, state_bytes: float, workload: Workload) -> int:
+    """How many rows of typical length a pass has: as many as memory beside the states and a pass' bound let in, and at
+    least a micro-batch."""
+    tokens = _typical(one.load, workload).tokens
+    most = float(MOST_PASS_TOKENS["cuda"])
+    if one.cards == 1:
+        bytes_per_token = (one.adapter_bytes - one.state_bytes) / (one.load.rows * one.load.tokens)
+        most = min(most, (one.room_bytes - state_bytes) / max(1.0, bytes_per_token))
+    return max(one.load.rows, int(most // tokens))
 
 
 def steps_per_epoch(workload: Workload) -> int:
@@ -197,13 +232,12 @@ def step_load(one: Fit, workload: Workload) -> AdapterLoad:
     return replace(typical, rows=times * typical.rows, targets=times * typical.targets)
 
 
-def _pass_load(one: Fit, together: int, workload: Workload) -> AdapterLoad:
-    """The rows of a full pass: a step's rows of all adapters together, as many as memory
-    and a pass' bound let in."""
-    step = step_load(one, workload)
-    state = TRAINING_BYTES * workload.shape.adapter_parameters(one.load.rank, one.load.target_modules)
-    bytes_per_token = max(1.0, (one.adapter_bytes - state) / (one.load.rows * one.load.tokens))
-    in_memory = (one.room_bytes - together * state) / bytes_per_token if one.cards == 1 else one.load.rows * step.tokens
-    most = max(one.load.rows * step.tokens, min(MOST_PASS_TOKENS["cuda"], int(in_memory)))
-    rows = max(one.load.rows, min(together * step.rows, most // step.tokens))
-    return replace(step, rows=rows, targets=max(1, round(rows * step.tokens * workload.target_share)))
+def _rows_of(step: AdapterLoad, rows: float, workload: Workload) -> AdapterLoad:
+    """So many rows of a step's length."""
+    whole = math.ceil(rows)
+    return replace(step, rows=whole, targets=max(1, round(whole * step.tokens * workload.target_share)))
+
+
+def _known_card(target: Target) -> GpuCard:
+    assert target.card is not None  # `seconds_per_epoch` is not None
+    return target.card

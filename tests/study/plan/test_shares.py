@@ -1,5 +1,6 @@
 """Shares of a machine: closed forms, and brute force over what Ray's ten-thousandths would let in."""
 
+import dataclasses
 import itertools
 import math
 
@@ -8,21 +9,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from study.errors import PlanError
+from study.plan.places import AdapterBytes, any_that_fit, equal_places
 from study.plan.shares import (
+    LEVELS,
+    MOST_EQUAL,
+    MOST_PLACES,
+    PARTS,
     PLACES_PER_DEVICE,
     Demand,
     Node,
-    adapters_per_device,
     device_count,
+    own_level,
     places_in_room,
     plan_demands,
     plan_phases,
+    sharing,
 )
 from trainables.settings import HardwareSettings
 
 GPU = HardwareSettings(gpu="t4")
 CPU = HardwareSettings(gpu="cpu")
 FOUR_CARDS, FOUR_NODES = (Node(8, 4),), (Node(8, 1),) * 4
+
+
+def search(trials: int, *totals: int, room: int, **more) -> Demand:
+    """A search's trials, of which some that were drawn take so many bytes."""
+    return Demand("nf4", trials, tuple(map(AdapterBytes, totals)), room, **more)
+
+
+def grid(*totals: int, room: int, **more) -> Demand:
+    """A grid's trials, which take so many bytes."""
+    return search(len(totals), *totals, room=room, listed=True, **more)
 
 
 def ten_thousandths(share: float) -> int:
@@ -48,21 +65,21 @@ def test_the_paper_grid_uses_all_four_cards_of_one_node_or_of_four(nodes):
 
 
 def test_many_trials_on_one_card_fill_it_and_no_more():
-    (phase,) = plan_demands([Demand("nf4", 64, adapter_bytes=1, room_bytes=100, most=16)], (Node(2, 1),), GPU, True)
+    (phase,) = plan_demands([search(64, 1, room=100, most=16)], (Node(2, 1),), GPU, True)
     assert phase.places == 16
     assert 10_000 - 16 < 16 * ten_thousandths(phase.resources["GPU"]) <= 10_000
     assert 17 * ten_thousandths(phase.resources["GPU"]) > 10_000
 
 
 def test_trials_spread_over_the_cards_first_and_are_packed_second():
-    for trials, share in ((1, 1.0), (4, 1.0), (5, 0.5), (8, 0.5), (9, 0.3333), (32, 0.125), (1000, 0.125)):
+    for trials, share in ((1, 1.0), (4, 1.0), (5, 0.5), (8, 0.5), (9, 0.3333), (28, 0.1428), (1000, 0.125)):
         (phase,) = plan_phases({"nf4": trials}, FOUR_CARDS, GPU, use_gpu=True)
         assert phase.resources["GPU"] == share
         assert phase.places == min(trials, 4 * round(1 / share))
 
 
 def test_memory_bounds_the_pack_and_the_user_does():
-    demand = Demand("nf4", 100, adapter_bytes=30, room_bytes=100)
+    demand = search(100, 30, room=100)
     (phase,) = plan_demands([demand], (Node(2, 1),), GPU, True)
     assert phase.resources["GPU"] == 0.3333
     hardware = HardwareSettings(gpu="t4", max_adapters_per_gpu=1)
@@ -71,9 +88,9 @@ def test_memory_bounds_the_pack_and_the_user_does():
 
 
 def test_a_larger_adapter_of_the_same_phase_asks_for_more():
-    (phase,) = plan_demands([Demand("nf4", 100, adapter_bytes=10, room_bytes=100)], (Node(2, 1),), GPU, True)
-    assert [phase.resources_for(size)["GPU"] for size in (10, 12, 13, 26, 50, 51, 100)] == [
-        0.125, 0.125, 0.1666, 0.3333, 0.5, 1.0, 1.0,
+    (phase,) = plan_demands([search(100, 10, room=100)], (Node(2, 1),), GPU, True)
+    assert [phase.resources_for(size)["GPU"] for size in (10, 12, 13, 26, 50, 51, 81, 100)] == [
+        0.125, 0.125, 0.1666, 0.3333, 0.5, 0.6, 1.0, 1.0,
     ]  # fmt: skip
     with pytest.raises(PlanError, match="101 B with its rows, and 100 B are left"):
         phase.resources_for(101)
@@ -89,7 +106,7 @@ def test_no_card_is_given_more_adapters_than_its_room_holds(room, sizes, trials,
     """Any trials that Ray's arithmetic lets onto one card have at most the room's bytes together."""
     sizes = [1 + size % room for size in sizes]
     hardware = HardwareSettings(gpu="t4", max_adapters_per_gpu=bound)
-    demand = Demand("nf4", trials, adapter_bytes=min(sizes), room_bytes=room)
+    demand = search(trials, min(sizes), room=room)
     (phase,) = plan_demands([demand], FOUR_CARDS, hardware, True)
     free, bytes_on_card, count = 10_000, 0, 0
     for size in sizes:
@@ -104,29 +121,103 @@ def test_rounding_down_never_hides_that_shares_exceed_a_card():
     """All multisets of up to 16 shares whose ten-thousandths fit have an exact sum of at most 1 (by dynamic
     programming)."""
     reached = {(0, 0): 0}  # (rounded sum, exact sum in 240ths) -> fewest shares
-    for _ in range(16):
+    for _ in range(MOST_PLACES):
         for (rounded, exact), count in list(reached.items()):
-            for places in PLACES_PER_DEVICE:
-                key = (rounded + math.floor(10_000 / places), exact + 240 // places)
-                if key[0] <= 10_000 and count < 16:
+            for level in LEVELS:
+                key = (rounded + math.floor(10_000 * level / PARTS), exact + level)
+                if key[0] <= 10_000 and count < MOST_PLACES:
                     reached[key] = min(count + 1, reached.get(key, 99))
-    assert max(exact for _, exact in reached) == 240
-    assert all(240 % places == 0 for places in PLACES_PER_DEVICE)
+    assert max(exact for _, exact in reached) == PARTS
+    assert tuple(PARTS // level for level in LEVELS[::-1] if PARTS % level == 0) == PLACES_PER_DEVICE
 
 
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 100), st.integers(1, 400))
-def test_the_level_is_the_best_of_all_that_keep_the_rules(most, devices, trials, room):
-    """Brute force over the levels: the most places that memory, the user's bound and the trials' spread allow."""
+def test_of_equal_shares_as_many_fit_a_card_as_it_has_places():
+    for places in range(1, MOST_EQUAL + 1):
+        share = ten_thousandths(math.floor(10_000 / places) / 10_000)
+        assert places * share <= 10_000 < (places + 1) * share
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 100), st.integers(1, 400), st.booleans())
+def test_a_searchs_level_is_the_best_of_all_that_keep_the_rules(most, devices, trials, room, ends_together):
+    """Brute force over the levels: the most places that memory, the user's bound and the trials' spread allow, and of
+    those with as few rounds the fewest."""
     hardware = HardwareSettings(gpu="t4", max_adapters_per_gpu=most)
-    got = adapters_per_device(
-        Demand("nf4", trials, adapter_bytes=min(7, room), room_bytes=room), devices, hardware, True
-    )
+    size = min(7, room)
+    got = sharing(search(trials, size, room=room, ends_together=ends_together), devices, hardware, True)
     allowed = [
         level for level in PLACES_PER_DEVICE
-        if level <= most and level * min(7, room) <= room and (level - 1) * devices < trials
+        if level <= most and level * size <= room and (level - 1) * devices < trials
     ]  # fmt: skip
-    assert got == max(allowed)
-    assert places_in_room(min(7, room), room) == max(n for n in PLACES_PER_DEVICE if n * min(7, room) <= room)
+    rounds = [math.ceil(trials / (level * devices)) for level in allowed]
+    fewest = min(level for level, count in zip(allowed, rounds, strict=True) if count == min(rounds))
+    assert (got.places, got.equal) == (fewest if ends_together else max(allowed), False)
+    assert places_in_room(size, room) == max(n for n in PLACES_PER_DEVICE if n * size <= room)
+    assert own_level(size, room, most) == min(n for n in LEVELS if n * room >= PARTS * size and n * most >= PARTS)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 2**34), st.integers(0, 2**33)), min_size=1, max_size=40),
+    room=st.integers(1, 2**36),
+    in_a_pass=st.integers(1, 20),
+    devices=st.integers(1, 4),
+    ends_together=st.booleans(),
+)
+def test_a_grids_equal_places_hold_any_of_its_trials(sizes, room, in_a_pass, devices, ends_together):
+    """In every order in which they may meet on a card; else trials ask for their own, and less often wait."""
+    adapters = tuple(AdapterBytes(min(state, room), min(rows, room - min(state, room))) for state, rows in sizes)
+    demand = Demand("nf4", len(sizes), adapters, room, most=16, in_a_pass=in_a_pass, listed=True)
+    demand = dataclasses.replace(demand, ends_together=ends_together)
+    (phase,) = plan_demands([demand], (Node(8, devices),), GPU, True)
+    rounds = phase.rounds([one.total_bytes for one in adapters], devices)
+    assert sum(map(sum, rounds)) == len(sizes)
+    fits = any_that_fit(adapters, room, in_a_pass)
+    wanted = min(16, math.ceil(len(sizes) / devices))
+    if phase.equal:
+        assert phase.per_device <= min(fits, wanted)
+        assert phase.per_device == (
+            equal_places(len(sizes), devices, min(fits, wanted)) if ends_together else min(fits, wanted)
+        )
+        assert {phase.resources_for(one.total_bytes)["GPU"] for one in adapters} == {phase.resources["GPU"]}
+    else:
+        assert fits < wanted
+        assert max(fits, 1) * devices * len(rounds) < len(sizes) or fits == 0
+
+
+def test_sixteen_trials_of_four_footprints_are_one_pack():
+    """Llama-3-8B in NF4 under 14.56 GiB, in MiB: with shares of their own 14 fitted, and two trained alone."""
+    sizes = [269, 538, 322, 859] * 4
+    (phase,) = plan_demands([grid(*sizes, room=8742, most=16, in_a_pass=16)], (Node(16, 1),), GPU, True)
+    assert (phase.places, phase.resources["GPU"], phase.equal) == (16, 0.0625, True)
+    assert phase.rounds(sizes, 1) == [(16,)]
+    (own,) = plan_demands([search(16, *sizes, room=8742, most=16)], (Node(16, 1),), GPU, True)
+    assert own.rounds(sizes, 1) == [(14,), (2,)]
+
+
+def test_large_micro_batches_take_turns_in_passes():
+    """Of 8 rows of 512 tokens a usual pass holds two: all states are there, and two micro-batches' rows."""
+    adapters = (AdapterBytes(5, 100),) * 12
+    demand = Demand("nf4", 12, adapters, 270, most=16, in_a_pass=2, listed=True)
+    assert sharing(demand, 1, GPU, True).places == 12
+    assert sharing(dataclasses.replace(demand, room_bytes=255), 1, GPU, True).places == 6
+    assert sharing(dataclasses.replace(demand, in_a_pass=12), 1, GPU, True).places == 2
+
+
+def test_what_is_stopped_early_keeps_all_places():
+    demand = grid(*[10] * 20, room=1000, most=16)
+    assert sharing(demand, 1, GPU, True).places == 10
+    assert sharing(dataclasses.replace(demand, ends_together=False), 1, GPU, True).places == 16
+
+
+def test_few_large_trials_leave_many_small_ones_their_places():
+    """One adapter takes half the room: any 16 do not fit, so each trial asks for its own share."""
+    sizes = [500, *[10] * 60]
+    (phase,) = plan_demands([grid(*sizes, room=1000, most=16)], (Node(2, 1),), GPU, True)
+    assert phase.equal  # 500 + 15 x 10 fit
+    (phase,) = plan_demands([grid(600, 600, *[10] * 60, room=1000, most=16)], (Node(2, 1),), GPU, True)
+    assert not phase.equal
+    assert phase.rounds([600, 600, *[10] * 60], 1)[0] == (7,)
+    assert phase.resources_for(10)["GPU"] == 0.0625
+    assert phase.resources_for(600)["GPU"] == 0.6
 
 
 def test_a_base_over_two_cards_takes_two_of_one_node_in_one_bundle():
@@ -172,9 +263,10 @@ def test_cpu_hosts_share_cores_likewise(cpus, trials):
 
 
 def test_memory_of_a_cpu_host_bounds_its_pack():
-    (phase,) = plan_demands([Demand("fp32", 9, adapter_bytes=40, room_bytes=100)], (Node(8, 0),), CPU, False)
+    (phase,) = plan_demands([search(9, 40, room=100)], (Node(8, 0),), CPU, False)
     assert (phase.resources, phase.places) == ({"CPU": 4.0}, 2)
-    assert phase.resources_for(60) == {"CPU": 8.0}
+    assert phase.resources_for(60) == {"CPU": 4.8}
+    assert phase.resources_for(81) == {"CPU": 8.0}
 
 
 def test_precisions_without_trials_have_no_phase_and_the_order_stays():

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from study.plan.places import AdapterBytes
 from study.plan.shares import Demand, Node, Phase, plan_demands, plan_phases
 from trainables.settings import HardwareSettings
 
@@ -102,7 +103,7 @@ def test_the_grid_uses_the_cards_of_four_nodes(ray_of_five_nodes, tmp_path):
 
 def test_many_trials_fill_a_card_and_no_more(ray_of_five_nodes, tmp_path):
     hardware = HardwareSettings(gpu="t4", gpus=1)
-    (phase,) = plan_demands([Demand("nf4", 64, adapter_bytes=2, room_bytes=9)], FOUR_CARDS, hardware, True)
+    (phase,) = plan_demands([Demand("nf4", 64, (AdapterBytes(2),), 9)], FOUR_CARDS, hardware, True)
     trials = run_trials(phase, "one_node", tmp_path)
     assert len(trials) == 64
     assert most_at_once(trials) == [4]

@@ -50,8 +50,8 @@ def test_larger_adapters_make_more_waves():
     configs = [config(rank=32, targets="all_linear", seed=seed) for seed in range(16)]
     (phase,) = plan(configs, cards(count=1)).phases
     room, own = phase.phase.room_bytes, plan(configs, cards(count=1)).rows[0].fit.adapter_bytes
-    assert phase.phase.places == max(n for n in (1, 2, 3, 4, 5, 6, 8) if n * own <= room)
-    assert phase.waves == -(-16 // phase.phase.places)
+    assert room // own == 5
+    assert (phase.phase.places, phase.at_once, phase.waves) == (4, 4, 4)  # as few waves as of 5, 5, 5 and 1
 
 
 @given(
