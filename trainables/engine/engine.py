@@ -42,7 +42,6 @@ from trainables.limits import DEFAULT_PACK
 from trainables.measure.peak_memory import AllocatorPeak
 from trainables.measure.training_cost import NotFiniteError
 from trainables.packed.member import TrainingMember, Update
-from trainables.packed.pack import PADDING_BYTES
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
@@ -80,8 +79,7 @@ class Engine:
         self._model = PackedModel(base.model)
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset)
-        padding_bytes = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
-        self._budget = PassBudget(base.devices, settings.hardware.memory_limit_bytes, padding_bytes)
+        self._budget = PassBudget.of(base, settings)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
         self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member)
         self._waiting = WaitingRoom(self._bench, self._budget)
@@ -226,7 +224,7 @@ class Engine:
         started = time.perf_counter()
         self._pack_peak.restart()
         rows, members = self.dataset.train.rows, [resident.member for resident in pack]
-        losses = accumulate_gradients(self._model, members, rows, self._budget.limits(), self._between)
+        losses = accumulate_gradients(self._model, members, rows, self._budget.limits(members), self._between)
         self._note_pack_peak(pack)  # before the updates: a trial may end in its own, with its record
         updates = [Update(member, torch.tensor(loss)) for member, loss in zip(members, losses, strict=True)]
         for resident, update in zip(pack, updates, strict=True):  # nobody was changed before here

@@ -88,7 +88,7 @@ class MeasuredCosts:
             tokens = len(batch) * max(len(row.tokens) for row in batch)
             peaks = zip(cost.card_peak_bytes, before.items(), strict=True)
             of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
-            self._budget.learn(max(0, *of_rows) / tokens)
+            self._budget.learn(max(0, *of_rows), tokens)
         del scratch  # frees its memory for the next
         if self._budget.wants_pass_cost:
             passing = self._pass_cost(config, cost.seconds_per_token)

@@ -142,9 +142,15 @@ def base_bytes(shape: ModelShape, setting: MemorySetting, constants: MemoryConst
     """Returns a device's bytes whatever adapters train there: frozen weights, libraries, the largest workspace."""
     constants = constants or DEFAULT_CONSTANTS[setting.device]
     part = ModelPart(shape.layers)
-    moments = training_moments(shape, setting, Pass(), constants, part)
     weights = sum(base_components(shape, setting, part).values())
-    return weights + constants.offset_bytes + max(workspace(own) for own in moments.values())
+    return weights + constants.offset_bytes + workspace_bytes(shape, setting, constants)
+
+
+def workspace_bytes(shape: ModelShape, setting: MemorySetting, constants: MemoryConstants | None = None) -> int:
+    """Returns the bytes that a pass needs at most beside what its rows do, however many they are."""
+    constants = constants or DEFAULT_CONSTANTS[setting.device]
+    moments = training_moments(shape, setting, Pass(), constants, ModelPart(shape.layers))
+    return max(workspace(own) for own in moments.values())
 
 
 def room(shape: ModelShape, setting: MemorySetting, card_bytes: int, constants: MemoryConstants | None = None) -> int:
