@@ -16,10 +16,13 @@ from trainables.base_model.checks.faults import BaseModelError, ModelFault, rais
 from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
 from trainables.base_model.checks.gguf_model import read_gguf_config
+from trainables.base_model.checks.tensors import needed_tensors
 from trainables.base_model.checks.weight_files import weight_files
+from trainables.base_model.families import with_defaults
 from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf
 from trainables.base_model.hub import hub_snapshot
 from trainables.base_model.location import ModelFiles, locate
+from trainables.base_model.shape import ModelShape
 from trainables.settings import BaseModelSettings
 from trainables.shown_values import shortened
 from trainables.user_cache import CacheEntry, cached_folder, digest, file_sha256
@@ -83,19 +86,22 @@ def weights_folder(files: ModelFiles) -> Path:
     return folder
 
 
-def read_config(files: ModelFiles) -> PretrainedConfig:
-    """Reads the model's configuration, whose values are checked before anything is made of them.
+def read_values(files: ModelFiles) -> dict[str, Any]:
+    """Reads the model's configuration as its files have it, every value checked.
 
     Raises BaseModelError for what is no dense, unquantized Llama-like causal model.
     """
     if files.kind == "gguf":
-        values = read_gguf_config(Path(files.path))
-        folder = readable_folder(files)
-    else:
-        folder = _small_files(files)
-        values = _folder_values(files, folder)
+        return read_gguf_config(Path(files.path))
+    return _folder_values(files, _small_files(files))
+
+
+def read_config(files: ModelFiles) -> PretrainedConfig:
+    """Builds transformers' configuration of the model. Raises BaseModelError as `read_values`, and as transformers."""
+    values = read_values(files)
     from transformers import AutoConfig
 
+    folder = readable_folder(files)
     if folder is not None:
         config = _built(files, lambda: AutoConfig.from_pretrained(str(folder), **_LOCAL))
     else:
@@ -113,38 +119,25 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
     files = locate(settings)
     if files.kind == "folder":
         raise_any(folder_faults(Path(files.path), weights))
-    config = read_config(files)
-    parameter_count, linear_modules = _built(files, lambda: _shapes(config))
-    heads = config.num_attention_heads
+    values = with_defaults(read_values(files))
+    shape = ModelShape.from_config(values)
     return BaseModelInfo(
         path=settings.path,
         revision=_small_files(files).name if files.kind == "hub" else None,
         sha256=_weights_hash(files) if weights else "",
-        model_type=config.model_type,
-        parameter_count=parameter_count,
-        linear_modules=linear_modules,
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        layers=config.num_hidden_layers,
-        attention_heads=heads,
-        key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        max_positions=config.max_position_embeddings,
-        tie_word_embeddings=bool(config.tie_word_embeddings),
+        model_type=shape.model_type,
+        parameter_count=needed_tensors(values).parameter_count,
+        linear_modules=tuple(shape.linears),
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        layers=shape.layers,
+        attention_heads=shape.attention_heads,
+        key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_dim,
+        max_positions=values["max_position_embeddings"],
+        tie_word_embeddings=shape.tie_word_embeddings,
     )
-
-
-def _shapes(config: PretrainedConfig) -> tuple[int, tuple[str, ...]]:
-    """Counts parameters (tied ones once) and lists the linear layers' short names, of a model without memory."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")  # as it is loaded
-    linear = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.Linear)]
-    names = dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear)
-    return sum(parameter.numel() for parameter in model.parameters()), tuple(names)
 
 
 def _built(files: ModelFiles, build: Callable[[], Built]) -> Built:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-QKV_BIAS_TYPES = ("qwen2",)  # whose query, key and value projections have a bias, whatever the configuration says
-HEAD_NORM_TYPES = ("qwen3",)  # which normalize each head's queries and keys
+from trainables.base_model.families import FAMILIES
 
 
 class KnownModel(Protocol):
@@ -137,7 +136,7 @@ class ModelShape:
     @property
     def has_head_norms(self) -> bool:
         """Whether each head's queries and keys are normalized."""
-        return self.model_type in HEAD_NORM_TYPES
+        return FAMILIES[self.model_type].head_norms
 
     @property
     def is_plain_llama(self) -> bool:
@@ -154,12 +153,4 @@ class ModelShape:
         return self.layers * (2 * self.hidden_size + per_head) + self.hidden_size
 
     def _biases(self, values: Mapping[str, Any]) -> int:
-        queries = self.query_size + 2 * self.key_size
-        biased = 0
-        if self.model_type in QKV_BIAS_TYPES:
-            biased += queries
-        elif values.get("attention_bias"):
-            biased += queries + self.hidden_size
-        if values.get("mlp_bias"):
-            biased += 2 * self.intermediate_size + self.hidden_size
-        return self.layers * biased
+        return self.layers * sum(self.linears[name][1] for name in FAMILIES[self.model_type].biased(values))

@@ -101,7 +101,7 @@ def test_sizes_without_sense_are_refused(hostile: Hostile, check: Callable[[Host
     row("layers apart", "per_layer_config", "must be left out", per_layer_config={"0": {"hidden_size": 8}}),
     row("labels of text", "id2label", "must be a mapping", id2label="no"),
     row("a method's name", "to_json_file = 5", "a method of that name", to_json_file=5),
-    row("a method that builds", "must be a configuration that transformers can build", to_dict=5),
+    row("a method that builds", "to_dict = 5", "a method of that name", to_dict=5),
     row("dropout of 2", "attention_dropout = 2", "must be a number from 0 to 1", attention_dropout=2),
     row("dropout of text", "attention_dropout", "must be a number from 0 to 1", attention_dropout="0.1"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,8 +22,9 @@ from trainables.base_model.checks.values import (
     truth,
     whole,
 )  # fmt: skip
+from trainables.base_model.families import FAMILIES
 
-MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+MODEL_TYPES = tuple(FAMILIES)
 MOST_LAYERS = 1000
 MOST_PARAMETERS = 2 * 10**12
 ACTIVATIONS = (  # of transformers, those without weights of their own
@@ -50,7 +52,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "head_dim": or_null(whole(2, 4096)),
     "max_position_embeddings": whole(1, MOST_POSITIONS),
     "rms_norm_eps": number(1e-30, 0.1),
-    "rope_theta": or_null(THETA),
+    "rope_theta": THETA,
     "partial_rotary_factor": or_null(number(1, 1)),
     "original_max_position_embeddings": or_null(whole(1, MOST_POSITIONS)),
     "hidden_act": name_of(ACTIVATIONS),
@@ -74,10 +76,11 @@ OPTIONAL: Mapping[str, Rule] = {
     "_attn_implementation": or_null(name_of(ATTENTIONS)),
     "_attn_implementation_internal": or_null(name_of(ATTENTIONS)),
     "_attn_implementation_autoset": or_null(truth()),
+    "_experts_implementation": or_null(name_of(("eager", "batched_mm", "grouped_mm"))),
     "dtype": or_null(name_of(DTYPES)),
     "torch_dtype": or_null(name_of(DTYPES)),
     "architectures": or_null(_NAMES),
-    "auto_map": or_null(mapping()),
+    "auto_map": mapping(),
     "output_attentions": or_null(truth()),
     "output_hidden_states": or_null(truth()),
     "return_dict": or_null(truth()),
@@ -85,7 +88,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "is_encoder_decoder": or_null(truth()),
     "id2label": or_null(mapping()),
     "label2id": or_null(mapping()),
-    "num_labels": or_null(whole(0, 2**22)),
+    "num_labels": whole(0, 2**22),
     "problem_type": or_null(text()),
     "tokenizer_class": or_null(text()),
     "transformers_version": or_null(text()),
@@ -98,6 +101,19 @@ ELSEWHERE: Mapping[str, str] = {  # would take weights or layers from where noth
     "text_config": "the model has one configuration",
     "sub_configs": "the model has one configuration",
 }
+METHODS = frozenset((  # of transformers' configurations, and what they read, which a key of that name would hide
+    "attribute_map", "base_model_ep_plan", "base_model_fsdp_plan", "base_model_pp_plan", "base_model_tp_plan",
+    "ignore_keys_at_rope_validation",
+    "convert_rope_params_to_dict", "default_config_fields", "dict_dtype_to_str", "from_dict", "from_json_file",
+    "from_pretrained", "get_config_dict", "get_mtp_config", "get_text_config", "is_custom_code", "is_heterogeneous",
+    "is_remote_code", "nested_rope_parameter_keys", "per_layer_attributes", "push_to_hub", "register_for_auto_class",
+    "save_pretrained", "standardize_rope_params", "to_dict", "to_diff_dict", "to_json_file", "to_json_string", "update",
+    "update_from_string", "use_return_dict", "validate", "validate_architecture", "validate_layer_type",
+    "validate_output_attentions", "validate_rope", "validate_token_ids",
+))  # fmt: skip
+PRIVATE = re.compile(
+    r"__.*|_(check|decode|dict_from|encode|get|getattr|hasattr|iter|remove|update|upload|validate)_.*", re.DOTALL
+)
 
 
 def configuration_faults(
@@ -128,6 +144,12 @@ def _single(values: Mapping[str, Any]) -> Iterator[Broken]:
     for key, why in ELSEWHERE.items():
         if values.get(key):
             yield key, values[key], f"must be left out: {why}"
+    for key in FAMILIES[values["model_type"]].never_null:
+        if key in values and values[key] is None and not OPTIONAL[key](None):
+            yield key, None, f"must not be null in a model of the type {values['model_type']}"
+    for key in values:
+        if key in METHODS or PRIVATE.fullmatch(key):
+            yield key, values[key], "must not be a key: transformers has a method of that name"
 
 
 def _rope(values: Mapping[str, Any]) -> Iterator[Broken]:
@@ -143,11 +165,13 @@ def _tokens(values: Mapping[str, Any]) -> Iterator[Broken]:
     rows = values.get("vocab_size")
     if not is_whole(rows):
         return
+    pad = FAMILIES[values["model_type"]].defaults.get("pad_token_id")  # its row stays zero, so it must be one
+    given_ids = {"pad_token_id": pad, **values}
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        given = values.get(key)
+        given = given_ids.get(key)
         if any(is_whole(one) and rows <= one <= 2**22 for one in (given if isinstance(given, list) else [given])):
             null = ", or null" if key == "pad_token_id" else ""
-            yield key, values[key], f"must be less than vocab_size, {rows:,}{null}"
+            yield key, given, f"must be less than vocab_size, {rows:,}{null}"
 
 
 def _together(values: Mapping[str, Any]) -> Iterator[Broken]:

@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.base_model.checks.faults import ModelFault
-from trainables.base_model.shape import HEAD_NORM_TYPES, QKV_BIAS_TYPES, ModelShape
+from trainables.base_model.families import FAMILIES, MLP, with_defaults
+from trainables.base_model.shape import ModelShape
 from trainables.shown_values import shortened
 
 Shape = tuple[int, ...]
 
 PREFIX = "model."  # of names in a causal model; a model saved without its head has none
 HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # transformers' own, where they are not those of `ModelShape`
-    "mistral": {"num_key_value_heads": 8},
-    "qwen2": {"num_key_value_heads": 32},
-    "qwen3": {"num_key_value_heads": 32, "head_dim": 128},
-    "smollm3": {"num_key_value_heads": 4, "tie_word_embeddings": True},
-}
 _LAYER = re.compile(r"layers\.\d+\.")
 _UNUSED = re.compile(r"rotary_emb\.|masked_bias$")  # computed anew from the configuration, and saved by old versions
 
@@ -41,7 +36,7 @@ class Needed:
 
 def needed_tensors(values: Mapping[str, Any]) -> Needed:
     """Returns what a configuration asks for; its values must hold as `configuration_faults` has it."""
-    known = {**DEFAULTS.get(values["model_type"], {}), **values}
+    known = with_defaults(values)
     shape = ModelShape.from_config(known)
     layer = _layer(shape, known)
     shapes: dict[str, Shape] = {EMBEDDING: (shape.vocab_size, shape.hidden_size), "norm.weight": (shape.hidden_size,)}
@@ -51,23 +46,18 @@ def needed_tensors(values: Mapping[str, Any]) -> Needed:
 
 
 def _layer(shape: ModelShape, values: Mapping[str, Any]) -> dict[str, Shape]:
-    kind = shape.model_type
-    attention_bias = kind in QKV_BIAS_TYPES or bool(kind != "mistral" and values.get("attention_bias"))
-    biased = {"q_proj", "k_proj", "v_proj"} if attention_bias else set()
-    biased |= {"o_proj"} if attention_bias and kind not in QKV_BIAS_TYPES else set()
-    biased |= (
-        {"gate_proj", "up_proj", "down_proj"} if kind in ("llama", "smollm3") and values.get("mlp_bias") else set()
-    )
+    family = FAMILIES[shape.model_type]
+    biased = family.biased(values)
     found: dict[str, Shape] = {
         "input_layernorm.weight": (shape.hidden_size,),
         "post_attention_layernorm.weight": (shape.hidden_size,),
     }
     for name, (inward, outward) in shape.linears.items():
-        part = "mlp" if name in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+        part = "mlp" if name in MLP else "self_attn"
         found[f"{part}.{name}.weight"] = (outward, inward)
         if name in biased:
             found[f"{part}.{name}.bias"] = (outward,)
-    if kind in HEAD_NORM_TYPES:
+    if family.head_norms:
         found |= dict.fromkeys(("self_attn.q_norm.weight", "self_attn.k_norm.weight"), (shape.head_dim,))
     return found
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainables.base_model.checks.configuration import MODEL_TYPES
-from trainables.base_model.checks.tensors import DEFAULTS, needed_tensors, tensor_faults
+from trainables.base_model.checks.tensors import needed_tensors, tensor_faults
 
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 61,
@@ -35,16 +35,6 @@ def test_they_are_those_of_the_model(model_type: str, form: dict[str, Any]) -> N
         assert {**needed.shapes, **needed.optional} == expected
         assert bool(needed.optional) == bool(config.tie_word_embeddings)
         assert needed.parameter_count == sum(parameter.numel() for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
-def test_what_is_not_said_is_transformers_own_default(model_type: str) -> None:
-    config = AutoConfig.for_model(model_type)
-    for name in ("num_key_value_heads", "head_dim", "tie_word_embeddings"):
-        usual = {"num_key_value_heads": config.num_attention_heads, "tie_word_embeddings": False}.get(name)
-        usual = config.hidden_size // config.num_attention_heads if name == "head_dim" else usual
-        there = getattr(config, name, usual)
-        assert DEFAULTS.get(model_type, {}).get(name, usual) == there, name
 
 
 def names_of(found: dict[str, tuple[int, ...]], **changes: Any) -> list[tuple[str, str]]:
