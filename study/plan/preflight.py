@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -82,7 +81,7 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
         statistics = attempt("dataset", where, partial(_longest_rows, data), DatasetError)
     if faults or statistics is None or info is None:
         raise ConfigError({str(fault): fault for fault in faults}.values())
-    known = (info.sha256, fingerprint, _tokenizer_sha256(tokenizer), tokens)
+    known = (info.sha256, fingerprint, tokenizer.sha256 if tokenizer else "", tokens)
     return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing, *known)
 
 
@@ -129,12 +128,6 @@ def _longest_rows(data: DatasetSettings) -> Mapping[str, Mapping[str, Any]]:
         }
         for name, rows in loaded.examples.items()
     }
-
-
-def _tokenizer_sha256(tokenizer: Any) -> str:
-    """The hash of a fast tokenizer's whole definition; empty for a slow one, and where there is none."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    return "" if backend is None else hashlib.sha256(backend.to_str().encode("utf-8", "replace")).hexdigest()
 
 
 def _missing(model: BaseModelSettings) -> tuple[str, ...]:

@@ -8,26 +8,30 @@ names EOS alone (Qwen's) begins rows with no token, whatever the configuration s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tokenizers import AddedToken
 
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.checks.gguf_model import read_gguf_config
 from trainables.base_model.files import readable_folder
 from trainables.base_model.gguf import read_gguf_tokenizer
 from trainables.base_model.location import locate
-from trainables.base_model.tokenizer_limits import check_files, check_growth, check_probe
+from trainables.base_model.tokenization.conversion import converted
+from trainables.base_model.tokenization.folder import read_folder_tokenizer
+from trainables.base_model.tokenization.gguf import build_gguf_tokenizer
+from trainables.base_model.tokenization.text_tokenizer import TextTokenizer
+from trainables.base_model.tokenizer_limits import FILES, check_files, check_growth, check_probe
 from trainables.guarded_files import FileRefusedError, read_json
 from trainables.settings import BaseModelSettings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 CONFIGURATIONS = ("config.json", "generation_config.json")
 OWN_FILES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
-def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
+def load_tokenizer(settings: BaseModelSettings) -> TextTokenizer:
     """Reads the base model's own tokenizer, with the BOS and EOS that rows are given (None: none).
 
     Its post-processor is taken off: BOS and EOS are added by one rule (`trainables.dataset.tokens`), and it may move
@@ -36,10 +40,10 @@ def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
     """
     files = locate(settings)
     try:
-        folder = readable_folder(files)
-        tokenizer = read_gguf_tokenizer(Path(files.path)) if folder is None else _from_folder(folder)
+        folder = None if files.kind == "gguf" else readable_folder(files)
+        tokenizer = _from_gguf(Path(files.path)) if folder is None else _from_folder(folder)
         _check(tokenizer, settings.path)
-        _settle(tokenizer, folder, Path(files.path))
+        tokenizer = _settled(tokenizer, folder, Path(files.path))
     except BaseModelError:
         raise
     except FileRefusedError as error:
@@ -50,16 +54,27 @@ def load_tokenizer(settings: BaseModelSettings) -> PreTrainedTokenizerBase:
         if type(error).__name__ != "PanicException":  # the tokenizers library's own, which is no Exception
             raise
         raise _unreadable(settings.path, error) from error
-    tokenizer.backend_tokenizer.post_processor = None
+    tokenizer.backend.post_processor = None
     check_probe(tokenizer, settings.path)
     return tokenizer
 
 
-def _from_folder(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
+def _from_folder(folder: Path) -> TextTokenizer:
     check_files(folder)
-    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    return read_folder_tokenizer(folder) or _converted_folder(folder)
+
+
+def _converted_folder(folder: Path) -> TextTokenizer:
+    def load() -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+    return converted([folder / name for name in FILES if (folder / name).exists()], load)
+
+
+def _from_gguf(path: Path) -> TextTokenizer:
+    return build_gguf_tokenizer(path) or converted([path], lambda: read_gguf_tokenizer(path))
 
 
 def _unreadable(path: str, error: BaseException) -> BaseModelError:
@@ -70,33 +85,28 @@ def _unreadable(path: str, error: BaseException) -> BaseModelError:
     )
 
 
-def _check(tokenizer: Any, path: str) -> None:
-    """Raises BaseModelError for a tokenizer that cannot say where its tokens lie, or whose tokens hang on chance."""
-    if not tokenizer.is_fast:
-        raise BaseModelError(
-            f"the tokenizer of {path!r} must be a fast one (tokenizer.json), which knows where each token lies in the "
-            f"text; it is a {type(tokenizer).__name__}. Save it as tokenizer.json, or copy that file from the model."
-        )
-    check_growth(tokenizer.backend_tokenizer, path)
-    if getattr(tokenizer.backend_tokenizer.model, "dropout", None):
+def _check(tokenizer: TextTokenizer, path: str) -> None:
+    """Raises BaseModelError for a tokenizer that makes texts too long, or whose tokens hang on chance."""
+    check_growth(tokenizer.backend, path)
+    if dropout := getattr(tokenizer.backend.model, "dropout", None):
         raise BaseModelError(
             f"the tokenizer of {path!r} must give a text the same tokens each time; its tokenizer.json sets "
-            f"model.dropout to {tokenizer.backend_tokenizer.model.dropout}. Set it to null."
+            f"model.dropout to {dropout}. Set it to null."
         )
 
 
-def _settle(tokenizer: Any, folder: Path | None, path: Path) -> None:
+def _settled(tokenizer: TextTokenizer, folder: Path | None, path: Path) -> TextTokenizer:
     """Gives the tokenizer the BOS and EOS that it lacks, and has both taken for special tokens."""
-    from tokenizers import AddedToken
-
-    if tokenizer.eos_token_id is None:
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token
+    if eos is None:
         configured = _configured(folder) if folder else [(path, read_gguf_config(path))]
-        if tokenizer.bos_token_id is None and not (folder and _says_no_bos(folder)):
-            tokenizer.bos_token = _configured_token(tokenizer, configured, "bos_token_id")
-        tokenizer.eos_token = _configured_token(tokenizer, configured, "eos_token_id")
+        if bos is None and not (folder and _says_no_bos(folder)):
+            bos = _configured_token(tokenizer, configured, "bos_token_id")
+        eos = _configured_token(tokenizer, configured, "eos_token_id")
     # One that its file lists as an ordinary added token would be found in texts that are to stay texts.
-    named = [str(text) for text in (tokenizer.bos_token, tokenizer.eos_token) if text]
-    tokenizer.backend_tokenizer.add_special_tokens([AddedToken(text, normalized=False) for text in named])
+    named = [AddedToken(text, normalized=False) for text in (bos, eos) if text]
+    tokenizer.backend.add_special_tokens(named)
+    return replace(tokenizer, bos_token=bos, eos_token=eos)
 
 
 def _configured(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:
@@ -112,7 +122,9 @@ def _says_no_bos(folder: Path) -> bool:
     return any("bos_token" in values or values.get("add_bos_token") is False for values in named)
 
 
-def _configured_token(tokenizer: Any, configured: Sequence[tuple[Path, Mapping[str, Any]]], key: str) -> str | None:
+def _configured_token(
+    tokenizer: TextTokenizer, configured: Sequence[tuple[Path, Mapping[str, Any]]], key: str
+) -> str | None:
     """Returns the token of the first configuration that has `key`, a number or a list of them; None without one.
 
     Raises BaseModelError where none of its ids is in the vocabulary.
@@ -131,8 +143,8 @@ def _configured_token(tokenizer: Any, configured: Sequence[tuple[Path, Mapping[s
     return None
 
 
-def _token(tokenizer: Any, number: Any) -> str | None:
+def _token(tokenizer: TextTokenizer, number: Any) -> str | None:
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**32:
         return None
-    text: str | None = tokenizer.backend_tokenizer.id_to_token(number)
+    text: str | None = tokenizer.backend.id_to_token(number)
     return text

@@ -109,9 +109,9 @@ def check_probe(tokenizer: Any, path: str) -> None:
     """Raises BaseModelError for a tokenizer that finds no token in a text, or takes too long for one."""
 
     def probe() -> int:
-        ids = tokenizer(PROBE, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-        tokenizer.decode(ids[:64])
-        return len(ids)
+        (encoding,) = tokenizer.encode([PROBE])
+        tokenizer.decode(encoding.ids[:64])
+        return len(encoding.ids)
 
     try:
         found = within(PROBE_SECONDS, probe)

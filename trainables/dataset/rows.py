@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,31 @@ class AddedToken(Protocol):
     special: bool
 
 
+class TokensOfText(Protocol):
+    """A text's token ids, and of each the characters that it stands for: [start, end)."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+    @property
+    def offsets(self) -> Sequence[tuple[int, int]]: ...
+
+
 class Tokenizer(Protocol):
-    """The part of a fast transformers tokenizer that is needed here."""
+    """The part of `trainables.base_model.tokenization.text_tokenizer.TextTokenizer` that is needed here."""
 
-    bos_token_id: int | None
-    eos_token_id: int | None
-    unk_token: str | None
-    unk_token_id: int | None
-    added_tokens_decoder: Mapping[int, AddedToken]
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+    @property
+    def unk_token(self) -> str | None: ...
+    @property
+    def unk_token_id(self) -> int | None: ...
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, AddedToken]: ...
 
-    def __call__(self, text: list[str], **options: Any) -> Mapping[str, Any]:
-        """Returns the texts' `input_ids`, and their `offset_mapping` with return_offsets_mapping=True."""
+    def encode(self, texts: Sequence[str], markup: bool) -> Sequence[TokensOfText]:
+        """Returns the tokens of each text; special tokens' texts stay text, or with `markup` are those tokens."""
 
     def convert_ids_to_tokens(self, ids: int) -> str | None:
         """Returns a token as the vocabulary spells it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,14 +20,13 @@ class LetterTokenizer:
         self.bos_token_id, self.eos_token_id, self.joined = bos, eos, joined or {}
         self.added_tokens_decoder = {BOS: SpecialToken(SPECIALS[BOS]), EOS: SpecialToken(SPECIALS[EOS])}
 
-    def __call__(self, text: list[str], **options: Any) -> dict[str, Any]:
-        """Returns `input_ids` and `offset_mapping`."""
-        assert options["add_special_tokens"] is False
-        found = [self._pieces(one, options["split_special_tokens"]) for one in text]
-        return {
-            "input_ids": [[number for number, _ in pieces] for pieces in found],
-            "offset_mapping": [[offsets for _, offsets in pieces] for pieces in found],
-        }
+    def encode(self, texts: Sequence[str], markup: bool = False) -> list[Any]:
+        """Returns each text's `ids` and `offsets`."""
+        found = [self._pieces(one, not markup) for one in texts]
+        return [
+            SimpleNamespace(ids=[number for number, _ in pieces], offsets=[offsets for _, offsets in pieces])
+            for pieces in found
+        ]
 
     def convert_ids_to_tokens(self, number: int) -> str:
         """Returns the letter, or the special token's text."""

@@ -88,6 +88,6 @@ def loaded(name: str) -> Any:
 def piece_bytes(tokenizer: Any, number: int) -> int:
     """Counts the bytes that a token writes: an oracle beside the tokenizer's own offsets."""
     piece = tokenizer.convert_ids_to_tokens(number)
-    if tokenizer.backend_tokenizer.model.byte_fallback:
+    if tokenizer.backend.model.byte_fallback:
         return 1 if piece.startswith("<0x") else len(piece.replace("▁", " ").encode())
     return len(piece)  # a letter a byte

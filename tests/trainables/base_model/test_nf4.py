@@ -168,13 +168,13 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
 def test_two_processes_load_at_the_same_time(own_cache: Path) -> None:
     """Ours and another, which waits with all its imports done, so that both begin at once."""
     script = (
-        "import sys\n"
+        "import sys, torch\n"
         "from trainables.base_model.load import load_base_model\n"
         "from trainables.settings import BaseModelSettings\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         "base = load_base_model(BaseModelSettings(sys.argv[1]), 'nf4', 'cpu')\n"
-        "print(base.model(base.tokenizer('Once upon', return_tensors='pt').input_ids).logits.double().sum().item())\n"
+        "print(base.model(torch.tensor([base.tokenizer.encode(['Once upon'])[0].ids])).logits.double().sum().item())\n"
     )
     command = [sys.executable, "-c", script, str(MODELS / "stories260K")]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -187,7 +187,7 @@ def test_two_processes_load_at_the_same_time(own_cache: Path) -> None:
         base = load_base_model(_settings(), "nf4", "cpu")
         printed, _ = other.communicate(timeout=120)
     assert other.returncode == 0
-    ours = base.model(base.tokenizer("Once upon", return_tensors="pt").input_ids).logits.double().sum().item()
+    ours = base.model(torch.tensor([base.tokenizer.encode(["Once upon"])[0].ids])).logits.double().sum().item()
     assert float(printed) == pytest.approx(ours, rel=1e-6)  # they may have another number of threads
     assert len([path for path in (own_cache / "nf4").iterdir() if path.is_dir()]) == 1
 

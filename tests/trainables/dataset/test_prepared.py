@@ -137,7 +137,7 @@ def test_pubmedqa_rows(tokenizer: Any, max_tokens: int) -> None:
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return list(tokenizer.encode([text], markup=True)[0].ids)
 
 
 @pytest.mark.skipif(not CONALA.is_file(), reason="../shared/data/conala is not there")

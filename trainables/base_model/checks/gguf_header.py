@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,16 @@ class _BrokenError(ValueError):
     """The bytes do not hold; the message says what was found."""
 
 
-def read_gguf_header(path: Path) -> GgufHeader:
-    """Reads the header. Raises BaseModelError where the file is no GGUF file, or its header does not hold."""
+def read_gguf_header(path: Path, arrays: Collection[str] = ()) -> GgufHeader:
+    """Reads the header, with the items of the metadata's `arrays` as lists, of all others their count.
+
+    Raises BaseModelError where the file is no GGUF file, or its header does not hold.
+    """
     fault = file_fault(path, WHOLE, lambda head: head.startswith(GGUF_MAGIC))
     raise_any([fault] if fault else [])
     try:
         with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data).header()
+            return _Reader(data, arrays).header()
     except _BrokenError as error:
         raise _error(path, str(error)) from None
     except (struct.error, UnicodeDecodeError) as error:
@@ -109,8 +112,8 @@ def _error(path: Path, found: str) -> BaseModelError:
 class _Reader:
     """Walks over a file's header; every number is checked before it is used."""
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
+    def __init__(self, data: mmap.mmap, arrays: Collection[str] = ()) -> None:
+        self._data, self._arrays = data, arrays
         self._at = len(GGUF_MAGIC)
 
     def header(self) -> GgufHeader:
@@ -133,9 +136,9 @@ class _Reader:
 
     def _field(self) -> tuple[str, Any]:
         name = self._text(MOST_NAME_BYTES)
-        return name, self._value(self._number("<I"))
+        return name, self._value(self._number("<I"), name in self._arrays)
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, whole: bool = False) -> Any:
         if kind in _SCALARS:
             return self._number(_SCALARS[kind])
         if kind == STRING:
@@ -143,6 +146,8 @@ class _Reader:
         if kind != ARRAY:
             raise _BrokenError(f"a field of the unknown type {kind}")
         item, count = self._number("<I"), self._count("items", MOST_ITEMS)
+        if whole:
+            return self._items(item, count)
         if item == STRING:
             self._skip_texts(count)
         elif item in _SCALARS:
@@ -150,6 +155,15 @@ class _Reader:
         else:
             raise _BrokenError(f"a list of the unknown type {item}")
         return Items(item, count)
+
+    def _items(self, item: int, count: int) -> list[Any]:
+        if item == STRING:
+            return [self._text(MOST_TEXT_BYTES) for _ in range(count)]
+        if item not in _SCALARS:
+            raise _BrokenError(f"a list of the unknown type {item}")
+        begin, form = self._at, f"<{count}{_SCALARS[item][1]}"
+        self._skip(struct.calcsize(form))
+        return list(struct.unpack_from(form, self._data, begin))
 
     def _tensor(self) -> tuple[str, GgufTensor]:
         name, dimensions = self._text(MOST_NAME_BYTES), self._number("<I")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from trainables.base_model.tokenizer_limits import within
 from trainables.dataset.files import DatasetError
@@ -69,28 +68,13 @@ class Encoding:
         characters = sum(map(len, texts))
         seconds = PATIENCE_SECONDS + characters / CHARACTERS_PER_SECOND
         try:
-            found = within(seconds, lambda: self._call(texts))
+            found = within(seconds, lambda: self.tokenizer.encode(texts, self.markup))
         except (TimeoutError, RuntimeError) as error:
             raise DatasetError(
                 f"the base model's tokenizer must tokenize {characters:,} characters within {seconds:.0f} s; it does "
                 f"not: {error}. Take the model's own tokenizer.json, or shorten the rows."
             ) from error
-        return [
-            Encoded(text, ids, offsets)
-            for text, ids, offsets in zip(texts, found["input_ids"], found["offset_mapping"], strict=True)
-        ]
-
-    def _call(self, texts: Sequence[str]) -> Any:
-        # verbose=False: a text longer than the model's context is cut later, and needs no warning.
-        return self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=not self.markup,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
+        return [Encoded(text, one.ids, one.offsets) for text, one in zip(texts, found, strict=True)]
 
     def _refuse_control(self, encoded: Encoded, controls: frozenset[int]) -> None:
         token, (start, end) = next(

@@ -109,9 +109,9 @@ def test_a_text_without_bound_is_refused_before_it_is_tokenized(monkeypatch: pyt
 
 def test_a_tokenizer_without_end_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(LetterTokenizer):
-        def __call__(self, text, **options):  # type: ignore[no-untyped-def]
+        def encode(self, texts, markup=False):  # type: ignore[no-untyped-def]
             time.sleep(0.5)
-            return super().__call__(text, **options)
+            return super().encode(texts, markup)
 
     monkeypatch.setattr(encoding_module, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(DatasetError, match=r"must tokenize 3 characters within 0 s; .* Take the model's own tokenizer"):

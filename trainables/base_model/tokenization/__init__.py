@@ -1,0 +1,1 @@
+"""Builds tokenizers from a model's files by the `tokenizers` library alone, as transformers would."""
