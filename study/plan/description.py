@@ -19,7 +19,6 @@ from study.records.objectives import Objective
 from study.reporting.naming import short_name, told_apart
 from study.search.planned_trials import planned_trials
 from study.search.search_task import SearchTask
-from study.search.warm_start import earlier_studies
 from trainables.base_model.location import name_and_place
 from trainables.dataset.batches import planned_steps
 from trainables.limits import DEFAULT_PACK
@@ -66,6 +65,10 @@ def describe(config: StudyConfig) -> str:
 
 
 def _warm_starts(config: StudyConfig) -> Mapping[str, str]:
+    if not config.search.warm_start:
+        return {}
+    from study.search.warm_start import earlier_studies  # not above: other plans need no Optuna
+
     studies = earlier_studies(config)
     told = [f"{plural(len(one.records), 'trial')} of {one.directory}" for one in studies]
     return {"warm start": f"{', '.join(told)}; which of them compare is seen when it runs"} if told else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
@@ -14,8 +14,10 @@ from study.plan.fitting import Fit, fit
 from study.plan.preflight import Preflight
 from study.plan.workload import Workload
 from study.records.record import TrialRecord
-from study.search.algorithms import Sampling
 from trainables.gauges import PredictedMemory
+
+if TYPE_CHECKING:
+    from study.search.algorithms import Sampling
 
 CARD_KIND = "accelerator_type:"  # Ray's resource that names a node's cards
 MOST_DRAWN = 12  # configurations of a precision that stand for a search's
@@ -102,6 +104,8 @@ def likely_configurations(config: StudyConfig, counts: Mapping[str, int]) -> lis
     """A grid's configurations; for a search as many as each precision has trials, of up to `MOST_DRAWN` draws."""
     if config.search.algorithm == "grid":
         return config.space.grid(config.seeds)
+    from study.search.algorithms import Sampling  # not above: a grid needs no Optuna
+
     settings = SearchSettings("random", sum(counts.values()), config.search.seed)
     sampling = Sampling(config.space, settings, config.seeds[0], ("minimize",))
     configs: list[TrialConfig] = []

@@ -6,13 +6,14 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from optuna.trial import FrozenTrial, TrialState
+from typing import TYPE_CHECKING
 
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.records.objectives import Objective
-from study.search.trial_attributes import config_of
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 MemoryOf = Callable[[TrialConfig], float]  # bytes
 
@@ -48,10 +49,12 @@ def measured_first(history: Sequence[FrozenTrial], known: KnownCost) -> MemoryOf
 
     The correction is the median error of the predictions of its precision.
     """
+    from study.search.trial_attributes import config_of, is_complete  # not above: a plan needs no Optuna
+
     measured: dict[Footprint, float] = {}
     errors: dict[str, list[float]] = {}
     for trial in history:
-        values = trial.values if trial.state == TrialState.COMPLETE else trial.user_attrs.get("values_so_far")
+        values = trial.values if is_complete(trial) else trial.user_attrs.get("values_so_far")
         if values:
             config, value = config_of(trial), float(values[known.cost])
             measured[Footprint.of(config)] = value
@@ -67,6 +70,8 @@ def measured_first(history: Sequence[FrozenTrial], known: KnownCost) -> MemoryOf
 
 def memory_bound(history: Sequence[FrozenTrial], known: KnownCost, memory_of: MemoryOf) -> Callable[[str], float]:
     """The bytes that a configuration of a precision must stay below: the limit, and what did not fit."""
+    from study.search.trial_attributes import config_of  # not above: a plan needs no Optuna
+
     bound: dict[str, float] = {}
     for trial in history:
         if trial.user_attrs.get("status") == "infeasible":

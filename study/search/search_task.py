@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.parameters import SearchSpace
 from study.config.search_sections import SearchSettings
 from study.config.study_config import StudyConfig
 from study.records.objectives import Objective
-from study.search.algorithms import Sampling
 from study.search.known_cost import MemoryOf, known_cost_of
+
+if TYPE_CHECKING:
+    from study.search.algorithms import Sampling
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class SearchTask:
 
     def sampling(self) -> Sampling:
         """The search's algorithm."""
+        from study.search.algorithms import Sampling  # not above: a plan needs no Optuna
+
         directions = tuple(objective.direction for objective in self.objectives)
         limit = self.memory_limit_bytes
         known = known_cost_of(self.objectives, self.memory_of, limit) if self.memory_of else None

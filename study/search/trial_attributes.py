@@ -99,6 +99,11 @@ def source_of(trial: FrozenTrial) -> str | None:
     return found
 
 
+def is_complete(trial: FrozenTrial) -> bool:
+    """Whether the trial ended with all that it was to measure."""
+    return bool(trial.state == TrialState.COMPLETE)
+
+
 def config_of(trial: FrozenTrial) -> TrialConfig:
     """The configuration that was asked for, or that an earlier study tried."""
     return TrialConfig.from_dict(trial.user_attrs["config"])
