@@ -45,11 +45,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = (ROOT / "study" / "studies" / "quickstart.yaml").read_text()
     place = text.index("base_model:")
     rest = text[text.index("\n", place) :].replace("../../search_spaces", str(ROOT / "search_spaces"))
-    path.write_text(
-        f"{text[:place]}base_model: {{path: {SHARED / 'models' / 'stories260K'}}}{rest}".replace(
-            "max_tokens: 48", "max_tokens: 512"
-        )
-    )
+    model = f"base_model: {{path: {SHARED / 'models' / 'stories260K'}}}"
+    path.write_text(f"{text[:place]}{model}{rest}".replace("max_tokens: 48", "max_tokens: 512"))
     return path
 
 
