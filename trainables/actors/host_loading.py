@@ -25,9 +25,10 @@ class HostSettings:
 
 
 def import_ahead() -> None:
-    """Imports what takes longest and does not touch a card: bitsandbytes asks each card what it can do."""
-    import torch  # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
+    """Imports what takes longest and does not touch a card."""
+    from trainables.base_model.lean_imports import import_libraries
+
+    import_libraries()
 
 
 def make_engine(
@@ -40,6 +41,9 @@ def make_engine(
     with timeline.stage("imports"):
         import torch
 
+        from trainables.base_model.lean_imports import import_quantization
+
+        import_quantization()
         from trainables.base_model.load import load_base_model
         from trainables.dataset.prepared import prepare_dataset
         from trainables.engine.engine import Engine

@@ -1,0 +1,86 @@
+"""A host's imports: what is left out stays out until it is called, and nothing computes otherwise without it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.places import ROOT, SHARED
+
+MODEL = SHARED / "models" / "stories15M"
+LEFT_OUT = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy", "scipy", "sklearn", "pandas")
+
+# Imports as a host does, or in full; prints what a trained layer's gradient is, what was loaded, and when it was.
+PROBE = """
+import json, resource, sys
+
+def seconds():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+how, model, precision = sys.argv[1:]
+if how == "lean":
+    from trainables.base_model import lean_imports
+    lean_imports.import_libraries()
+    lean_imports.import_quantization()
+else:
+    import bitsandbytes, transformers.models.llama.modeling_llama
+import trainables.base_model.load, trainables.dataset.prepared, trainables.engine.engine
+imported, after = seconds(), sorted(sys.modules)
+import torch
+from transformers import masking_utils
+from trainables.base_model.load import load_base_model
+from trainables.settings import BaseModelSettings
+
+base = load_base_model(BaseModelSettings(model), precision, "cpu", use_cache=False)
+ids = torch.randint(3, 500, (2, 24), generator=torch.Generator().manual_seed(0))
+logits = base.model(ids).logits
+inputs = base.model.get_input_embeddings()(ids).detach().requires_grad_(True)
+base.model.train()(inputs_embeds=inputs, labels=ids).loss.backward()
+tracing = type(masking_utils.TransformGetItemToIndex()).__module__
+totals = [logits.double().sum().item(), inputs.grad.double().abs().sum().item()]
+print(json.dumps({"seconds": imported, "after": after, "totals": totals, "tracing": tracing}))
+"""
+
+
+def _probe(how: str, precision: str, cache: Path) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-c", PROBE, how, str(MODEL), precision]
+    environment = {**os.environ, "LORA_FRONTIER_CACHE": str(cache)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seen
+
+
+@pytest.mark.skipif(not MODEL.is_dir(), reason="needs the models beside the checkout (../shared/models)")
+@pytest.mark.parametrize("precision", ["nf4", "fp32"])
+def test_lean_imports_leave_out_what_takes_half_the_time_and_change_no_number(precision: str, tmp_path: Path) -> None:
+    lean, full = (_probe(how, precision, tmp_path) for how in ("lean", "full"))
+    assert [name for name in LEFT_OUT if name in lean["after"]] == []
+    assert lean["totals"] == full["totals"]  # bit-equal, in one thread or many of the same machine
+    assert lean["tracing"] == full["tracing"] == "torch._dynamo._trace_wrapped_higher_order_op"
+    assert lean["seconds"] < 0.75 * full["seconds"]  # processor time; half of it, as measured
+
+
+# Lets transformers' masks fail to import as long as torch's compiler is left out.
+BROKEN = """
+import sys
+from trainables.base_model import lean_imports
+lean_imports.COMPILER = ("torch.nn.attention.flex_attention",)  # whose names do not stand in for a class
+lean_imports.import_libraries()
+import torch
+import transformers.models.llama.modeling_llama as llama
+print(llama.LlamaForCausalLM.__name__, torch.compile.__module__, torch.distributed.is_available())
+"""
+
+
+def test_where_lean_imports_fail_those_in_full_follow() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", BROKEN]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.split() == ["LlamaForCausalLM", "torch", "True"], done.stderr
