@@ -81,14 +81,14 @@ def _quantize(settings: BaseModelSettings, dtype: torch.dtype, places: Places) -
         bnb_4bit_use_double_quant=settings.double_quantization,
         bnb_4bit_compute_dtype=dtype,
     )
-    return load_weights(weights_folder(locate(settings)), places, dtype=dtype, quantization_config=quantization)
+    return load_weights(weights_folder(locate(settings)), places, dtype=dtype, quantization=quantization)
 
 
 def _reload(entry: CacheEntry, places: Places) -> PreTrainedModel | None:
     if not entry.intact():
         return None
     try:
-        return load_weights(entry.folder, places, dtype="auto")
+        return load_weights(entry.folder, places)
     except BaseModelError as error:
         log.warning("The quantized weights in the cache are made anew: %s", error)
         return None

@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from trainables.base_model.checks.faults import BaseModelError
+from trainables.base_model.loading.direct import load_directly
+
+log = logging.getLogger(__name__)
 
 Places = Mapping[str, Any]  # transformers' device map: names of modules to devices
 
 _UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)  # not RuntimeError: out of memory is one
 
 
-def load_weights(folder: Path, places: Places, **options: Any) -> PreTrainedModel:
-    """Loads a model onto `places`; `options` go to transformers' `from_pretrained`.
+def load_weights(
+    folder: Path, places: Places, dtype: torch.dtype | None = None, quantization: BitsAndBytesConfig | None = None
+) -> PreTrainedModel:
+    """Loads a model onto `places`, in `dtype` or in the type that its configuration names; quantizes it if asked to.
 
     Raises BaseModelError for what cannot be read or is not whole.
     """
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(folder),
-            device_map=dict(places),
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            attention_dropout=0.0,  # it has no seed of a trial's own; an adapter's dropout is lora_dropout
-            **options,
+        model = (
+            _directly(folder, torch.device(places[""]), dtype) if list(places) == [""] and not quantization else None
         )
+        return model or _from_pretrained(folder, places, dtype, quantization)
+    except BaseModelError:
+        raise
     except _UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise BaseModelError(
             f"the base model's files must be whole; those in {folder} cannot be read: {reason}. Get them again."
         ) from error
+
+
+def _directly(folder: Path, device: torch.device, dtype: torch.dtype | None) -> PreTrainedModel | None:
+    try:
+        return load_directly(folder, device, dtype)
+    except (AttributeError, ImportError, TypeError) as error:  # another version of transformers may build otherwise
+        log.warning("The model is loaded by transformers, which is slower: %s: %s", type(error).__name__, error)
+        return None
+
+
+def _from_pretrained(
+    folder: Path, places: Places, dtype: torch.dtype | None, quantization: BitsAndBytesConfig | None
+) -> PreTrainedModel:
+    """Loads what transformers has to convert, to quantize, or to spread over several devices."""
+    model, report = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        device_map=dict(places),
+        dtype=dtype or "auto",
+        quantization_config=quantization,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+        attention_dropout=0.0,  # it has no seed of a trial's own; an adapter's dropout is lora_dropout
+    )
     if report["missing_keys"]:  # they would stay random
         raise BaseModelError(
             f"the base model's weights must be complete; {folder} lacks {len(report['missing_keys'])} of them, such as "

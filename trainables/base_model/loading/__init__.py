@@ -1,0 +1,1 @@
+"""Brings weights from safetensors onto their device, by several threads."""
