@@ -29,9 +29,8 @@ def load_weights(
     Raises BaseModelError for what cannot be read or is not whole.
     """
     try:
-        model = (
-            _directly(folder, torch.device(places[""]), dtype) if list(places) == [""] and not quantization else None
-        )
+        at_once = quantization is None and list(places) == [""]
+        model = _directly(folder, torch.device(places[""]), dtype) if at_once else None
         return model or _from_pretrained(folder, places, dtype, quantization)
     except BaseModelError:
         raise
@@ -58,13 +57,13 @@ def _from_pretrained(
         str(folder),
         device_map=dict(places),
         dtype=dtype or "auto",
-        quantization_config=quantization,
         attn_implementation="sdpa",
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
         attention_dropout=0.0,  # it has no seed of a trial's own; an adapter's dropout is lora_dropout
+        **({"quantization_config": quantization} if quantization else {}),  # None would hide the configuration's own
     )
     if report["missing_keys"]:  # they would stay random
         raise BaseModelError(

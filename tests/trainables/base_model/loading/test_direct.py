@@ -132,6 +132,17 @@ def test_rotary_frequencies_of_every_kind(rope: dict[str, Any], tmp_path: Path) 
     _assert_same(_ours(_made(tmp_path, LlamaForCausalLM, config)), _theirs(tmp_path))
 
 
+@needs_models
+def test_quantized_weights_that_are_not_loaded_directly_are_the_same(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_base_model(BaseModelSettings(str(MODELS / "stories260K")), "nf4", "cpu")
+    (folder,) = (path for path in (own_cache / "nf4").iterdir() if path.is_dir())
+    ours = _ours(folder)
+    monkeypatch.setattr(weights, "load_directly", lambda *args: None)
+    _assert_same(ours, weights.load_weights(folder, {"": "cpu"}))
+
+
 def test_another_family(tmp_path: Path) -> None:
     _assert_same(_ours(_made(tmp_path, Qwen3, Qwen3Config(**SIZES, head_dim=16))), _theirs(tmp_path))
 
