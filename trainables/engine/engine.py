@@ -34,7 +34,6 @@ from trainables.engine.measured_costs import MeasuredCosts
 from trainables.engine.outcomes import complete_outcome, stopped_outcome
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.quality_bench import QualityBench
-from trainables.engine.release import out_of_memory, release
 from trainables.engine.residents import Resident, suspect_first
 from trainables.engine.waiting import WaitingRoom
 from trainables.engine.warm_up import warm_up
@@ -106,7 +105,9 @@ class Engine:
             raise NotResidentError(message)
         lengths = [len(row.tokens) for row in self.dataset.train.rows]
         plan = of_like_length(batch_plan(len(lengths), self.settings.training, request.config.seed), lengths)
-        member = self._member_with_room(request.config, plan)
+        # Off the card until it trains: nothing is to be moved aside for what is measured before that.
+        off_the_card = None if self.base.device.type == "cpu" else torch.device("cpu")
+        member = self.new_member(request.config, plan, off_the_card)
         rungs = self.settings.rungs.steps(member.total_steps)
         resident = Resident(request.trial_id, request.incarnation, member, rungs, basis(self._bench))
         resident.suspect = request.suspect
@@ -140,16 +141,6 @@ class Engine:
         """A fresh adapter with its optimizer, at the start of a plan; on `device`, or where its layers are."""
         half, adapter = self.base.compute_dtype == torch.float16, self._model.new_adapter(config, device)
         return TrainingMember(adapter, self.settings.training, plan, half, self._model.homes(adapter))
-
-    def _member_with_room(self, config: TrialConfig, plan: Plan) -> TrainingMember:
-        """A fresh member; where the card is full it waits off it, as one that is parked."""
-        try:
-            return self.new_member(config, plan)
-        except Exception as error:
-            if self.base.device.type == "cpu" or not out_of_memory(error, self.base.device):
-                raise
-            release(error)
-        return self.new_member(config, plan, torch.device("cpu"))
 
     # -- what the host's thread does ----------------------------------------------------------------------------------
 
@@ -258,12 +249,8 @@ class Engine:
             return
         if not self._costs.has(resident.config):
             self._handover.drain()  # its copies would be measured too
-            here = list(self.residents.values())  # who has ended too: its tensors stay until it leaves
-            more = [one.config for one in here if one.stage == "measuring" and not one.suspect]
-            more = [config for config in more if Footprint.of(config) not in ran_out]
-            members = [one.member for one in here]
             try:
-                self._costs.measure(resident.config, members, () if resident.suspect else more)
+                self._costs.measure(resident, self.residents.values, self._between)
             except NotFiniteError as error:
                 end_diverged(resident, str(error), self._bench)
                 return

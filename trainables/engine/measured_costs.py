@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from trainables.engine.bench import Bench
 from trainables.engine.parking import parked
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.release import empty_caches, release
+from trainables.engine.residents import Resident
 from trainables.limits import TRAINING_BYTES
 from trainables.measure.generation import generated_tokens_per_second
 from trainables.measure.pass_cost import measure_pass_cost
@@ -30,7 +31,8 @@ from trainables.timeline import timeline
 
 SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 
-SLOT_SECONDS = 10.0  # after which the others are moved back, since their trials wait for news
+SLOT_SECONDS = 10.0  # after which the others are moved back, where they are at work: their trials wait for news
+AT_WORK = ("training", "evaluating", "finishing")
 PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
@@ -54,24 +56,40 @@ class MeasuredCosts:
         """The cost of a configuration whose footprint was measured before."""
         return self._known[Footprint.of(config)]
 
-    def measure(self, config: TrialConfig, others: Sequence[TrainingMember], more: Sequence[TrialConfig] = ()) -> None:
-        """Measures a footprint, and those of `more` that are new while the slot's time lasts.
+    def measure(
+        self, first: Resident, residents: Callable[[], Iterable[Resident]], between: Callable[[], None]
+    ) -> None:
+        """Measures the first's footprint, and in the same slot those of all `residents` that are not known yet.
 
-        Raises torch.OutOfMemoryError where the first does not fit, ParkingError where the others cannot be moved off;
-        what fails of `more` is left for a slot of its own.
+        The slot ends early where trials in training have waited for `SLOT_SECONDS`: nobody else is kept waiting by it.
+        `between` is called between two footprints; who joins in it is moved aside too. A suspect's is measured by
+        itself. Raises torch.OutOfMemoryError where the first does not fit, ParkingError where the others cannot be
+        moved off; what fails after the first is left for a slot of its own.
         """
         started = time.monotonic()
-        with parked(others):
+        with parked([one.member for one in residents()]) as aside:  # who has ended too: it holds memory until it leaves
             empty_caches()  # or the fragments of earlier packs are in what is measured
-            with timeline.stage("footprint"):
-                self._known[Footprint.of(config)] = self._measure(config)
+            self._note(first.config)
             try:
-                for another in more:
-                    if not self.has(another) and time.monotonic() - started < SLOT_SECONDS:
-                        with timeline.stage("footprint"):
-                            self._known[Footprint.of(another)] = self._measure(another)
+                while not first.suspect and (another := self._unknown(residents())) is not None:
+                    if any(one.stage in AT_WORK for one in residents()) and time.monotonic() - started >= SLOT_SECONDS:
+                        break
+                    between()
+                    aside.add([one.member for one in residents()])
+                    self._note(another)
             except Exception as error:
                 release(error)
+
+    def _unknown(self, residents: Iterable[Resident]) -> TrialConfig | None:
+        """The configuration that is measured next in a slot; None where all are known."""
+        waiting = (one.config for one in residents if one.stage == "measuring" and not one.suspect)
+        return next(
+            (one for one in waiting if not self.has(one) and Footprint.of(one) not in self._bench.ran_out), None
+        )
+
+    def _note(self, config: TrialConfig) -> None:
+        with timeline.stage("footprint"):
+            self._known[Footprint.of(config)] = self._measure(config)
 
     def _measure(self, config: TrialConfig) -> TrainingCost:
         bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows

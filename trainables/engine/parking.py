@@ -3,61 +3,90 @@
 A parked adapter's tensors stay where they can be read: in host memory, or on a CPU, where the process itself is
 measured, in a file that is mapped and not resident. So it may wait there for as long as the device has no room, be
 checkpointed meanwhile, and lose nothing: it comes back whole, or stays as it is.
+
+An adapter's tensors, hundreds of small ones, move as one block; those of a fresh adapter that are zeros do not move.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from trainables.engine.release import drop_frames, empty_caches, out_of_memory, release
 from trainables.packed.member import TrainingMember
 
+ALIGNED_BYTES = 64  # where each tensor begins in its block
+
 
 class ParkingError(Exception):
     """An adapter could not be moved off the device: host memory, or the folder of temporary files, is full."""
 
 
+class Parking:
+    """The members that were on the device when they were parked, in that order."""
+
+    def __init__(self) -> None:
+        self._members: list[TrainingMember] = []
+
+    def add(self, members: Sequence[TrainingMember]) -> None:
+        """Parks those of the members that are on the device. Raises ParkingError where one cannot be moved off."""
+        for member in members:
+            if not member.away:
+                park(member)
+                self._members.append(member)
+
+    def end(self) -> None:
+        """Brings back who finds room; what else fails is raised once all have had their turn."""
+        failed: Exception | None = None
+        for member in self._members:
+            try:
+                bring_back(member)
+            except Exception as error:
+                if not out_of_memory(error, member.homes[0]):
+                    failed = failed or error
+                release(error)
+        if failed:
+            raise failed
+
+
 @contextmanager
-def parked(members: Sequence[TrainingMember]) -> Iterator[None]:
+def parked(members: Sequence[TrainingMember]) -> Iterator[Parking]:
     """Parks those of the members that are on the device for the block; afterwards those come back that find room.
 
-    The others stay parked: `member.away` is then true. Raises ParkingError where one cannot be moved off.
+    The others stay parked: `member.away` is then true. More can be added within the block. Raises ParkingError where
+    one cannot be moved off.
     """
-    here = [member for member in members if not member.away]
+    parking = Parking()
     try:
-        for member in here:
-            park(member)
-        yield
+        parking.add(members)
+        yield parking
     except BaseException as error:
         drop_frames(error)  # or the tensors of the work that failed take the place of those that come back
         empty_caches()
         raise
     finally:
-        _back(here)
+        parking.end()
 
 
 def park(member: TrainingMember) -> None:
     """Moves a member's tensors off the device, all or none. Raises ParkingError."""
     held = _held(member)
-    kept = [one for one in held if not one.zero]
+    data = [one.tensor.data for one in held if not one.zero]
     try:
-        data = [one.tensor.data for one in kept]
-        moved = _mapped(data) if data[0].device.type == "cpu" else [tensor.to("cpu") for tensor in data]
+        moved = _mapped(data) if member.homes[0].type == "cpu" else _in_host_memory(data)
     except Exception as error:
         text = f"an adapter could not be moved off the device: {type(error).__name__}: {error}"
         raise ParkingError(text) from error
     member.away = True
-    for one, there in zip(kept, moved, strict=True):
-        one.tensor.data = there
+    there = iter(moved)
     for one in held:
-        if one.zero:  # a fresh member's moments are not worth carrying
-            one.tensor.data = torch.zeros((), dtype=one.tensor.dtype).expand(one.tensor.shape)
+        one.tensor.data = _zeros_of_no_size(one.tensor) if one.zero else next(there)
 
 
 def bring_back(member: TrainingMember) -> None:
@@ -65,7 +94,7 @@ def bring_back(member: TrainingMember) -> None:
     if not member.away:
         return
     held = _held(member)
-    back = [_copied(one.tensor.data, one.home) for one in held]
+    back = [_copied(one.tensor.data, one.home, one.zero) for one in held]
     for one, data in zip(held, back, strict=True):
         one.tensor.data = data
     member.away = False
@@ -74,20 +103,6 @@ def bring_back(member: TrainingMember) -> None:
 def training_bytes(member: TrainingMember) -> int:
     """Returns the bytes of a member's weights and moments: what it takes on the device once it is back."""
     return sum(one.tensor.nbytes for one in _held(member))
-
-
-def _back(members: Sequence[TrainingMember]) -> None:
-    """Brings back who finds room; what else fails is raised once all have had their turn."""
-    failed: Exception | None = None
-    for member in members:
-        try:
-            bring_back(member)
-        except Exception as error:
-            if not out_of_memory(error, member.homes[0]):
-                failed = failed or error
-            release(error)
-    if failed:
-        raise failed
 
 
 @dataclass(frozen=True)
@@ -100,26 +115,61 @@ class _Held:
 
 
 def _held(member: TrainingMember) -> list[_Held]:
-    """Lists weights, moments and AdamW's step counters."""
-    found: list[_Held] = []
-    for parameter, home in zip(member.adapter.parameters(), member.homes, strict=True):
-        found.append(_Held(parameter, home, zero=False))
-        for name, value in member.optimizer.state[parameter].items():
-            found.append(_Held(value, home, zero=member.step == 0 and name != "step"))
+    """Lists weights, moments and AdamW's step counters; before the first step only A holds anything but zeros."""
+    fresh, found = member.step == 0, []
+    halves = [half for pair in member.adapter.weights.values() for half in (pair.a, pair.b)]
+    for number, (parameter, home) in enumerate(zip(halves, member.homes, strict=True)):
+        found.append(_Held(parameter, home, zero=fresh and number % 2 == 1))
+        found += [_Held(value, home, fresh) for value in member.optimizer.state[parameter].values()]
     return found
 
 
-def _copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _zeros_of_no_size(like: torch.Tensor) -> torch.Tensor:
+    return torch.zeros((), dtype=like.dtype).expand(like.shape)
+
+
+def _copied(tensor: torch.Tensor, device: torch.device, zero: bool) -> torch.Tensor:
+    if zero:  # copying them would fill host memory with zeros first
+        return torch.zeros(tensor.shape, dtype=tensor.dtype, device=device)
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=device).copy_(tensor)
 
 
-def _mapped(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Writes tensors to a file, and returns them mapped from it; the file itself goes at once, as a name."""
-    with tempfile.NamedTemporaryFile(suffix=".parked", delete=False) as file:
-        path = Path(file.name)
+def _in_host_memory(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies tensors into one block of host memory."""
+    starts, size = _places(tensors)
+    block = torch.empty(size, dtype=torch.uint8)
+    there = _views(block, tensors, starts)
+    for target, tensor in zip(there, tensors, strict=True):
+        target.copy_(tensor)
+    return there
+
+
+def _mapped(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Writes tensors to one file, and returns them mapped from it; the file itself goes at once, as a name."""
+    starts, size = _places(tensors)
+    handle, path = tempfile.mkstemp(suffix=".parked")
     try:
-        torch.save(tensors, path)
-        mapped: list[torch.Tensor] = torch.load(path, weights_only=True, mmap=True)
-        return mapped
+        with os.fdopen(handle, "wb") as file:
+            for start, tensor in zip(starts, tensors, strict=True):
+                file.seek(start)
+                file.write(tensor.contiguous().view(-1).numpy().data)
+            file.truncate(size)
+        return _views(torch.from_file(path, shared=False, size=size, dtype=torch.uint8), tensors, starts)
     finally:
-        path.unlink()
+        os.unlink(path)
+
+
+def _places(tensors: Sequence[torch.Tensor]) -> tuple[list[int], int]:
+    """Where each tensor begins in a block that holds them one after another, and the block's bytes."""
+    starts, end = [], 0
+    for tensor in tensors:
+        starts.append(end)
+        end += math.ceil(tensor.nbytes / ALIGNED_BYTES) * ALIGNED_BYTES
+    return starts, end
+
+
+def _views(block: torch.Tensor, like: Sequence[torch.Tensor], starts: Sequence[int]) -> list[torch.Tensor]:
+    return [
+        block[start : start + one.nbytes].view(one.dtype).view(one.shape)
+        for start, one in zip(starts, like, strict=True)
+    ]

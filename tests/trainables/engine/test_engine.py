@@ -137,6 +137,7 @@ def test_a_trial_that_diverges_in_its_first_step_has_that_steps_peak():
     engine = make_engine()
     engine._pack_peak = PeakReader(100)
     join(engine, {"bad": MIXED["a"]})
+    engine.work()  # its cost is measured
     with torch.no_grad():
         for pair in engine.residents["bad"].member.adapter.weights.values():
             pair.b.fill_(math.inf)

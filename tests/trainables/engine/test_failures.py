@@ -33,6 +33,8 @@ def limited(monkeypatch, allows) -> list[int]:
 def test_a_member_that_diverges_leaves_and_the_others_never_notice(alone):
     engine = make_engine()
     join(engine, {"a": MIXED["a"], "bad": config(rank=4, rate=1.0), "b": MIXED["b"]})
+    while any(one.stage == "measuring" for one in engine.residents.values()):
+        engine.work()
     with torch.no_grad():
         for pair in engine.residents["bad"].member.adapter.weights.values():
             pair.b.fill_(math.inf)
@@ -137,6 +139,7 @@ def test_nothing_is_asked_of_a_host_while_one_is_tried_alone(monkeypatch):
         engine.work()
         for one in engine.residents.values():
             one.awaiting_since = None
+    away.clear()  # who joins while others are measured is moved aside too
     real, alone = engine_module.accumulate_gradients, []
 
     def accumulate(model, members, *rest):

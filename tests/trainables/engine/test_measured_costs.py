@@ -47,12 +47,40 @@ def slots_of(
     return slots
 
 
-def test_new_footprints_share_a_slot_until_its_time_is_up(monkeypatch):
-    """Moving the others aside takes its time; but trials wait for news, which a host gives between slots."""
+def test_new_footprints_share_a_slot(monkeypatch):
+    """Moving the others aside takes its time; nobody waits for a slot to end where nobody is at work yet."""
     engine = make_engine()
     join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4, 5)})
     join(engine, {"again": config(2, seed=1)})
+    assert slots_of(engine, monkeypatch, 4.0) == [[1, 2, 3, 4, 5]]
+
+
+def test_trials_at_work_wait_for_a_slot_no_longer_than_its_time(monkeypatch):
+    """They wait for news."""
+    engine = make_engine()
+    join(engine, {"at work": config(6)})
+    for _ in range(3):
+        engine.work()
+    assert engine.residents["at work"].stage == "training"
+    join(engine, {f"rank {rank}": config(rank) for rank in (1, 2, 3, 4, 5)})
     assert slots_of(engine, monkeypatch, 4.0) == [[1, 2, 3], [4, 5]]
+
+
+def test_who_joins_within_a_slot_is_moved_aside_and_measured_in_it(monkeypatch):
+    waiting = [{"third": config(2)}, {"fourth": config(1)}]  # one unlike the others, one like the first
+    engine = make_engine(between=lambda: waiting and join(engine, waiting.pop(0)))
+    join(engine, {"first": config(1), "second": config(4)})
+    away, measure = [], engine._costs._measure
+
+    def measured(one: TrialConfig):
+        away.append([resident.member.away for resident in engine.residents.values()])
+        return measure(one)
+
+    monkeypatch.setattr(engine._costs, "_measure", measured)
+    engine.work()
+    assert away == [[True] * 2, [True] * 3, [True] * 4]
+    assert not any(resident.member.away for resident in engine.residents.values())
+    assert {outcome.status for outcome in run(engine).values()} == {"complete"}
 
 
 def test_a_footprint_that_fails_ends_its_slot_and_no_other_trial(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -54,20 +55,16 @@ def test_parked_members_are_away_and_come_back_bit_for_bit(model: PackedModel, o
     assert [training_state(one, {}) for one in members] == [training_state(one, {}) for one in twins]
 
 
-def test_a_fresh_member_comes_back_too_and_its_moments_are_not_written(
+def test_a_fresh_member_comes_back_too_and_of_it_only_a_is_written(
     model: PackedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member, twin = (new_member(model, lora_config(seed=1, rank=64), ROWS) for _ in range(2))
     before = training_state(member, {})
-    save, sizes = torch.save, []
-
-    def saved(content: object, path: Path) -> None:
-        save(content, path)
-        sizes.append(path.stat().st_size)
-
-    monkeypatch.setattr(parking.torch, "save", saved)
+    mapped, written = parking._mapped, []
+    monkeypatch.setattr(parking, "_mapped", lambda tensors: written.extend(tensors) or mapped(tensors))
     with parked([member]):
-        assert sizes[0] < 1.5 * 4 * twin.adapter.trainable_parameters
+        halves = [pair.a for pair in twin.adapter.weights.values()]
+        assert all(torch.equal(one, half) for one, half in zip(written, halves, strict=True))
         assert training_state(member, {}) == before
     assert training_state(member, {}) == before
     assert train_step(model, [member], ROWS) == train_step(model, [twin], ROWS)
@@ -83,20 +80,56 @@ def test_they_come_back_when_the_work_meanwhile_fails(model: PackedModel, own_fo
     assert list(own_folder.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_leaves_the_member_where_it_was_and_no_file(
+    model: PackedModel, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    member = trained(model, 1)
+    before = training_state(member, {})
+
+    def full_disk(path: str, **options: object) -> torch.Tensor:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(parking.torch, "from_file", full_disk)
+    with pytest.raises(ParkingError, match="No space left"):
+        parking.park(member)
+    assert not member.away
+    assert training_state(member, {}) == before
+    assert list(own_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("move", [parking._mapped, parking._in_host_memory])
+def test_a_block_holds_tensors_of_any_shape_and_type(move: Callable[[list[torch.Tensor]], list[torch.Tensor]]) -> None:
+    tensors = [torch.rand(3, 5), torch.tensor(2.0), torch.arange(7), torch.rand(4, 6).T, torch.rand(1, 1).half()]
+    moved = move(tensors)
+    assert all(one.dtype == there.dtype and torch.equal(one, there) for one, there in zip(tensors, moved, strict=True))
+    assert len({one.untyped_storage().data_ptr() for one in moved}) == 1
+
+
+def test_who_is_added_within_the_block_comes_back_too(model: PackedModel) -> None:
+    first, later = trained(model, 1), trained(model, 2)
+    before = training_state(later, {})
+    with parked([first]) as aside:
+        aside.add([first, later])
+        assert later.away
+    assert not first.away
+    assert not later.away
+    assert training_state(later, {}) == before
+
+
 def test_they_come_back_when_the_next_one_cannot_be_moved(
     model: PackedModel, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members = [trained(model, 1), trained(model, 2)]
     before = [training_state(member, {}) for member in members]
-    save, saved = torch.save, []
+    mapped, written = parking._mapped, []
 
-    def full_disk(content: object, path: Path) -> None:
-        if saved:
+    def full_disk(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if written:
             raise OSError(28, "No space left on device")
-        saved.append(path)
-        save(content, path)
+        written.append(len(tensors))
+        return mapped(tensors)
 
-    monkeypatch.setattr(parking.torch, "save", full_disk)
+    monkeypatch.setattr(parking, "_mapped", full_disk)
     with pytest.raises(ParkingError, match=r"off the device: OSError: .*No space left"), parked(members):
         pytest.fail("the second was not moved")
     assert [training_state(member, {}) for member in members] == before

@@ -45,10 +45,10 @@ def runs_out(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]
     def set_up(when: Callable[[int], bool]) -> None:
         count = iter(range(10**6))
 
-        def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        def copied(tensor: torch.Tensor, device: torch.device, zero: bool) -> torch.Tensor:
             if when(next(count)):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
-            return COPIED(tensor, device)
+            return COPIED(tensor, device, zero)
 
         monkeypatch.setattr(parking, "_copied", copied)
 
