@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import statistics
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 
+from trainables.measure.agreement import median_is_sure
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.packed_model import PackedModel
 
@@ -21,9 +24,10 @@ def generate(
     new_tokens: int,
     exact: bool = False,
     ends: Collection[int] = (),
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> list[int]:
     """One adapter's continuation of a prompt, or the base model's (None): `generate_together` for it alone."""
-    (written,) = generate_together(model, [adapter], tokens, new_tokens, exact, ends)
+    (written,) = generate_together(model, [adapter], tokens, new_tokens, exact, ends, goes_on)
     return written
 
 
@@ -34,12 +38,14 @@ def generate_together(
     new_tokens: int,
     exact: bool = False,
     ends: Collection[int] = (),
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> list[list[int]]:
     """Each adapter's greedy continuation of a prompt (None: the base model's), up to and with the first token that
     ends a text, at most `new_tokens`; the base runs once for all of them.
 
     The model's own end tokens end it, and `ends`; with `exact` none does. What else the model's generation settings ask
-    for (sampling, penalties) is left out: the likeliest token follows, whatever came before.
+    for (sampling, penalties) is left out: the likeliest token follows, whatever came before. `goes_on` is asked
+    after each token, once it is known.
     """
     packed = [PackedRows(adapter, slice(row, row + 1)) for row, adapter in enumerate(adapters) if adapter]
     stops = set() if exact else {*_end_tokens(model.model), *ends}
@@ -48,12 +54,14 @@ def generate_together(
     try:
         with model.rows_of(packed) as causal, torch.no_grad():
             ids = torch.tensor([list(tokens)] * len(adapters), device=model.device)
-            return _greedy(causal, ids, new_tokens, stops)
+            return _greedy(causal, ids, new_tokens, stops, goes_on)
     finally:
         model.model.train(was_training)
 
 
-def _greedy(causal: Any, ids: torch.Tensor, new_tokens: int, stops: Collection[int]) -> list[list[int]]:
+def _greedy(
+    causal: Any, ids: torch.Tensor, new_tokens: int, stops: Collection[int], goes_on: Callable[[], bool]
+) -> list[list[int]]:
     """Row by row; one that has ended is carried along until all have."""
     written: list[list[int]] = [[] for _ in range(len(ids))]
     writing = set(range(len(ids)))
@@ -65,7 +73,7 @@ def _greedy(causal: Any, ids: torch.Tensor, new_tokens: int, stops: Collection[i
             if row in writing:
                 written[row].append(token)
         writing = {row for row in writing if written[row][-1] not in stops}
-        if not writing:
+        if not (writing and goes_on()):
             break
     return written
 
@@ -86,15 +94,29 @@ def text_ends(tokenizer: Any) -> list[int]:
 
 
 def generated_tokens_per_second(
-    model: PackedModel, adapter: LoraAdapter | None, prompt: Sequence[int], new_tokens: int
+    model: PackedModel, adapter: LoraAdapter | None, prompt: Sequence[int], new_tokens: int, compiled: bool = False
 ) -> float:
-    """Decoding speed alone, synchronized, after a warm-up; the prompt's own pass is in the time."""
-    generate(model, adapter, prompt, 2, exact=True)
+    """Returns the speed of decoding `new_tokens` alone, after a warm-up; the prompt's own pass is in the time.
+
+    Each token is waited for. Once the median of their seconds is known to within 3 %, it stands for the others.
+    Without a warm-up where all kernels are `compiled`.
+    """
+    if not compiled:
+        generate(model, adapter, prompt, 2, exact=True)
     synchronize(model.devices)
-    start = time.perf_counter()
-    written = generate(model, adapter, prompt, new_tokens, exact=True)
-    synchronize(model.devices)
-    return len(written) / (time.perf_counter() - start)
+    stamps = [time.perf_counter()]
+
+    def goes_on() -> bool:
+        stamps.append(time.perf_counter())
+        return not median_is_sure(_each(stamps)[1:])
+
+    generate(model, adapter, prompt, new_tokens, exact=True, goes_on=goes_on)
+    of_prompt, *decoding = _each(stamps)
+    return new_tokens / (of_prompt + (new_tokens - 1) * (statistics.median(decoding) if decoding else 0.0))
+
+
+def _each(stamps: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(stamps)]
 
 
 def synchronize(devices: Iterable[torch.device]) -> None:

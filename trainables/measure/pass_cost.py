@@ -15,6 +15,7 @@ from typing import Any
 from search_spaces.trial_config import TrialConfig
 from trainables.dataset.rows import Row
 from trainables.limits import USUAL_PASS_TOKENS
+from trainables.measure.agreement import agree
 from trainables.measure.generation import synchronize
 from trainables.packed.member import TrainingMember, discard_gradients
 from trainables.packed.packed_model import PackedModel
@@ -56,10 +57,12 @@ def measure_pass_cost(
 def _seconds(
     model: PackedModel, members: Sequence[TrainingMember], rows: Sequence[Row], one: Sequence[MicroBatch]
 ) -> float:
-    """The shortest of a few passes after a first one: kernels are compiled, and memory is taken, by shape."""
-    _timed(model, members, rows, one)
-    taken = [_timed(model, members, rows, one)]
-    while sum(taken) < REPEAT_SECONDS:
+    """The shortest of a few passes. The first may compile kernels and take memory, by shape: it may be the only other.
+
+    They end once the two shortest agree, and short ones not before `REPEAT_SECONDS`.
+    """
+    taken = [_timed(model, members, rows, one), _timed(model, members, rows, one)]
+    while sum(taken) < REPEAT_SECONDS or not (agree(*sorted(taken)[:2]) or sum(taken[1:]) >= REPEAT_SECONDS):
         taken.append(_timed(model, members, rows, one))
     return min(taken)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trainables.dataset.batches import Plan
 from trainables.dataset.rows import Row
+from trainables.measure.agreement import until_agreed
 from trainables.measure.generation import generated_tokens_per_second, synchronize
 from trainables.measure.nvml import device_energy_joules, summed
 from trainables.measure.peak_memory import peak_memory
@@ -16,6 +17,7 @@ from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import micro_step
 
 TYPICAL_MICRO_BATCHES = {"cpu": 1, "cuda": 2}  # that speed is taken on
+PATIENCE_SECONDS = 1.0  # after which speed is taken as it is: something else disturbs it
 
 
 @dataclass(frozen=True)
@@ -49,56 +51,71 @@ def measure_training_cost(
 ) -> TrainingCost:
     """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
 
+    Typical micro-batches are timed until two rounds of them agree to within 5 %, for at most about a second more.
     The member's plan is `measuring_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
     NotFiniteError where loss or gradients are not finite.
     """
-    _warm_up(model, member, rows)
-    seconds, joules, tokens = _timed_micro_steps(model, member, rows)  # before the peak, which empties the caches
+    rounds = _rounds(model, member, rows)  # before the peak, which empties the caches
     with peak_memory(model.devices) as peak:
         micro_step(model, [member], rows, len(member.plan[0]))  # the longest batch, with gradients there: the peak
         start = time.perf_counter()
         apply_gradients(member, rows, 0.0)
         synchronize(model.devices)
         update_seconds = time.perf_counter() - start
-    speed = generated_tokens_per_second(model, member.adapter, prompt, new_tokens) if new_tokens else None
+    compiled = model.device.type == "cpu"  # a processor's kernels are, for all shapes
+    speed = generated_tokens_per_second(model, member.adapter, prompt, new_tokens, compiled) if new_tokens else None
+    tokens = len(rounds) * sum(len(rows[number].tokens) for micro in member.plan[0] for number in micro)
+    joules = [one.joules for one in rounds if one.joules is not None]
     return TrainingCost(
         *peak.bytes,
-        seconds_per_token=seconds / tokens,
+        seconds_per_token=sum(one.seconds for one in rounds) / tokens,
         seconds_per_update=update_seconds,
-        joules_per_token=None if joules is None else joules / tokens,
+        joules_per_token=sum(joules) / tokens if len(joules) == len(rounds) else None,
         generated_tokens_per_second=speed,
         card_peak_bytes=peak.by_card,
     )
 
 
 def measuring_plan(rows: Sequence[Row], micro_batch_size: int, typical: int = 2) -> Plan:
-    """A step of so many typical micro-batches to warm up on, then one of the same that ends with the longest one."""
+    """A step of so many typical micro-batches, then one of the same that ends with the longest one.
+
+    Typical micro-batches of equal lengths are one: a second would repeat it.
+    """
     order = sorted(range(len(rows)), key=lambda number: len(rows[number].tokens))
     longest = tuple(order[-micro_batch_size:])
     count = typical * micro_batch_size
     spread = [order[len(order) * (2 * k + 1) // (2 * count)] for k in range(count)]
-    micro_batches = tuple(tuple(spread[k::typical]) for k in range(typical))
+    found = [tuple(spread[k::typical]) for k in range(typical)]
+    micro_batches = tuple({tuple(len(rows[number].tokens) for number in one): one for one in found}.values())
     return (micro_batches, (*micro_batches, longest))
 
 
-def _warm_up(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> None:
-    """One step over every typical micro-batch, since a card's kernels are compiled by shape."""
-    losses = [float(micro_step(model, [member], rows, micro)[0]) for micro in range(len(member.plan[0]))]
-    result = apply_gradients(member, rows, sum(losses))
+@dataclass(frozen=True)
+class _Round:
+    """The typical micro-batches, each once: seconds, joules (None without a counter), and the mean loss."""
+
+    seconds: float
+    joules: float | None
+    loss: float
+
+
+def _rounds(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> tuple[_Round, ...]:
+    """The rounds that count: two that agree, else the last. The member then is in the second step of its plan.
+
+    The first round compiles a card's kernels, by shape; it counts only if the second is no faster.
+    """
+    first = _round(model, member, rows)
+    result = apply_gradients(member, rows, first.loss)
     if result.divergence:
         raise NotFiniteError(f"{result.divergence}, while it was measured alone before its training")
+    return until_agreed(first, lambda: _round(model, member, rows), lambda one: one.seconds, PATIENCE_SECONDS)
 
 
-def _timed_micro_steps(
-    model: PackedModel, member: TrainingMember, rows: Sequence[Row]
-) -> tuple[float, float | None, int]:
-    """Seconds, joules (None without a counter) and tokens of the typical micro-batches."""
+def _round(model: PackedModel, member: TrainingMember, rows: Sequence[Row]) -> _Round:
     synchronize(model.devices)
     start, energy = time.perf_counter(), summed(device_energy_joules, model.devices)
-    typical = member.plan[0]
-    for micro in range(len(typical)):
-        micro_step(model, [member], rows, micro)
+    losses = [micro_step(model, [member], rows, micro)[0] for micro in range(len(member.plan[0]))]
     synchronize(model.devices)
     seconds, after = time.perf_counter() - start, summed(device_energy_joules, model.devices)
-    tokens = sum(len(rows[number].tokens) for micro in typical for number in micro)
-    return seconds, None if energy is None or after is None else after - energy, tokens
+    joules = None if energy is None or after is None else after - energy
+    return _Round(seconds, joules, float(sum(losses)))

@@ -149,20 +149,40 @@ def test_together_each_writes_what_it_writes_alone(model: PackedModel) -> None:
     assert generate_together(model, adapters, [5, 9], 12, ends=[end]) == ended
 
 
+@pytest.mark.parametrize(
+    ("seconds", "compiled", "speed", "asked"),
+    [
+        ([7.0, 7.0, 2.0, *[0.1] * 15], False, 16 / 3.5, 8),  # sure after five tokens beyond the prompt's
+        ([2.0, *[0.1] * 15], True, 16 / 3.5, 6),
+        ([2.0, 0.1, 0.2, *[0.1] * 13], True, 16 / 3.5, 9),  # one was disturbed
+        ([2.0, *[0.1, 0.3] * 7, 0.1], True, 16 / 3.5, 16),  # never sure: all are written
+    ],
+)
 def test_the_speed_is_that_of_so_many_tokens(
-    model: PackedModel, adapter: LoraAdapter, monkeypatch: pytest.MonkeyPatch
+    model: PackedModel,
+    adapter: LoraAdapter,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: list[float],
+    compiled: bool,
+    speed: float,
+    asked: int,
 ) -> None:
-    """With a clock that only generating moves on: a warm-up that is not counted, then `new_tokens` in 2 s."""
-    now = [0.0]
-    asked = []
+    """With a clock that only passes move on: a warm-up that is not counted, the prompt's pass, 15 times the median."""
+    now, passes = [0.0], []
+    forward = model.model.forward
 
-    def slow(model, adapter, prompt, new_tokens, exact=False):
-        asked.append((new_tokens, exact))
-        now[0] += 7.0 if len(asked) == 1 else 2.0
-        return [0] * new_tokens
+    def slow(*arguments: object, **more: object) -> object:
+        now[0] += seconds[len(passes)]
+        passes.append(more)
+        return forward(*arguments, **more)
 
-    monkeypatch.setattr("trainables.measure.generation.generate", slow)
+    monkeypatch.setattr(model.model, "forward", slow)
+    monkeypatch.setattr("trainables.measure.generation._cache_argument", lambda causal: "past_key_values")
     monkeypatch.setattr("trainables.measure.generation.time.perf_counter", lambda: now[0])
-    assert generated_tokens_per_second(model, adapter, [5], 16) == 8.0
-    assert asked[-1] == (16, True)
-    assert all(exact for _, exact in asked)
+    found = generated_tokens_per_second(model, adapter, [5], 16, compiled)
+    assert found == pytest.approx(speed)
+    assert len(passes) == asked
+
+
+def test_one_token_is_the_prompts_own_pass(model: PackedModel) -> None:
+    assert generated_tokens_per_second(model, None, [5, 9], 1) > 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from search_spaces.footprint import Footprint
 from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from trainables.dataset.rows import Row
+from trainables.measure import training_cost
 from trainables.measure.training_cost import (
     TrainingCost,
     measure_training_cost,
@@ -41,7 +44,8 @@ def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_siz
     assert sorted(lengths[number] for number in longest) == sorted(lengths)[-micro_batch_size:]
     assert len(set(longest)) == min(micro_batch_size, len(lengths))
     assert all(len(micro) == micro_batch_size for micro in typical)
-    assert len(typical) == micro_batches
+    alike = {tuple(lengths[number] for number in micro) for micro in typical}
+    assert 1 <= len(typical) == len(alike) <= micro_batches  # none repeats another
 
 
 @settings(max_examples=30)
@@ -49,11 +53,12 @@ def test_the_plan_ends_with_the_longest_rows(lengths: list[int], micro_batch_siz
 def test_the_timed_rows_are_spread_over_the_lengths(lengths: list[int], micro_batch_size: int) -> None:
     """In closed form: the middles of equal parts of the rows by length."""
     *typical, _ = measuring_plan(rows_of_lengths(lengths), micro_batch_size)[1]
-    timed = sorted(lengths[number] for micro in typical for number in micro)
-    parts = len(timed)
-    assert parts == 2 * micro_batch_size
-    ordered = sorted(lengths)
-    assert timed == [ordered[len(lengths) * (2 * k + 1) // (2 * parts)] for k in range(parts)]
+    parts, ordered = 2 * micro_batch_size, sorted(lengths)
+    middles = [ordered[len(lengths) * (2 * k + 1) // (2 * parts)] for k in range(parts)]
+    assert {tuple(lengths[number] for number in micro) for micro in typical} == {
+        tuple(middles[0::2]),
+        tuple(middles[1::2]),
+    }
 
 
 def test_a_footprint_is_shared_by_configurations_that_cost_the_same() -> None:
@@ -91,6 +96,34 @@ def test_a_cost_is_measured_on_the_plans_batches(model: PackedModel) -> None:
     assert cost.joules_per_token is None
     assert min(cost.seconds_per_token, cost.seconds_per_update, cost.generated_tokens_per_second) > 0
     assert measure_training_cost(model, scratch(model, rows), rows, (), 0).generated_tokens_per_second is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounds", "mean"),
+    [
+        ((1.02, 1.0), 2, 1.01),  # nothing was compiled in the first
+        ((9.0, 0.5, 0.52), 3, 0.51),
+        ((0.4, 0.2, 0.3, 0.31), 4, 0.305),
+        ((0.4, 0.5, 0.2, 0.5), 4, 0.5),  # they never agree: the last one stands
+        ((9.0, 3.0, 3.0), 2, 3.0),  # and the patience is at its end
+    ],
+)
+def test_speed_is_that_of_two_rounds_that_agree(
+    model: PackedModel, monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], rounds: int, mean: float
+) -> None:
+    """With a clock that only micro-batches move on: to within 5 %, or the last after about a second."""
+    rows, now, left, real = rows_of_lengths([8] * 4), [0.0], list(seconds), training_cost.micro_step
+
+    def step(*arguments: Any) -> torch.Tensor:
+        now[0] += left.pop(0) if left else 100.0
+        return real(*arguments)
+
+    monkeypatch.setattr(training_cost, "micro_step", step)
+    monkeypatch.setattr(training_cost, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    member = scratch(model, rows)
+    cost = measure_training_cost(model, member, rows, (), 0)
+    assert cost.seconds_per_token == pytest.approx(mean / 8)
+    assert len(seconds) - len(left) - (1 if rounds < len(seconds) else 0) == rounds
 
 
 def test_the_adapters_own_bytes_are_in_its_peak(model: PackedModel) -> None:
