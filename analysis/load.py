@@ -16,6 +16,7 @@ from study.records.objectives import METRICS, Direction, Objective
 from study.records.reading import SetAside, read_records
 from study.records.record import TrialRecord, flat_row
 from study.records.study_files import read_object, read_settings
+from study.records.timeline.file import Run, read_host_seconds, read_timeline
 from study.records.units import UNITS, parse_bytes
 
 RESTORE = "Restore the study.yaml that the run wrote."
@@ -42,6 +43,8 @@ class Study:
     memory_limit: float | None = None  # bytes, where the study set one
     cost: Mapping[str, Any] = field(default_factory=dict)  # of a study on cards: their hours and price
     set_aside: tuple[SetAside, ...] = ()  # lines of the results that hold no record that counts
+    runs: tuple[Run, ...] = ()  # where the time of its processes went, the newest run last
+    host_seconds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # of an older study, in its place
 
 
 def load_study(directory: Path | str) -> Study:
@@ -57,6 +60,7 @@ def load_study(directory: Path | str) -> Study:
         settings = read_settings(directory / STUDY_FILE, GIVE)
         found = read_records(directory / RESULTS_FILE)
         provenance, cost = (read_object(directory / name, REMOVE) for name in (PROVENANCE_FILE, COST_FILE))
+        runs, host_seconds = read_timeline(directory, REMOVE), read_host_seconds(directory, REMOVE)
     return Study(
         name=_name(settings, directory),
         directory=directory,
@@ -67,6 +71,8 @@ def load_study(directory: Path | str) -> Study:
         memory_limit=_memory_limit(settings.get("hardware"), directory / STUDY_FILE),
         cost=cost,
         set_aside=found.set_aside,
+        runs=runs,
+        host_seconds=host_seconds,
     )
 
 

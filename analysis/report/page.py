@@ -18,6 +18,7 @@ from analysis.report.notices import notices
 from analysis.report.provenance import provenance
 from analysis.report.rendering import note, render, script_json
 from analysis.report.samples import samples
+from analysis.report.timeline import timeline
 from analysis.report.trial_tables import front_table, trials_table
 from analysis.tables.every import TABLES
 from analysis.wording import count_seeds, count_statuses, headline
@@ -100,6 +101,7 @@ def _parts(study: Study, drawings: Mapping[str, Markup]) -> list[Part]:
         Part("training", "Training", curves),
         *(Part("memory", "Memory", drawings[name]) for name in ("memory",) if name in drawings),
         Part("samples", "Samples", samples(members)),
+        *(Part("timeline", "Where the time went", markup) for markup in (timeline(study),) if markup),
         Part("provenance", "Provenance", provenance(study)),
     ]
 

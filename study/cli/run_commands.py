@@ -10,6 +10,7 @@ from typing import Any
 from study.cli.arguments import add_command, add_directory, add_study, command_line, path, words
 from study.errors import DONE
 from study.output import say
+from trainables.timeline import timeline
 
 
 def add_run_commands(commands: Any) -> None:
@@ -51,8 +52,9 @@ def _add_plan(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from study.config.study_config import load_study
-    from study.run.lifecycle import begin, finish
+    with timeline.stage("imports"):
+        from study.config.study_config import load_study
+        from study.run.lifecycle import begin, finish
 
     config = load_study(options.study, options.overrides)
     return finish(begin(config, options.out, command_line(), datetime.now().astimezone()))
@@ -74,8 +76,9 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from study.run.directory import here
-    from study.run.lifecycle import finish, reopen
+    with timeline.stage("imports"):
+        from study.run.directory import here
+        from study.run.lifecycle import finish, reopen
 
     return finish(reopen(here(options.directory), options.accept_changed_data))
 

@@ -161,7 +161,8 @@ def _run_and_conclude(study: StudyRun) -> int:
 def _run(study: StudyRun) -> None:
     """Runs what is left and concludes; what breaks once all trials have ended is told, and breaks nothing off."""
     # Here and not above: Ray takes seconds that `plan` and refusals need not wait for.
-    from study.run.driver import run_study
+    with timeline.stage("imports"):
+        from study.run.driver import run_study
 
     concluded = False
 

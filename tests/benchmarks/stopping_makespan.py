@@ -22,6 +22,8 @@ from typing import Any
 import yaml
 
 from analysis.pareto import hypervolume, non_dominated
+from study.records.timeline.file import read_timeline
+from study.records.timeline.milestones import host_seconds
 from tests.benchmarks.study_makespan import TARGETS, timed
 
 RANKS = (4, 16, 64, 128)
@@ -79,7 +81,7 @@ def run(options: argparse.Namespace, part: str) -> dict[str, Any]:
                 ("perplexity", "peak_memory_bytes", "mean_pack_size", "train_steps", "wall_seconds")}}
             for one in records
         ],
-        "host_seconds": json.loads((out / "host_seconds.json").read_text(encoding="utf-8")),
+        "host_seconds": host_seconds(read_timeline(out)[-1]),
     }  # fmt: skip
 
 

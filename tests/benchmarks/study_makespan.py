@@ -25,6 +25,8 @@ from typing import Any
 import yaml
 
 from search_spaces.trial_config import TARGET_SETS
+from study.records.timeline.file import read_timeline
+from study.records.timeline.milestones import host_seconds
 from tests.support.places import ROOT
 
 TARGETS = {name: list(modules) for name, modules in TARGET_SETS.items()}
@@ -155,7 +157,7 @@ def run_ours(case: dict[str, Any], device: str, model: Path, work: Path) -> dict
         "statuses": [record["status"] for record in records],
         "mean_pack_size": statistics.mean(one["mean_pack_size"] for one in measures if one["mean_pack_size"]),
         "peak_memory_bytes": [one["peak_memory_bytes"] for one in measures],
-        "host_seconds": json.loads((out / "host_seconds.json").read_text(encoding="utf-8")),
+        "host_seconds": host_seconds(read_timeline(out)[-1]),
     }
 
 

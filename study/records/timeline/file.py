@@ -1,4 +1,4 @@
-"""Writes and reads `timeline.json`: where the time of a study's processes went, of each run of it."""
+"""Writes and reads `timeline.json`: where the time of a study's processes went, in each run of it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from typing import Any, TypeGuard
 
 from study.errors import StoreError
 from study.records.files import write_whole
-from study.records.layout import TIMELINE_FILE
+from study.records.layout import HOST_SECONDS_FILE, TIMELINE_FILE
 from study.records.study_files import read_object
 from trainables.timeline import DRIVER, Stage
 
 MOST_RUNS = 10  # that are kept: the first and the resumptions after it, the newest ones
 MOST_STAGES = 20_000  # that are read of a run
+MOST_HOSTS, MOST_KINDS = 100, 20  # that are read of `host_seconds.json`
 LONGEST_TEXT = 200
 MOST_TIMES = 2**53
 MOST_SECONDS = 1e11  # since the epoch: what is beyond is no time of a machine's clock
 REMEDY = "Remove it: the study's records do not depend on it."
 
-Run = tuple[Stage, ...]
+Run = tuple[Stage, ...]  # the stages of one `run` or `resume` of a study
 
 
 def write_timeline(directory: Path, stages: Sequence[Stage]) -> None:
@@ -41,13 +42,26 @@ def write_timeline(directory: Path, stages: Sequence[Stage]) -> None:
         write_whole(directory / TIMELINE_FILE, json.dumps(values, separators=(",", ":")) + "\n")
 
 
-def read_timeline(directory: Path) -> tuple[Run, ...]:
+def read_timeline(directory: Path, remedy: str = REMEDY) -> tuple[Run, ...]:
     """Returns the stages of each run of a study, the newest run last; nothing where there is no time line.
 
-    What is no stage is left out. Raises StoreError where the file is not one of JSON, or too large.
+    What is no stage is left out. Raises StoreError, with that remedy, where it is no file of JSON, or too large.
     """
-    runs = read_object(directory / TIMELINE_FILE, REMEDY).get("runs")
+    runs = read_object(directory / TIMELINE_FILE, remedy).get("runs")
     return tuple(_run(run) for run in runs[-MOST_RUNS:]) if isinstance(runs, list) else ()
+
+
+def read_host_seconds(directory: Path, remedy: str = REMEDY) -> dict[str, dict[str, float]]:
+    """Returns the seconds by kind of work of each host, from studies before there was a time line.
+
+    What is no number of seconds is left out. Raises StoreError, with that remedy, as `read_timeline` does.
+    """
+    values = read_object(directory / HOST_SECONDS_FILE, remedy)
+    return {
+        host: {kind: float(seconds) for kind, seconds in of_host.items() if _is_text(kind) and _is_time(seconds)}
+        for host, of_host in islice(values.items(), MOST_HOSTS)
+        if _is_text(host) and isinstance(of_host, dict) and len(of_host) <= MOST_KINDS
+    }
 
 
 def began(stages: Iterable[Stage]) -> float:

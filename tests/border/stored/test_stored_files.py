@@ -60,8 +60,8 @@ def link_to_own(file: Path) -> None:
     file.symlink_to(own)
 
 
-READ = ("provenance.json", "cost.json")
-HARMLESS = ("optuna.db", "timeline.json", "host_seconds.json", "results.torn", ".owner", ".lock", "live.json", "results.parquet", "tune")
+READ = ("provenance.json", "cost.json", "timeline.json", "host_seconds.json")
+HARMLESS = ("optuna.db", "results.torn", ".owner", ".lock", "live.json", "results.parquet", "tune")
 LEAVES = "Remove the file: the report then leaves its section out."
 
 
