@@ -145,11 +145,17 @@ def timed(command: list[str], log: Path) -> float:
     return seconds
 
 
-def run_ours(case: dict[str, Any], device: str, model: Path, work: Path) -> dict[str, Any]:
-    """Runs the study; returns its seconds, and where its hosts' time went."""
+def study_seconds(case: dict[str, Any], device: str, model: Path, work: Path) -> tuple[float, Path]:
+    """Runs the study; returns its seconds as a whole process, and its directory."""
     file, out = work / "study.yaml", work / f"study-{time.time_ns()}"
     file.write_text(yaml.safe_dump(study_file(case, device, model, work / "data")), encoding="utf-8")
-    seconds = timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], work / "study.log")
+    command = [sys.executable, "-m", "study", "run", str(file), "--out", str(out)]
+    return timed(command, work / "study.log"), out
+
+
+def run_ours(case: dict[str, Any], device: str, model: Path, work: Path) -> dict[str, Any]:
+    """Runs the study; returns its seconds, and where its hosts' time went."""
+    seconds, out = study_seconds(case, device, model, work)
     records = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     measures = [record["measurements"] for record in records]
     return {
