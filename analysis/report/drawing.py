@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import altair as alt
@@ -14,16 +13,6 @@ from analysis.figures.style import THEMES
 from analysis.report.rendering import render, script_json
 
 STATIC_WIDTH = 760  # pixels, of a figure without JavaScript
-
-
-@cache
-def javascript() -> Markup | None:
-    """Vega, Vega-Lite and its embedder as one script; None where this vl_convert has none to give."""
-    make = getattr(vl_convert, "javascript_bundle", None)
-    if make is None:
-        return None
-    # In a script element only its own end tag ends it, and a comment's start confuses it.
-    return Markup(make().replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
 def drawing(figure: Figure, with_javascript: bool) -> Markup:

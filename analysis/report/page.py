@@ -13,7 +13,8 @@ from analysis.figures.every import figures
 from analysis.figures.style import THEMES
 from analysis.load import Study, load_study
 from analysis.pareto import front, front_document
-from analysis.report.drawing import drawing, javascript
+from analysis.report.drawing import drawing
+from analysis.report.javascript import javascript
 from analysis.report.notices import notices
 from analysis.report.provenance import provenance
 from analysis.report.rendering import note, render, script_json

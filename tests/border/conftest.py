@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.report.drawing import javascript
+from analysis.report.javascript import javascript
 from study.cli.main import main
 from study.errors import DONE
 from tests.border.hostile import Hostile, holds

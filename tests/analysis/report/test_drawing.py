@@ -6,7 +6,7 @@ import json
 
 from analysis.figures.every import figures
 from analysis.load import Study
-from analysis.report.drawing import drawing, javascript
+from analysis.report.drawing import drawing
 from tests.support.html_pages import HtmlPage
 
 
@@ -25,10 +25,3 @@ def test_without_javascript_a_figure_is_a_picture(study: Study) -> None:
     page = HtmlPage(drawing(figures(study)["front"], with_javascript=False))
     assert page.tags.count("svg") == 1
     assert page.scripts == []
-
-
-def test_nothing_in_the_bundle_ends_its_script_element() -> None:
-    bundle = javascript()
-    assert bundle is not None
-    assert "</script" not in bundle
-    assert "<!--" not in bundle
