@@ -6,20 +6,19 @@ import base64
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import vl_convert
 
 from analysis.figures.every import figures
 from analysis.figures.parts import Figure
 from analysis.figures.style import THEMES
+from analysis.figures.vega_lite import MAJOR_VERSION, Spec
 from analysis.load import Study
 from analysis.report.rendering import render
 from analysis.tables.every import TABLES
 from analysis.tables.table import Table
 
 WIDTH = 720  # pixels
-VEGALITE = f"application/vnd.vegalite.v{alt.SCHEMA_VERSION.lstrip('v').split('.')[0]}+json"
-VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+VEGALITE = f"application/vnd.vegalite.v{MAJOR_VERSION}+json"
 NOTHING = "The study has nothing to show here yet."
 
 
@@ -75,9 +74,9 @@ def export_everything(study: Study, folder: Path | str) -> list[Path]:
     written = []
     for name, figure in figures(study, WIDTH).items():
         specification = _specification(figure)
-        png = vl_convert.vegalite_to_png(specification, vl_version=VERSION, scale=2)
+        png = vl_convert.vegalite_to_png(specification, scale=2)
         written.append(_write(folder / f"{name}.png", png))
-        written.append(_write(folder / f"{name}.svg", vl_convert.vegalite_to_svg(specification, vl_version=VERSION)))
+        written.append(_write(folder / f"{name}.svg", vl_convert.vegalite_to_svg(specification)))
         written.append(_write(folder / f"{name}.csv", _numbers(figure).to_csv()))
     tables = ((name, make(study)) for name, make in TABLES.items())
     written += [_write(folder / f"{name}.csv", table.to_csv()) for name, table in tables if table is not None]
@@ -88,13 +87,13 @@ def _numbers(figure: Figure) -> Table:
     return Table(figure.name, f"The numbers behind: {figure.title}", "", figure.headings, figure.rows)
 
 
-def _specification(figure: Figure) -> dict[str, Any]:
+def _specification(figure: Figure) -> Spec:
     # On paper of its own: a notebook, or GitHub, in dark colours would show the light theme's letters on black.
-    return {**figure.chart.to_dict(validate=False), "config": {**THEMES["light"], "background": "white"}}
+    return {**figure.chart, "config": {**THEMES["light"], "background": "white"}}
 
 
 def _png(figure: Figure) -> str:
-    content: bytes = vl_convert.vegalite_to_png(_specification(figure), vl_version=VERSION)
+    content: bytes = vl_convert.vegalite_to_png(_specification(figure))
     return base64.b64encode(content).decode("ascii")
 
 

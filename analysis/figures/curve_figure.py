@@ -6,10 +6,9 @@ import math
 import statistics
 from collections.abc import Sequence
 
-import altair as alt
-
 from analysis.figures.parts import CONFIGURATION, Figure, Row, base_layers, base_levels, base_words, configuration_row
-from analysis.figures.style import TICKS, colour, data, emphasis, scale, tooltips
+from analysis.figures.style import TICKS, colour, emphasis, scale, tooltips
+from analysis.figures.vega_lite import Spec, category, chart, layer, mark, quantity
 from analysis.load import Study
 from analysis.pareto import front
 from analysis.wording import DASH, format_value
@@ -17,6 +16,7 @@ from analysis.wording import DASH, format_value
 CUT = 20.0  # curves are cut off above this many times their median: diverging trials would flatten the others
 MOST_CURVES = 60  # more lines cannot be told apart, and would swell the report
 MOST_STEPS = 40  # of a table behind the figure
+HEIGHT = 340  # pixels
 
 
 def curve_points(study: Study) -> tuple[Row, ...]:
@@ -62,28 +62,28 @@ def curves_figure(study: Study, width: int | str = "container") -> Figure | None
         caption += f" {len(shown)} of {len(trials)} trials are shown: the front’s, then those that ended lowest."
     if ceiling is not None:
         caption += f" Values above {format_value('perplexity', ceiling)} are cut off."
-    chart = _chart(study, points, ceiling).properties(width=width, height=340, title=title)
-    return Figure("curves", title, caption, chart, *_numbers(points))
+    whole = chart(_layers(study, points, ceiling), title, width, HEIGHT)
+    return Figure("curves", title, caption, whole, *_numbers(points))
 
 
-def _chart(study: Study, points: Sequence[Row], ceiling: float | None) -> alt.LayerChart:
+def _layers(study: Study, points: Sequence[Row], ceiling: float | None) -> list[Spec]:
     bases = [base for base in base_levels(study) if ceiling is None or base["perplexity"] <= ceiling]
     heights = scale([row["perplexity"] for row in (*points, *bases)], ceiling)
-    y = alt.Y("perplexity:Q", title="Evaluation perplexity (lower is better)", scale=heights)
+    y = quantity("perplexity", "Evaluation perplexity (lower is better)", heights)
     hue = colour([*points, *bases])
-    whole = alt.Axis(tickMinStep=1, format="d", tickCount=TICKS)
-    lines = alt.Chart(data(sorted(points, key=lambda point: bool(point["on_front"])))).encode(
-        x=alt.X("step:Q", title="Optimizer step", axis=whole, scale=alt.Scale(zero=False, nice=False, padding=10)),
-        y=y,
-        color=hue,
-        opacity=emphasis(0.45),
-        detail="trial_id:N",
-        tooltip=tooltips([("step", "Step"), ("perplexity", "Perplexity"), ("status", "Status"), *CONFIGURATION]),
-    )
+    steps = {"zero": False, "nice": False, "padding": 10}
+    encoding = {
+        "x": quantity("step", "Optimizer step", steps, tickMinStep=1, format="d", tickCount=TICKS),
+        "y": y,
+        "color": hue,
+        "opacity": emphasis(0.45),
+        "detail": category("trial_id"),
+        "tooltip": tooltips([("step", "Step"), ("perplexity", "Perplexity"), ("status", "Status"), *CONFIGURATION]),
+    }
     is_cut = ceiling is not None
-    marks = [lines.mark_line(clip=is_cut, strokeWidth=2), lines.mark_point(filled=True, size=50, clip=is_cut)]
-    layer: alt.LayerChart = alt.layer(*marks, *base_layers(bases, y, hue, "right"))
-    return layer
+    marks = mark("line", clip=is_cut, strokeWidth=2), mark("point", filled=True, size=50, clip=is_cut)
+    front_on_top = sorted(points, key=lambda point: bool(point["on_front"]))
+    return [layer(front_on_top, encoding, *marks), *base_layers(bases, y, hue, "right")]
 
 
 def _numbers(points: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

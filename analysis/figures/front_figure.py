@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import altair as alt
-
 from analysis.figures.front_rows import (
     PEAK,
     budget_line,
@@ -26,13 +24,15 @@ from analysis.figures.parts import (
     base_levels,
     base_words,
 )  # fmt: skip
-from analysis.figures.style import NEUTRAL, SHADE, TICKS, colour, data, fill, rank_size, scale, shape, tooltips
+from analysis.figures.style import NEUTRAL, SHADE, TICKS, colour, emphasis, rank_size, scale, shape, tooltips
+from analysis.figures.vega_lite import Spec, category, chart, layer, mark, quantity, value
 from analysis.load import Study
 from analysis.wording import budget, configuration_name, format_value
 from study.records.objectives import Objective
 
 MOST_NUMBERS = 500  # rows of the table behind the figure: the front's first
 LABEL_WIDTH = 52  # pixels
+HEIGHT = 440  # pixels
 LABELLED = 16  # more labels than this would cover each other
 
 
@@ -49,30 +49,32 @@ def front_figure(study: Study, width: int | str = "container") -> Figure | None:
         (point["trial_id"], names[point["trial_id"]], *_shown(study, point), "yes" if point["on_front"] else "no")
         for point in sorted(points, key=lambda point: not point["on_front"])[:MOST_NUMBERS]
     )
-    return Figure("front", title, _caption(study, points), _chart(study, points, title, width), headings, rows)
+    whole = chart(_layers(study, points), title, width, HEIGHT)
+    return Figure("front", title, _caption(study, points), whole, headings, rows)
 
 
-def _chart(study: Study, points: Sequence[Row], title: str, width: int | str) -> alt.LayerChart:
+def _layers(study: Study, points: Sequence[Row]) -> list[Spec]:
     across, upward = front_axes(study.objectives)
     bases = base_levels(study) if upward.metric == "perplexity" else ()
     edge, limit = memory_edge(study, points), budget_line(study, points)
     crosses = near_points(infeasible_points(study), points) if edge else []
     lines = [line for line in (edge, limit) if line]
     widths = scale([row["x"] for row in (*points, *lines, *crosses)], padding=LABEL_WIDTH)
-    x = alt.X("x:Q", title=axis_title(study, across), scale=widths, axis=alt.Axis(tickCount=TICKS))
+    x = quantity("x", axis_title(study, across), widths, tickCount=TICKS)
     heights = [point["y"] for point in points] + [base["perplexity"] for base in bases]
-    y = alt.Y("y:Q", title=axis_title(study, upward), scale=scale(heights))
+    y = quantity("y", axis_title(study, upward), scale(heights))
     coloured = [*points, *bases, *crosses]
     hue = colour(coloured)
     layers = [*_edge_layers(edge, crosses, x, hue), *base_layers(bases, y, hue, "left")]
     if limit and not (edge and edge["x"] == limit["x"]):
         layers += _line_layers(limit, x, [2, 3])
-    layers += [
-        _step_line(points, across).encode(x=x, y=y),
-        _marks(study, points).encode(x=x, y=y, color=hue, fill=fill(coloured)),
+    position = {"x": x, "y": y}
+    return [
+        *layers,
+        _step_line(points, across, position),
+        _marks(study, points, {**position, "color": hue, "fill": hue}),
+        _labels(points, across, upward, position),
     ]
-    layers.append(_labels(points, across, upward).encode(x=x, y=y))
-    return alt.layer(*layers).properties(width=width, height=440, title=title)
 
 
 def _caption(study: Study, points: Sequence[Row]) -> str:
@@ -123,54 +125,50 @@ def _shown(study: Study, point: Row) -> list[str]:
     return [point[f"shown_{objective.metric}"] for objective in study.objectives]
 
 
-def _marks(study: Study, points: Sequence[Row]) -> alt.Chart:
+def _marks(study: Study, points: Sequence[Row], encoding: Spec) -> Spec:
     values = [(f"shown_{objective.metric}", objective.label) for objective in study.objectives]
+    look = {"shape": shape(points), "size": rank_size(points), "fillOpacity": emphasis(0)}
+    told = tooltips([*values, *CONFIGURATION])
     front_on_top = sorted(points, key=lambda point: bool(point["on_front"]))
-    return (
-        alt.Chart(data(front_on_top))
-        .mark_point(strokeWidth=2, opacity=1)
-        .encode(
-            fillOpacity=alt.condition("datum.on_front", alt.value(1), alt.value(0)),
-            shape=shape(points),
-            size=rank_size(points),
-            tooltip=tooltips([*values, *CONFIGURATION]),
-        )
-    )
+    return layer(front_on_top, {**encoding, **look, "tooltip": told}, mark("point", strokeWidth=2, opacity=1))
 
 
-def _step_line(points: Sequence[Row], across: Objective) -> alt.Chart:
+def _step_line(points: Sequence[Row], across: Objective, position: Spec) -> Spec:
     # Between two of its points a budget buys the affordable one: the nearer to the worse side of the cost.
     steps = "step-after" if across.direction == "minimize" else "step-before"
     line = sorted({(point["x"], point["y"]) for point in points if point["on_line"]})
-    rows = data({"x": x, "y": y} for x, y in line)
-    return alt.Chart(rows).mark_line(interpolate=steps, color=NEUTRAL, strokeWidth=1.5)
+    rows = ({"x": x, "y": y} for x, y in line)
+    return layer(rows, position, mark("line", interpolate=steps, color=NEUTRAL, strokeWidth=1.5))
 
 
-def _labels(points: Sequence[Row], across: Objective, upward: Objective) -> alt.Chart:
+def _labels(points: Sequence[Row], across: Objective, upward: Objective, position: Spec) -> Spec:
     """Labels on the better side of the front, where no mark can be."""
     members = [point for point in points if point["on_front"]]
     kept = {(point["x"], point["y"]): f"rank {point['rank']}" for point in members} if len(members) <= LABELLED else {}
-    rows = data({"x": x, "y": y, "label": label} for (x, y), label in kept.items())
+    rows = ({"x": x, "y": y, "label": label} for (x, y), label in kept.items())
     left, low = across.direction == "minimize", upward.direction == "minimize"
     beside = {"align": "right" if left else "left", "dx": -8 if left else 8}
     over = {"baseline": "top" if low else "bottom", "dy": 5 if low else -5}
-    return alt.Chart(rows).mark_text(**beside, **over).encode(text="label:N")
+    return layer(rows, {**position, "text": category("label")}, mark("text", **beside, **over))
 
 
-def _edge_layers(edge: Row | None, crosses: Sequence[Row], x: alt.X, hue: alt.Color) -> list[alt.Chart]:
+def _edge_layers(edge: Row | None, crosses: Sequence[Row], x: Spec, hue: Spec) -> list[Spec]:
     if edge is None:
         return []
-    shade = alt.Chart(data([edge])).mark_rect(color=SHADE, opacity=0.15).encode(x=x, x2=alt.value("width"))
-    marks = alt.Chart(data(crosses)).mark_text(text="✕", fontSize=14, dy=-12)
     told = tooltips(
         [("asked", "Memory asked"), ("moment", "Moment"), ("source", "Predicted or observed"), *CONFIGURATION]
     )
-    rug = marks.encode(x=x, y=alt.value("height"), color=hue, tooltip=told)
-    return [shade, *_line_layers(edge, x, [1, 0]), rug]
+    rug = {"x": x, "y": value("height"), "color": hue, "tooltip": told}
+    return [
+        layer([edge], {"x": x, "x2": value("width")}, mark("rect", color=SHADE, opacity=0.15)),
+        *_line_layers(edge, x, [1, 0]),
+        layer(crosses, rug, mark("text", text="✕", fontSize=14, dy=-12)),
+    ]
 
 
-def _line_layers(line: Row, x: alt.X, dash: list[int]) -> list[alt.Chart]:
-    chart = alt.Chart(data([line]))
-    rule = chart.mark_rule(strokeDash=dash, strokeWidth=1.5, color=NEUTRAL).encode(x=x)
-    text = chart.mark_text(align="right", baseline="bottom", angle=270, dx=-6, dy=-4)  # upward, along the line
-    return [rule, text.encode(x=x, y=alt.value(0), text="label:N")]
+def _line_layers(line: Row, x: Spec, dash: list[int]) -> list[Spec]:
+    along = {"align": "right", "baseline": "bottom", "angle": 270, "dx": -6, "dy": -4}  # upward, along the line
+    return [
+        layer([line], {"x": x}, mark("rule", strokeDash=dash, strokeWidth=1.5, color=NEUTRAL)),
+        layer([line], {"x": x, "y": value(0), "text": category("label")}, mark("text", **along)),
+    ]

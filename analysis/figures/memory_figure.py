@@ -6,15 +6,15 @@ import math
 import statistics
 from collections.abc import Sequence
 
-import altair as alt
-
 from analysis.figures.parts import Figure, Row, configuration_row, memory_label
-from analysis.figures.style import NEUTRAL, TICKS, colour, data, fill, rank_size, scale, shape, tooltips
+from analysis.figures.style import NEUTRAL, TICKS, colour, rank_size, scale, shape, tooltips
+from analysis.figures.vega_lite import Spec, chart, layer, mark, quantity
 from analysis.load import Study
 from analysis.wording import format_value
 from study.records.units import GIB
 
 METRIC = "peak_memory_bytes"
+HEIGHT = 340  # pixels
 FOOTPRINT = (("precision", "Precision"), ("rank", "Rank"), ("target_modules", "Target modules"))
 
 
@@ -51,30 +51,26 @@ def memory_figure(study: Study, width: int | str = "container") -> Figure | None
         f"{len(points)} configuration{'s' * (len(points) != 1)} that differ in memory."
     )
     headings = (*(title for _, title in FOOTPRINT), "Predicted", "Measured", "Error", "Trials")
-    chart = memory_chart(points, label).properties(width=width, height=340, title=title)
-    return Figure("memory", title, caption, chart, headings, tuple(map(_numbers, points)))
+    whole = chart(memory_layers(points, label), title, width, HEIGHT)
+    return Figure("memory", title, caption, whole, headings, tuple(map(_numbers, points)))
 
 
-def memory_chart(points: Sequence[Row], label: str) -> alt.LayerChart:
+def memory_layers(points: Sequence[Row], label: str) -> list[Spec]:
     """The marks over the line on which prediction and measurement agree; both axes have one scale."""
     both = [point[name] for point in points for name in ("predicted", "measured")]
-    ends = [min(both), max(both)]
-    x = alt.X(
-        "predicted:Q", title=f"Predicted {label.lower()} (GiB)", scale=scale(both), axis=alt.Axis(tickCount=TICKS)
-    )
-    y = alt.Y("measured:Q", title=f"Measured {label.lower()} (GiB)", scale=scale(both))
+    position = {
+        "x": quantity("predicted", f"Predicted {label.lower()} (GiB)", scale(both), tickCount=TICKS),
+        "y": quantity("measured", f"Measured {label.lower()} (GiB)", scale(both)),
+    }
     # The ends are in both layers' data, so that the two axes have the same domain.
-    line = alt.Chart(data({"predicted": end, "measured": end} for end in ends)).mark_line(
-        color=NEUTRAL, strokeWidth=1.5
-    )
+    ends = [{"predicted": end, "measured": end} for end in (min(both), max(both))]
     shown = [{**point, **dict(zip(("p", "m", "e"), _numbers(point)[-4:-1], strict=True))} for point in points]
     told = tooltips([("p", "Predicted"), ("m", "Measured"), ("e", "Error"), *FOOTPRINT, ("trials", "Trials")])
-    marks = alt.Chart(data(shown)).mark_point(fillOpacity=0.5, strokeWidth=2)
-    encoded = marks.encode(
-        x=x, y=y, color=colour(points), fill=fill(points), shape=shape(points), size=rank_size(points), tooltip=told
-    )
-    layer: alt.LayerChart = alt.layer(line.encode(x=x, y=y), encoded)
-    return layer
+    look = {"color": colour(points), "fill": colour(points), "shape": shape(points), "size": rank_size(points)}
+    return [
+        layer(ends, position, mark("line", color=NEUTRAL, strokeWidth=1.5)),
+        layer(shown, {**position, **look, "tooltip": told}, mark("point", fillOpacity=0.5, strokeWidth=2)),
+    ]
 
 
 def _numbers(point: Row) -> tuple[str, ...]:

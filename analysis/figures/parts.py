@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import altair as alt
-
-from analysis.figures.style import data
+from analysis.figures.vega_lite import Spec, category, layer, mark, value
 from analysis.load import Study
 from analysis.wording import format_rate, format_value
 from study.records.objectives import METRICS, Objective
@@ -28,12 +26,12 @@ CONFIGURATION = (
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with what belongs beside it: a title, what to see in it, and the numbers behind it as text."""
+    """A chart, as Vega-Lite's specification, with what belongs beside it: title, caption, and the numbers as text."""
 
     name: str
     title: str
     caption: str
-    chart: alt.LayerChart
+    chart: Spec
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -69,16 +67,19 @@ def base_words(bases: Sequence[Mapping[str, Any]]) -> str:
     return f"the untuned base model, {', '.join(values)}"
 
 
-def base_layers(bases: Sequence[Mapping[str, Any]], y: alt.Y, hue: alt.Color, side: str) -> list[alt.Chart]:
+def base_layers(bases: Sequence[Mapping[str, Any]], y: Spec, hue: Spec, side: str) -> list[Spec]:
     """The base model's own perplexity as dashed rules, one label for all above the uppermost, at its `side` end."""
     if not bases:
         return []
-    field = y.shorthand.removesuffix(":Q")
+    field = y["field"]
     rows = [{"precision": base["precision"], field: base["perplexity"]} for base in bases]
-    rules = alt.Chart(data(rows)).mark_rule(strokeDash=[6, 4], strokeWidth=1.5).encode(y=y, color=hue)
     highest = {field: max(row[field] for row in rows), "label": "untuned base"}
-    text = alt.Chart(data([highest])).mark_text(align=side, baseline="bottom", dx=6 if side == "left" else -4, dy=-4)
-    return [rules, text.encode(x=alt.value(0 if side == "left" else "width"), y=y, text="label:N")]
+    look = {"align": side, "baseline": "bottom", "dx": 6 if side == "left" else -4, "dy": -4}
+    x = value(0 if side == "left" else "width")
+    return [
+        layer(rows, {"y": y, "color": hue}, mark("rule", strokeDash=[6, 4], strokeWidth=1.5)),
+        layer([highest], {"x": x, "y": y, "text": category("label")}, mark("text", **look)),
+    ]
 
 
 def to_display(metric: str, value: float) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import altair as alt
+from analysis.figures.vega_lite import Spec, category, either
 
 # Okabe and Ito's palette (jfly.uni-koeln.de/color), told apart with every kind of colour vision.
 PRECISION_COLOURS = {"nf4": "#D55E00", "bf16": "#0080C5", "fp16": "#009E73", "fp32": "#CC79A7"}
@@ -17,7 +16,7 @@ NEUTRAL = "#808690"  # readable on white and on black
 SHADE = "#D99A00"
 POINT_SIZES = (60.0, 280.0)  # square pixels
 LOG_FROM = 8.0  # the ratio of greatest to least value from which an axis is logarithmic
-TICKS = alt.ExprRef("max(3, ceil(width / 90))")  # so that their labels keep apart at every width
+TICKS = {"expr": "max(3, ceil(width / 90))"}  # so that their labels keep apart at every width
 PADDING = 24  # pixels between the outermost points and the frame
 
 
@@ -49,64 +48,50 @@ THEMES: dict[str, dict[str, Any]] = {
 }
 
 
-def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
-    """Rows as a chart's own data: as JSON text, since Altair copies and checks each value of a list many times."""
-    text = json.dumps([dict(row) for row in rows], ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return alt.InlineData(values=text, format=alt.JsonDataFormat(type="json"))
-
-
-def scale(values: Sequence[float], top: float | None = None, padding: int = PADDING) -> alt.Scale:
+def scale(values: Sequence[float], top: float | None = None, padding: int = PADDING) -> Spec:
     """An axis that fits the values, logarithmic where they span much; it ends at `top`, if given.
 
     It has the same padding and ignores zero, so that layers that share it agree.
     """
     shown = [value for value in values if top is None or value <= top]
     kind = "log" if shown and min(shown) > 0 and max(shown) / min(shown) >= LOG_FROM else "linear"
-    options: dict[str, Any] = {"type": kind, "nice": False, "padding": padding}
+    options: Spec = {"type": kind, "nice": False, "padding": padding}
     if top is not None and shown:
         options["domain"] = [min(shown), top]
-    return alt.Scale(**options) if kind == "log" else alt.Scale(zero=False, **options)
+    return options if kind == "log" else {"zero": False, **options}
 
 
-def colour(rows: Iterable[Mapping[str, Any]]) -> alt.Color:
-    """Colour by precision, the same for each precision in all figures of a study."""
-    return alt.Color("precision:N", title="Precision", scale=_precision_scale(rows))
-
-
-def fill(rows: Iterable[Mapping[str, Any]]) -> alt.Fill:
-    """The inside of a mark, of its colour; the two share one legend."""
-    return alt.Fill("precision:N", title="Precision", scale=_precision_scale(rows))
-
-
-def _precision_scale(rows: Iterable[Mapping[str, Any]]) -> alt.Scale:
+def colour(rows: Iterable[Mapping[str, Any]]) -> Spec:
+    """Colour by precision, the same for each precision in all figures of a study, of edge and inside alike."""
     there = {row["precision"] for row in rows}
     names = [name for name in PRECISION_COLOURS if name in there]
-    return alt.Scale(domain=names, range=[PRECISION_COLOURS[name] for name in names])
+    colours = [PRECISION_COLOURS[name] for name in names]
+    return category("precision", title="Precision", scale={"domain": names, "range": colours})
 
 
-def shape(rows: Iterable[Mapping[str, Any]]) -> alt.Shape:
+def shape(rows: Iterable[Mapping[str, Any]]) -> Spec:
     """Shape by target modules: a circle for q_v, a square for all_linear, others as they come."""
     there = {row["target_modules"] for row in rows}
     names = sorted(there, key=lambda name: (list(TARGET_SHAPES).index(name) if name in TARGET_SHAPES else 9, name))
     others = [name for name in names if name not in TARGET_SHAPES]
     spare = {name: OTHER_SHAPES[i % len(OTHER_SHAPES)] for i, name in enumerate(others)}
     shapes = [TARGET_SHAPES.get(name) or spare[name] for name in names]
-    return alt.Shape("target_modules:N", title="Target modules", scale=alt.Scale(domain=names, range=shapes))
+    return category("target_modules", title="Target modules", scale={"domain": names, "range": shapes})
 
 
-def rank_size(rows: Iterable[Mapping[str, Any]]) -> alt.Size:
+def rank_size(rows: Iterable[Mapping[str, Any]]) -> Spec:
     """Area by rank: ranks of one study stand at equal steps."""
     ranks = sorted({row["rank"] for row in rows})
     # A point scale spreads its domain between the two ends, and needs two of them also for a single rank.
     ends = POINT_SIZES if len(ranks) > 1 else (math.sqrt(math.prod(POINT_SIZES)),) * 2
-    return alt.Size("rank:O", title="Rank", scale=alt.Scale(domain=ranks, range=list(ends)))
+    return {"field": "rank", "type": "ordinal", "title": "Rank", "scale": {"domain": ranks, "range": list(ends)}}
 
 
-def emphasis(faint: float) -> Any:
+def emphasis(faint: float) -> Spec:
     """Front members opaque, the others with opacity `faint`."""
-    return alt.condition("datum.on_front", alt.value(1), alt.value(faint))
+    return either("datum.on_front", 1, faint)
 
 
-def tooltips(fields: Iterable[tuple[str, str]]) -> list[alt.Tooltip]:
+def tooltips(fields: Iterable[tuple[str, str]]) -> list[Spec]:
     """What a mark tells under the pointer, from (field, title) pairs."""
-    return [alt.Tooltip(f"{name}:N", title=title) for name, title in fields]
+    return [category(name, title=title) for name, title in fields]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import altair as alt
 import vl_convert
 from markupsafe import Markup
 
 from analysis.figures.parts import Figure
 from analysis.figures.style import THEMES
+from analysis.figures.vega_lite import Spec
 from analysis.report.rendering import render, script_json
 
 STATIC_WIDTH = 760  # pixels, of a figure without JavaScript
@@ -22,12 +20,11 @@ def drawing(figure: Figure, with_javascript: bool) -> Markup:
     return render("figure.html", figure=figure, specification=specification, picture=picture)
 
 
-def _specification(figure: Figure) -> dict[str, Any]:
-    values: dict[str, Any] = figure.chart.to_dict(validate=False)  # against a schema, which takes long; the tests do it
-    return {name: value for name, value in values.items() if name != "title"}  # it stands above as text, which wraps
+def _specification(figure: Figure) -> Spec:
+    # The title stands above the figure as text, which wraps.
+    return {name: value for name, value in figure.chart.items() if name != "title"}
 
 
-def _picture(chart: alt.LayerChart) -> Markup:
-    spec = {**chart.properties(width=STATIC_WIDTH).to_dict(), "config": THEMES["light"]}
-    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
-    return Markup(vl_convert.vegalite_to_svg(spec, vl_version=version))  # vl_convert has escaped what is text in it
+def _picture(chart: Spec) -> Markup:
+    spec = {**chart, "width": STATIC_WIDTH, "config": THEMES["light"]}
+    return Markup(vl_convert.vegalite_to_svg(spec))  # vl_convert has escaped what is text in it

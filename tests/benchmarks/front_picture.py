@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import vl_convert
 
 from analysis.figures.front_rows import front_points
 from analysis.figures.parts import Row
-from analysis.figures.style import NEUTRAL, THEMES, TICKS, colour, data, fill, rank_size, scale, shape
+from analysis.figures.style import NEUTRAL, THEMES, TICKS, colour, emphasis, rank_size, scale, shape
+from analysis.figures.vega_lite import Spec, category, chart, layer, mark, quantity
 from analysis.load import Study
 from search_spaces.trial_config import TrialConfig
 from study.records.objectives import Objective
@@ -31,7 +31,6 @@ WIDTH, HEIGHT = 640, 380  # pixels, without axes and legends: with them, the wid
 MARGIN, LABEL_PIXELS = 60, 38  # pixels beside the outermost points, and what a label takes
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"  # of one metric, so that text keeps its room on every machine
 TITLE = "SmolLM2-135M on PubMedQA: perplexity against peak memory"
-VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 
 
 def recorded_study(file: Path = RECORDING) -> Study:
@@ -54,35 +53,30 @@ def _record(curve: Mapping[str, Any]) -> TrialRecord:
 
 def picture(study: Study, theme: str) -> str:
     """The study's front as SVG, in one of the themes."""
-    chart = _chart(front_points(study)).to_dict(validate=False)
     padding = {"left": 5, "top": 5, "bottom": 5, "right": 25}  # where none of the fonts is there, another runs wider
     config = {**THEMES[theme], "font": FONT, "aria": False, "padding": padding}
-    svg: str = vl_convert.vegalite_to_svg({**chart, "config": config}, vl_version=VERSION)
+    svg: str = vl_convert.vegalite_to_svg({**_chart(front_points(study)), "config": config})
     return svg + "\n"
 
 
-def _chart(points: Sequence[Row]) -> alt.LayerChart:
+def _chart(points: Sequence[Row]) -> Spec:
     across, upward = ([point[name] for point in points] for name in ("x", "y"))
-    axis = alt.Axis(tickCount=TICKS)
-    x = alt.X(
-        "x:Q",
-        title="Peak memory of training alone (GiB, lower is better)",
-        scale=scale(across, padding=MARGIN),
-        axis=axis,
-    )
-    y = alt.Y("y:Q", title="Perplexity (lower is better)", scale=scale(upward))
-    marks = alt.Chart(data(sorted(points, key=lambda point: bool(point["on_front"])))).mark_point(
-        strokeWidth=2, opacity=1
-    )
-    filled = alt.condition("datum.on_front", alt.value(1), alt.value(0))
-    look = {"color": colour(points), "fill": fill(points), "shape": shape(points), "size": rank_size(points)}
+    wide = scale(across, padding=MARGIN)
+    position = {
+        "x": quantity("x", "Peak memory of training alone (GiB, lower is better)", wide, tickCount=TICKS),
+        "y": quantity("y", "Perplexity (lower is better)", scale(upward)),
+    }
+    hue = colour(points)
+    look = {"color": hue, "fill": hue, "shape": shape(points), "size": rank_size(points), "fillOpacity": emphasis(0)}
+    front_on_top = sorted(points, key=lambda point: bool(point["on_front"]))
     members = front_line(points)
-    line = alt.Chart(data(members)).mark_line(interpolate="step-after", color=NEUTRAL, strokeWidth=1.5)
-    layers = [line.encode(x=x, y=y), marks.encode(x=x, y=y, fillOpacity=filled, **look), *_labels(members, x, y)]
+    layers = [
+        layer(members, position, mark("line", interpolate="step-after", color=NEUTRAL, strokeWidth=1.5)),
+        layer(front_on_top, {**position, **look}, mark("point", strokeWidth=2, opacity=1)),
+        *_labels(members, position),
+    ]
     count = f"{len(points)} configurations trained on one H200; filled: the {len(members)} on the Pareto front"
-    title = {"text": TITLE, "subtitle": count}
-    chart: alt.LayerChart = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
-    return chart
+    return chart(layers, {"text": TITLE, "subtitle": count}, WIDTH, HEIGHT)
 
 
 def front_line(points: Sequence[Row]) -> list[Row]:
@@ -98,15 +92,12 @@ def front_line(points: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _labels(members: Sequence[Row], x: alt.X, y: alt.Y) -> list[alt.Chart]:
+def _labels(members: Sequence[Row], position: Spec) -> list[Spec]:
     """Labels below the line, where no mark can be: along it where it runs level for long enough, else to its left."""
     long, short = ([row for row in members if (row["room"] >= LABEL_PIXELS) == fits] for fits in (True, False))
     styles = ((long, {"align": "left", "dx": 2, "dy": 9}), (short, {"align": "right", "dx": -8, "dy": 5}))
-    return [
-        alt.Chart(data(rows)).mark_text(baseline="top", **style).encode(x=x, y=y, text="label:N")
-        for rows, style in styles
-        if rows
-    ]
+    encoding = {**position, "text": category("label")}
+    return [layer(rows, encoding, mark("text", baseline="top", **style)) for rows, style in styles if rows]
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from analysis.load import Study
 from study.records.objectives import METRICS, Objective
 from tests.support.study_directory import GIB, MakeRecord
 
-VERSION = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 REFERENCES = {"perplexity": 30.0, "accuracy": 0.1, "peak_memory_bytes": 1.25 * GIB, "seconds_per_epoch": 60.0}
 REFERENCES |= {"train_tokens_per_second": 10.0, "trainable_parameters": 1e9}
 
@@ -26,7 +25,8 @@ def _objectives(*metrics: str) -> tuple[Objective, ...]:
 
 
 def _svg(spec: dict[str, Any], theme: str = "light") -> str:
-    svg: str = vl_convert.vegalite_to_svg({**spec, "config": THEMES[theme]}, vl_version=VERSION)
+    alt.Chart.from_dict(spec)  # checks it against Vega-Lite's schema
+    svg: str = vl_convert.vegalite_to_svg({**spec, "config": THEMES[theme]})
     return svg
 
 
@@ -45,9 +45,9 @@ def test_a_study_without_data_has_no_figure(study: Study, record: MakeRecord) ->
 @pytest.mark.parametrize("name", list(FIGURES))
 def test_figures_are_drawn(study: Study, name: str, theme: str) -> None:
     figure = figures(study, width=600)[name]
-    svg = _svg(figure.chart.to_dict(), theme)
+    svg = _svg(figure.chart, theme)
     assert svg.startswith("<svg")
-    encoding = next(layer["encoding"] for layer in figure.chart.to_dict()["layer"] if "tooltip" in layer["encoding"])
+    encoding = next(layer["encoding"] for layer in figure.chart["layer"] if "tooltip" in layer["encoding"])
     for title in (encoding[axis]["title"] for axis in "xy" if "title" in encoding[axis]):
         assert title in svg
     assert figure.title in svg
@@ -65,21 +65,21 @@ def test_figures_are_drawn(study: Study, name: str, theme: str) -> None:
 )
 def test_every_choice_of_objectives_can_be_drawn(study: Study, metrics: tuple[str, ...]) -> None:
     chosen = replace(study, objectives=_objectives(*metrics))
-    assert "<path" in _svg(figures(chosen, width=500)["front"].chart.to_dict())
+    assert "<path" in _svg(figures(chosen, width=500)["front"].chart)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_single_trial_or_equal_ones_can_be_drawn(study: Study, record: MakeRecord, count: int) -> None:
     few = replace(study, records=tuple(record(i, curve=record().curve[:1]) for i in range(count)))
     for figure in figures(few, width=400).values():
-        svg = _svg(figure.chart.to_dict())
+        svg = _svg(figure.chart)
         assert "NaN" not in svg
 
 
 def test_a_logarithmic_front_can_be_drawn(study: Study, record: MakeRecord) -> None:
     sizes = ((0.5, 900.0), (3.0, 40.0), (30.0, 11.0))
     wide = [record(i, measurements={"peak_memory_bytes": x * GIB, "perplexity": y}) for i, (x, y) in enumerate(sizes)]
-    spec = figures(replace(study, records=tuple(wide)), width=500)["front"].chart.to_dict()
+    spec = figures(replace(study, records=tuple(wide)), width=500)["front"].chart
     assert "NaN" not in _svg(spec)
     assert {layer["encoding"][axis]["scale"]["type"] for layer in spec["layer"][-3:] for axis in "xy"} == {"log"}
 
@@ -95,7 +95,7 @@ def test_captions_say_what_to_see_and_tables_stand_behind(study: Study) -> None:
 
 def test_specs_are_plain_json_and_load_nothing(study: Study) -> None:
     for figure in figures(study).values():
-        spec = figure.chart.to_dict()
+        spec = figure.chart
         assert spec["$schema"].startswith("https://vega.github.io/schema/")  # a name, never loaded
         text = json.dumps({key: value for key, value in spec.items() if key != "$schema"}, allow_nan=False)
         assert "http" not in text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -33,8 +32,7 @@ def _infeasible(record: MakeRecord, index: int, asked: float | None, room: float
 def _layers(study: Study) -> list[dict[str, Any]]:
     figure = front_figure(study, width=700)
     assert figure is not None
-    spec = figure.chart.to_dict(validate=False)
-    return [{**layer, "rows": json.loads(spec["datasets"][layer["data"]["name"]])} for layer in spec["layer"]]
+    return [{**layer, "rows": layer["data"]["values"]} for layer in figure.chart["layer"]]
 
 
 def _marks(study: Study, kind: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -65,10 +64,9 @@ def test_the_caption_has_median_and_worst_error(study: Study, record: MakeRecord
 def test_both_axes_have_the_same_ends_and_a_diagonal(study: Study) -> None:
     figure = memory_figure(study, width=600)
     assert figure is not None
-    spec = figure.chart.to_dict()
-    line, marks = spec["layer"]
+    line, marks = figure.chart["layer"]
     assert line["encoding"]["x"]["scale"] == line["encoding"]["y"]["scale"] == marks["encoding"]["y"]["scale"]
-    ends = json.loads(spec["datasets"][line["data"]["name"]])
+    ends = line["data"]["values"]
     assert [end["predicted"] for end in ends] == [end["measured"] for end in ends]
     both = [point[name] for point in memory_points(study) for name in ("predicted", "measured")]
     assert [end["predicted"] for end in ends] == [min(both), max(both)]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 
-import altair as alt
 import pytest
 
 from analysis.figures.parts import (
@@ -21,6 +19,7 @@ from analysis.figures.parts import (
     to_display,
 )
 from analysis.figures.style import colour
+from analysis.figures.vega_lite import quantity
 from analysis.load import Study
 from study.records.objectives import METRICS, Objective
 from tests.support.study_directory import GIB, MakeRecord
@@ -71,11 +70,12 @@ def test_base_levels_take_the_first_finite_value_of_each_precision(study: Study,
 
 def test_base_rules_have_one_label_at_the_uppermost() -> None:
     bases = ({"precision": "bf16", "perplexity": 21.0}, {"precision": "nf4", "perplexity": 22.0})
-    rules, text = base_layers(bases, alt.Y("y:Q"), colour(bases), "right")
-    assert [row["y"] for row in json.loads(rules.data.values)] == [21.0, 22.0]
-    assert json.loads(text.data.values) == [{"y": 22.0, "label": "untuned base"}]
-    assert text.to_dict()["encoding"]["x"] == {"value": "width"}
-    assert base_layers((), alt.Y("y:Q"), colour(bases), "left") == []
+    y = quantity("y", "Perplexity", {})
+    rules, text = base_layers(bases, y, colour(bases), "right")
+    assert [row["y"] for row in rules["data"]["values"]] == [21.0, 22.0]
+    assert text["data"]["values"] == [{"y": 22.0, "label": "untuned base"}]
+    assert text["encoding"]["x"] == {"value": "width"}
+    assert base_layers((), y, colour(bases), "left") == []
 
 
 def test_a_configuration_row_has_what_tooltips_name(record: MakeRecord) -> None:

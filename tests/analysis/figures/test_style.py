@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ from analysis.figures.style import (
     PRECISION_COLOURS,
     THEMES,
     colour,
-    data,
-    fill,
     rank_size,
     scale,
     shape,
@@ -23,8 +20,7 @@ from analysis.figures.style import (
 
 
 def _scale(values: list[float], top: float | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = scale(values, top).to_dict()
-    return found
+    return scale(values, top)
 
 
 def _luminance(colour: str) -> float:
@@ -62,31 +58,22 @@ def test_linear_axes_need_not_show_zero() -> None:
 
 def test_a_precision_has_its_colour_in_every_figure() -> None:
     some, all_of_them = [{"precision": "nf4"}], [{"precision": name} for name in PRECISION_COLOURS]
-    for make in (colour, fill):
-        assert make(some).to_dict()["scale"] == {"domain": ["nf4"], "range": [PRECISION_COLOURS["nf4"]]}
-        assert make(all_of_them).to_dict()["scale"]["range"] == list(PRECISION_COLOURS.values())
+    assert colour(some)["scale"] == {"domain": ["nf4"], "range": [PRECISION_COLOURS["nf4"]]}
+    assert colour(all_of_them)["scale"]["range"] == list(PRECISION_COLOURS.values())
 
 
 def test_known_target_modules_keep_their_shape_and_others_differ() -> None:
     rows = [{"target_modules": name} for name in ("v+o", "all_linear", "q+o", "q_v", "q+o")]
-    found = shape(rows).to_dict()["scale"]
+    found = shape(rows)["scale"]
     assert found == {"domain": ["q_v", "all_linear", "q+o", "v+o"], "range": ["circle", "square", *OTHER_SHAPES[:2]]}
 
 
 def test_ranks_stand_at_equal_steps_of_area() -> None:
-    found = rank_size([{"rank": rank} for rank in (64, 8, 2, 8)]).to_dict()["scale"]
+    found = rank_size([{"rank": rank} for rank in (64, 8, 2, 8)])["scale"]
     low, high = POINT_SIZES
     assert found == {"domain": [2, 8, 64], "range": [low, high]}
-    ends = rank_size([{"rank": 8}]).to_dict()["scale"]["range"]
+    ends = rank_size([{"rank": 8}])["scale"]["range"]
     assert low < ends[0] == ends[1] < high
-
-
-def test_rows_become_a_charts_own_data() -> None:
-    found = data(iter([{"x": 1, "label": "ü<"}])).to_dict()
-    assert json.loads(found["values"]) == [{"x": 1, "label": "ü<"}]
-    assert found["format"] == {"type": "json"}
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        data([{"x": float("nan")}])
 
 
 @pytest.mark.parametrize(("theme", "page"), [("light", "#ffffff"), ("dark", "#15181c")])

@@ -110,8 +110,8 @@ def test_hostile_texts_are_only_text(write_study: WriteStudy, record: MakeRecord
     assert [one["trial_id"] for one in document["front"]] == ["t000"]
     assert "line 3: trial_id must be a plain file name" in page.text
     for script in page.scripts[:3]:
-        for rows in json.loads(script)["datasets"].values():  # the figures' data are whole
-            json.loads(rows)
+        for layer in json.loads(script)["layer"]:  # the figures' data are whole
+            assert all(isinstance(row, dict) for row in layer["data"]["values"])
 
 
 def test_what_looks_like_a_template_is_text(write_study: WriteStudy, record: MakeRecord) -> None:
