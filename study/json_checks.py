@@ -79,7 +79,8 @@ def items(inner: Check) -> Check:
     def check(value: Any, key: str) -> str:
         if not isinstance(value, list):
             return fault(key, "a list", value)
-        return next((wrong for i, one in enumerate(value) if (wrong := inner(one, f"{key}.{i}"))), "")
+        # A key is put together only for the fault that it is told in: most of the time would go to it.
+        return next((inner(one, f"{key}.{i}") for i, one in enumerate(value) if inner(one, "")), "")
 
     return check
 
@@ -101,9 +102,8 @@ def fields(known: Mapping[str, Check], required: Collection[str] = (), others: C
                 return f"{prefix}{name} is missing"
         for name, one in value.items():
             inner = known.get(name, others)
-            wrong = inner(one, prefix + name) if inner else ""
-            if wrong:
-                return wrong
+            if inner and inner(one, ""):
+                return inner(one, prefix + name)
         return ""
 
     return check

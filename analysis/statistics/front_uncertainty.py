@@ -72,9 +72,24 @@ def front_probabilities(samples: ArrayLike) -> Floats:
     drawn = np.asarray(samples, dtype=float)
     if drawn.ndim != 3 or not len(drawn):
         raise ValueError(f"samples must be resamples x rows x objectives; they are {drawn.shape}")
-    if not drawn.shape[1]:
-        return np.zeros(0)
-    return np.asarray(np.mean([non_dominated(points) for points in drawn], axis=0), dtype=np.float64)
+    shares = np.zeros(drawn.shape[1])
+    rivals = ~_always_dominated(drawn)
+    if rivals.any():
+        shares[rivals] = np.mean([non_dominated(points) for points in drawn[:, rivals]], axis=0)
+    return shares
+
+
+def _always_dominated(drawn: Floats) -> NDArray[np.bool_]:
+    """Which rows surely have another that dominates them in every resample, `n`-dim: they change no front.
+
+    That is one whose worst values dominate the row's best. It is sought among the rows whose worst values are on a
+    front of their own, since those dominate all that any do.
+    """
+    best, worst = np.fmin.reduce(drawn, axis=0), np.maximum.reduce(drawn, axis=0)  # NaN is the worst of all
+    columns, dominated = np.ascontiguousarray(best.T), np.zeros(len(best), dtype=np.bool_)
+    for rival in worst[non_dominated(worst)][:, :, None]:
+        dominated |= (rival <= columns).all(axis=0) & (rival < columns).any(axis=0)
+    return dominated
 
 
 def hypervolume_interval(samples: ArrayLike, points: ArrayLike, reference: ArrayLike, level: float = LEVEL) -> Interval:
@@ -104,14 +119,35 @@ def front_uncertainty(
         return FrontUncertainty((), None)
     samples = _samples(groups, objectives, resamples, seed)
     points = np.stack([_values(group, objectives).mean(axis=0) for group in groups])
-    on_front, probabilities = non_dominated(points), front_probabilities(samples)
     corner = [one.to_minimize(one.reference) for one in objectives]
-    members = [
-        _member(group, objectives, bool(on_front[index]), float(probabilities[index]), samples[:, index], level)
-        for index, group in enumerate(groups)
-    ]
-    members.sort(key=lambda one: (-one.probability, one.trial_ids))
-    return FrontUncertainty(tuple(members), hypervolume_interval(samples, points, corner, level))
+    members = _likeliest(groups, objectives, samples, len(groups), level)
+    return FrontUncertainty(members, hypervolume_interval(samples, points, corner, level))
+
+
+def likeliest_members(
+    records: Sequence[TrialRecord], objectives: Sequence[Objective], most: int
+) -> tuple[MemberUncertainty, ...]:
+    """The first `most` members of `front_uncertainty`, in less time than all of them and the hypervolume take.
+
+    Raises ValueError where the trials were evaluated on different documents.
+    """
+    groups = _configurations(records, objectives)
+    if not groups:
+        return ()
+    return _likeliest(groups, objectives, _samples(groups, objectives, RESAMPLES, seed=0), most, LEVEL)
+
+
+def _likeliest(
+    groups: Sequence[Sequence[TrialRecord]], objectives: Sequence[Objective], samples: Floats, most: int, level: float
+) -> tuple[MemberUncertainty, ...]:
+    points = np.stack([_values(group, objectives).mean(axis=0) for group in groups])
+    on_front, probabilities = non_dominated(points), front_probabilities(samples)
+    names = [tuple(record.trial_id for record in group) for group in groups]
+    order = sorted(range(len(groups)), key=lambda index: (-probabilities[index], names[index]))
+    return tuple(
+        _member(groups[index], objectives, bool(on_front[index]), float(probabilities[index]), samples[:, index], level)
+        for index in order[:most]
+    )
 
 
 def configuration_key(config: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import math
 
 from analysis.load import Study
 from analysis.statistics.bootstrap import Interval
-from analysis.statistics.front_uncertainty import MemberUncertainty, front_uncertainty
+from analysis.statistics.front_uncertainty import MemberUncertainty, likeliest_members
 from analysis.tables.table import Table
 from analysis.wording import configuration_name, format_value
 from study.records.record import TrialRecord
@@ -18,7 +18,7 @@ def uncertainty_table(study: Study) -> Table | None:
     """How likely each configuration is on the front; None without one, or where trials saw different documents."""
     comparable = [record for record in study.records if record.status == "complete"]
     try:
-        members = front_uncertainty(comparable, study.objectives).members[:MOST_ROWS]
+        members = likeliest_members(comparable, study.objectives, MOST_ROWS)
     except ValueError:  # evaluated on different documents: nothing to draw from together
         return None
     if not members:

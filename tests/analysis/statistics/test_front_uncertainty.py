@@ -17,6 +17,7 @@ from analysis.statistics.front_uncertainty import (
     front_probabilities,
     front_uncertainty,
     hypervolume_interval,
+    likeliest_members,
     tolerant_front,
 )
 from study.records.objectives import Objective
@@ -73,6 +74,17 @@ def test_probabilities_count_resamples() -> None:
     assert front_probabilities(samples) == pytest.approx([3 / 4, 2 / 4, 2 / 4])
 
 
+RESAMPLED = st.integers(1, 6).flatmap(
+    lambda rows: st.lists(st.lists(st.tuples(VALUE, VALUE), min_size=rows, max_size=rows), min_size=1, max_size=4)
+)
+
+
+@given(RESAMPLED)
+def test_probabilities_are_the_shares_of_fronts_one_by_one(samples: list[list[tuple[float, float]]]) -> None:
+    fronts = [non_dominated(points) for points in samples]
+    assert front_probabilities(samples).tolist() == np.mean(fronts, axis=0).tolist()
+
+
 def test_probabilities_of_no_and_one_row() -> None:
     assert front_probabilities(np.zeros((3, 0, 2))).tolist() == []
     assert front_probabilities(np.ones((3, 1, 2))).tolist() == [1.0]
@@ -111,6 +123,15 @@ def test_a_rival_better_on_one_of_two_documents(record: MakeRecord, objectives: 
     interval = by_trial["t001"].intervals["perplexity"]
     assert (interval.low, interval.high) == (pytest.approx(math.exp(1.0)), pytest.approx(math.exp(3.2)))
     assert by_trial["t000"].intervals["peak_memory_bytes"].low == GIB
+
+
+@pytest.mark.parametrize("most", [0, 1, 3, 9])
+def test_the_likeliest_members_are_the_first_of_all(
+    record: MakeRecord, objectives: tuple[Objective, ...], most: int
+) -> None:
+    records = [documents(record(rank, rank=rank), [2.0, 3.0 - rank / 9], [1, 1]) for rank in (1, 2, 4, 8)]
+    assert likeliest_members(records, objectives, most) == front_uncertainty(records, objectives).members[:most]
+    assert likeliest_members([], objectives, most) == ()
 
 
 def test_documents_are_drawn_together_for_all_trials(record: MakeRecord, objectives: tuple[Objective, ...]) -> None:
