@@ -20,6 +20,8 @@ import psutil
 import pytest
 import yaml
 
+from study.records.timeline.file import read_timeline
+from study.records.timeline.milestones import milestones
 from tests.support.made_up_studies import save_tiny_model, write_study_file
 from tests.support.places import ROOT
 
@@ -123,8 +125,25 @@ def test_the_quickstart_on_a_tiny_model(tmp_path: Path, model: Path) -> None:
     assert all((out / "adapters" / name / "adapter_model.safetensors").exists() for name in front)
     for file in ("report.html", "results.parquet", "optuna.db", "provenance.json", "study.yaml"):
         assert (out / file).stat().st_size > 0
+    assert_timeline_is_whole(out)
     assert "The Pareto front of" in output
     assert str(out / "report.html") in output
+
+
+def assert_timeline_is_whole(out: Path) -> None:
+    """Driver, both hosts and trials are in the time line, in the order of a study, and the report shows it."""
+    (stages,) = read_timeline(out)
+    reached = milestones(stages)
+    assert reached.first_line_seconds is not None
+    assert reached.first_packed_step_seconds is not None
+    assert 0 < reached.first_line_seconds < reached.first_packed_step_seconds < reached.end_seconds < RUN_SECONDS
+    assert 0 < reached.at_work_share < 1
+    names = {(one.process.split()[0], one.name) for one in stages}
+    assert {("driver", "interpreter"), ("driver", "checks"), ("driver", "Ray starts"), ("driver", "report")} <= names
+    of_host = ("starting", "imports", "base model", "data", "measuring", "training", "evaluating", "sampling")
+    assert {("host", name) for name in of_host} | {("trial", "joining")} <= names
+    assert len({one.process for one in stages if one.process.startswith("host ")}) == 2  # one for each precision
+    assert "went into training and evaluating" in (out / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +235,7 @@ def test_a_sigterm_to_every_process_still_keeps_the_states(tmp_path: Path, model
     assert driver.returncode == 1, output
     assert "Interrupted; 0 trials ended and are kept. Continue: python -m study resume" in output
     assert list((tmp_path / "out/tune").glob("stopped-*/t*/checkpoint_*/training.safetensors"))
+    assert "training" in {one.name for run in read_timeline(tmp_path / "out") for one in run}
     _, alive = psutil.wait_procs(children, timeout=60)
     assert all(gone(process) for process in alive), "they outlived their driver"
 

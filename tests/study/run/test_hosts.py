@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from study.plan.phases import StudyPhase
 from study.plan.shares import Phase
+from study.records.timeline.file import read_timeline
 from study.run import hosts
-from study.run.hosts import WAITING_BYTES, card_names, prepare_hosts
+from study.run.hosts import WAITING_BYTES, card_names, keep_timeline, prepare_hosts, timeline_kept
+from trainables.timeline import Stage, timeline
 
 
 def phase(precision: str, trials: int = 4, cards: int = 1, gpu: bool = True, places: int = 4) -> StudyPhase:
@@ -85,3 +88,47 @@ def test_cards_are_named_as_ray_names_them():
     assert card_names(2, None) == card_names(2, "") == ["0", "1"]
     assert card_names(2, "3,5") == ["3", "5"]
     assert card_names(1, "3,5") == ["3"]
+
+
+class Told:
+    """A keeper and its hosts, whose replies are there at once; a host that is an error does not reply."""
+
+    def __init__(self, *of_hosts: Any) -> None:
+        self.known: list[Stage] = []
+        self.of_hosts = of_hosts
+
+    def __getattr__(self, name: str) -> Any:
+        replies = {
+            "stages": lambda: tuple(self.known),
+            "hosts": lambda: [
+                SimpleNamespace(stages=SimpleNamespace(remote=lambda one=one: one)) for one in self.of_hosts
+            ],
+            "note_stages": self.known.extend,
+        }
+        return SimpleNamespace(remote=replies[name])
+
+
+@pytest.fixture
+def replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(value: Any, timeout: float) -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    monkeypatch.setattr(hosts.ray, "get", get)
+    timeline.begin("driver")
+    timeline.note("checks", 1.0, 2.0)
+
+
+@pytest.mark.usefixtures("replies")
+def test_the_time_line_has_what_each_host_says_that_still_replies(tmp_path: Path) -> None:
+    living, dead = [Stage.whole("host 1", "training", 3.0, 4.0)], hosts.ray.exceptions.RayActorError()
+    keep_timeline(Told(dead, living), tmp_path)
+    assert [one.name for one in read_timeline(tmp_path)[0]] == ["checks", "training"]
+
+
+@pytest.mark.usefixtures("replies")
+def test_a_study_that_breaks_leaves_its_time_line(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), timeline_kept(Told(TimeoutError()), tmp_path):
+        raise KeyboardInterrupt
+    assert [one.name for one in read_timeline(tmp_path)[0]] == ["checks"]

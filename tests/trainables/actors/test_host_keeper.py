@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from trainables.actors import host_keeper
-from trainables.actors.host_keeper import HostKeeper
+from trainables.actors.host_keeper import MOST_TRIALS_TOLD, HostKeeper
 from trainables.actors.host_pool import Device, Host
 from trainables.protocol import ResidentStatus
+from trainables.timeline import Stage
 
 GIB = 2**30
 
@@ -184,8 +185,28 @@ def test_a_hosts_word_is_kept_and_an_adapters_files_are_written_whole(tmp_path: 
     status = ResidentStatus("a", "training", 3, 4)
     one.note_statuses([status], "1 nf4 on cpu of n", {"training": 2.0, "all": 4.0}, {})
     assert one.statuses() == {"a": status}
-    assert one.stages() == ()
     for content in (b"first", b"second"):
         one.keep_adapter("a", {"adapter_config.json": content})
     (file,) = (tmp_path / "adapters" / "a").iterdir()
     assert (file.name, file.read_bytes()) == ("adapter_config.json", b"second")
+
+
+def test_a_hosts_time_begins_when_it_was_asked_for_and_the_newest_it_says_counts() -> None:
+    one = HostKeeper(SimpleNamespace(), "nowhere", False, 2)  # type: ignore[arg-type]
+    one._asked["host 1"] = 5.0
+    imports, training = Stage.whole("host 1", "imports", 7.0, 8.0), Stage.whole("host 1", "training", 8.0, 9.0)
+    for told in ([imports], [imports, training]):
+        one.note_stages(told)
+    assert [(stage.name, stage.began, stage.ended) for stage in one.stages()] == [
+        ("starting", 5.0, 7.0),
+        ("imports", 7.0, 8.0),
+        ("training", 8.0, 9.0),
+    ]
+    assert one.stages()[0].process == "host 1"
+
+
+def test_only_the_first_trials_tell_how_they_began() -> None:
+    one = HostKeeper(SimpleNamespace(), "nowhere", False, 2)  # type: ignore[arg-type]
+    for number in range(2 * MOST_TRIALS_TOLD):
+        one.note_trial_stages([Stage.whole(f"trial {number}", "joining", number, number + 1.0)])
+    assert len(one.stages()) == MOST_TRIALS_TOLD
