@@ -43,6 +43,7 @@ WORDS = {  # of folders without a docstring, and of files whose form has no plac
     "analysis/report/templates": "The report's HTML, before it is filled in.",
     "analysis/pareto_study.ipynb": "The notebook: opens a study directory and calls functions of this room.",
     "tests/benchmarks": "One command each, which prints a table and writes JSON.",
+    "tests/benchmarks/cluster": "Ray clusters of this machine, with all that a real one does.",
     "tests/benchmarks/search": "Early stopping and search, replayed on recorded trainings.",
     "tests/benchmarks/support": "What several benchmarks share.",
     "tests/benchmarks/tests": "Tests of the benchmarks' own arithmetic.",

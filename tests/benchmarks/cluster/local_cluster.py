@@ -1,7 +1,7 @@
 """Runs studies as jobs of a real Ray cluster on this machine, and checks each way of use.
 
-`python -m tests.benchmarks.local_cluster [--only STEP …] [--namespaces] [--json OUT]` starts a head with its own token,
-submits tiny studies, and ends what it started. With `--namespaces` head and worker are nodes of two networks.
+`python -m tests.benchmarks.cluster.local_cluster [--only STEP …] [--namespaces] [--json OUT]` starts a head with its
+own token, submits tiny studies, and ends what it started. `--namespaces`: head and worker are nodes of two networks.
 Exit code 1 where a step does not come to what it must.
 """
 

@@ -1,9 +1,9 @@
 """Runs a study on a cluster whose workers start on demand, as after `ray up cluster.yaml`.
 
-`python -m tests.benchmarks.on_demand [--trial-seconds 20]` starts Ray's autoscaler on this machine with the nodes that
-`cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them: plan,
-forecast, search, driver, keeper, trial processes and records are the real ones, hosts sleep (`simulated_hosts.py`).
-Prints what became of each trial, and how many workers came; exit code 1 where an NF4 trial did not complete, or an fp16
+`python -m tests.benchmarks.cluster.on_demand [--trial-seconds 20]` starts Ray's autoscaler on this machine with the
+nodes that `cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them:
+plan, forecast, search, driver, keeper, trial processes and records are the real ones, and hosts sleep
+(`simulated_hosts.py`). Prints what became of each trial, and how many workers came; exit code 1 where an NF4 trial did not complete, or an fp16
 one, whose base takes two cards of one machine, was not refused. Ends every Ray of this machine.
 """
 
@@ -93,7 +93,7 @@ def begun(config: Mapping[str, Any], folder: Path) -> Any:
     file = write_study_file(
         folder, name="on-demand", space=space, search={"algorithm": "grid"}, hardware={"gpu": "t4", "gpus": 4}
     )
-    return lifecycle.begin(load_study(file), None, "python -m tests.benchmarks.on_demand", datetime.now(UTC))
+    return lifecycle.begin(load_study(file), None, "python -m tests.benchmarks.cluster.on_demand", datetime.now(UTC))
 
 
 def main() -> int:
