@@ -3,8 +3,9 @@
 `python -m tests.benchmarks.cluster.on_demand [--trial-seconds 20]` starts Ray's autoscaler on this machine with the
 nodes that `cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them:
 plan, forecast, search, driver, keeper, trial processes and records are the real ones, and hosts sleep
-(`simulated_hosts.py`). Prints what became of each trial, and how many workers came; exit code 1 where an NF4 trial did not complete, or an fp16
-one, whose base takes two cards of one machine, was not refused. Ends every Ray of this machine.
+(`simulated_hosts.py`). Prints what became of each trial, and how many workers came; exit code 1 where an NF4 trial
+did not complete, or an fp16 one, whose base takes two cards of one machine, was not refused. Ends every Ray of this
+machine.
 """
 
 from __future__ import annotations
