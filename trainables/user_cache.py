@@ -1,8 +1,8 @@
 """Keeps converted and quantized weights in the user's cache folder, made once and shared between processes.
 
-An entry is a folder `KIND/KEY` with a manifest of its files' sizes. It is written beside its place and renamed, so
-that an entry is either whole or not there; a lock keeps two processes from making the same one; an entry that does
-not match its manifest (a full disk, a killed machine) is made anew.
+An entry is a folder `KIND/KEY` with a manifest of its files' sizes and hashes. It is written beside its place and
+renamed, so that an entry is either whole or not there; a lock keeps two processes from making the same one; an entry
+that does not match its manifest (a full disk, a killed machine, an altered file) is made anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from trainables.verified_files import hash_file, is_intact, seal, write_json
+
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
-PIECE_BYTES = 2**28
-BLOCK_BYTES = 2**22
 LOCK_SECONDS = 1800.0  # longer than quantizing the largest model; after it, the work is merely done twice
 
 
@@ -60,12 +58,8 @@ class CacheEntry:
         return cache_root() / self.kind / self.key
 
     def intact(self) -> bool:
-        """Whether the entry is there with every file that its manifest lists, each of the listed size."""
-        try:
-            sizes = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-            return bool(sizes) and all((self.folder / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError, AttributeError):
-            return False
+        """Whether the entry is there with every file of its manifest, none of them altered."""
+        return is_intact(self.folder)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -92,7 +86,7 @@ class CacheEntry:
         partial = Path(tempfile.mkdtemp(prefix=f"{self.key}.partial-", dir=self.folder.parent))
         try:
             make(partial)
-            _write_manifest(partial)
+            seal(partial)
             if not self._replace(partial):
                 raise OSError(f"the cache entry {self.folder} could not be put in its place")
         finally:
@@ -126,53 +120,18 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """Returns the file's SHA-256, remembered in the cache while its path, size and modification time stay.
+    """Returns the file's SHA-256, remembered in the cache while its path, size and times stay.
 
     Of a file of several pieces (of 256 MiB) it is the SHA-256 over its pieces' digests, computed side by side: one
     core alone would take half a minute for the 16 GB of a model of 8 B parameters.
     """
     path = path.absolute()
     state = path.stat()
-    known = {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+    known = {"path": str(path), "size": state.st_size, "mtime_ns": state.st_mtime_ns, "ctime_ns": state.st_ctime_ns}
     note = cache_root() / "sha256" / f"{digest(known)}.json"
     try:
         return str(json.loads(note.read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
-        value = _hash_in_pieces(path, state.st_size)
-        _remember(note, {**known, "sha256": value})
+        value = hash_file(path)
+        write_json(note, {**known, "sha256": value})
         return value
-
-
-def _hash_in_pieces(path: Path, size: int) -> str:
-    starts = range(0, max(1, size), PIECE_BYTES)
-    if len(starts) == 1:
-        return _hash_piece(path, 0).hex()
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda start: _hash_piece(path, start), starts)
-        return hashlib.sha256(b"".join(digests)).hexdigest()
-
-
-def _hash_piece(path: Path, start: int) -> bytes:
-    value, left = hashlib.sha256(), PIECE_BYTES
-    with path.open("rb") as file:
-        file.seek(start)
-        while left and (block := file.read(min(left, BLOCK_BYTES))):
-            value.update(block)
-            left -= len(block)
-    return value.digest()
-
-
-def _write_manifest(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    (folder / MANIFEST).write_text(json.dumps(sizes, indent=1), encoding="utf-8")
-
-
-def _remember(note: Path, values: Mapping[str, Any]) -> None:
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, suffix=".partial", delete=False) as file:
-            json.dump(values, file)
-        os.replace(file.name, note)
-    except OSError as error:  # only a matter of speed
-        log.debug("The hash could not be remembered in %s: %s", note, error)

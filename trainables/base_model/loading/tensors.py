@@ -74,7 +74,7 @@ def read_tensors(headers: Headers, dtypes: Mapping[str, torch.dtype], device: to
             parts += _parts(path, data + entry.begin, tensors[name].view(-1), stored)
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # what was freed for these tensors may be in use until here
-    threads = max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)), len(parts)))
+    threads = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(parts)))
     with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
         for done in [pool.submit(_read, parts[number::threads], device) for number in range(threads)]:
             done.result()
