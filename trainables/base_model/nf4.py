@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import BaseModelInfo, read_config, weights_folder
+from trainables.base_model.loading.writing import write_model
 from trainables.base_model.location import locate
 from trainables.base_model.weights import Places, load_weights
 from trainables.settings import BaseModelSettings
@@ -96,7 +97,7 @@ def _reload(entry: CacheEntry, places: Places) -> PreTrainedModel | None:
 
 def _keep(entry: CacheEntry, model: PreTrainedModel) -> bool:
     try:
-        entry.fill(lambda folder: model.save_pretrained(str(folder)))
+        entry.fill(lambda folder: write_model(model, folder))
         return True
     except (OSError, ValueError) as error:  # the model is there all the same; the next load quantizes again
         log.warning("The quantized weights could not be kept in %s: %s", entry.folder, error)
