@@ -55,11 +55,6 @@ class Demand:
     listed: bool = False
     ends_together: bool = True
 
-    @property
-    def smallest_bytes(self) -> int:
-        """What the smallest of the adapters takes alone."""
-        return min(one.total_bytes for one in self.adapters)
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -179,10 +174,16 @@ def _in_rounds(demand: Demand, devices: int, most: int) -> int:
 
 
 def _own_places(demand: Demand, devices: int, wanted: int) -> int:
-    """The places of which the smallest adapter takes one, as a level: 1 / places is a part of 240."""
-    assert demand.room_bytes is not None
-    most = _level(min(wanted, places_in_room(demand.smallest_bytes, demand.room_bytes)))
-    least = _in_rounds(demand, devices, most)
+    """The places of which the smallest adapter takes one, as a level: 1 / places is a part of 240.
+
+    In rounds of equal size where the largest takes no more: with unlike shares trials do not end in rounds.
+    """
+    room = demand.room_bytes
+    assert room is not None
+    smallest, largest = (pick(one.total_bytes for one in demand.adapters) for pick in (min, max))
+    most = _level(min(wanted, places_in_room(smallest, room)))
+    alike = own_level(largest, room, most) * most == PARTS
+    least = _in_rounds(demand, devices, most) if alike else most
     return min(level for level in PLACES_PER_DEVICE if level >= least)
 
 
