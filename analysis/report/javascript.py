@@ -28,8 +28,17 @@ def javascript() -> Markup | None:
     return Markup(_bundle().replace("</script", "<\\/script").replace("<!--", "<\\!--"))
 
 
+def is_kept() -> bool:
+    """Returns whether the script need not be made, or cannot be."""
+    return _entry().intact() or not hasattr(vl_convert, "javascript_bundle")
+
+
+def _entry() -> CacheEntry:
+    return CacheEntry(KIND, f"vl-convert-{version('vl-convert-python')}")
+
+
 def _bundle() -> str:
-    entry = CacheEntry(KIND, f"vl-convert-{version('vl-convert-python')}")
+    entry = _entry()
     try:
         return _kept(entry) or _made_anew(entry)
     except OSError:  # no cache where this user may write: it takes its two seconds each time

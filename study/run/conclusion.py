@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from errno import EDQUOT, EFBIG, ENOSPC
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
 from analysis.load import load_study as load_results
 from analysis.pareto import front
+from study.checkout import CHECKOUT
 from study.errors import TRACEBACK_VARIABLE, UserError
 from study.output import resume_command, say
 from study.records.objectives import Objective
@@ -22,6 +28,9 @@ from study.run.study_run import StudyRun
 
 Value = TypeVar("Value")
 DISK_FULL = (ENOSPC, EDQUOT, EFBIG)
+IMPORTS = ("study.records.results_table", "analysis.report.page")
+MAKE_SCRIPT = "import os; os.nice(19); from analysis.report.javascript import javascript; javascript()"
+SCRIPT_SECONDS = 120.0  # on a busy machine; a processor with nothing else to do takes two
 
 
 def conclude(study: StudyRun) -> None:
@@ -36,6 +45,34 @@ def conclude(study: StudyRun) -> None:
     report = attempted(study, "The report could not be written", partial(_write_report, study))
     text = attempted(study, "The end could not be told in full", partial(_ending, study, report))
     say("\n" + (text or plain_front(records, study.config.objectives)))
+
+
+def prepare_conclusion() -> threading.Thread:
+    """Begins, while the trials train, with what `conclude` would wait for, and returns the thread that does it.
+
+    That is its imports, and the report's JavaScript where no earlier study has left it in the user's cache. What fails
+    here fails again in `conclude`, which tells it.
+    """
+    thread = threading.Thread(target=_prepare, name="preparation of the end")
+    thread.start()
+    return thread
+
+
+def _prepare() -> None:
+    with suppress(Exception):
+        for name in IMPORTS:
+            import_module(name)
+        from analysis.report.javascript import is_kept
+
+        if not is_kept():  # in a process of its own: what makes it would keep this one's threads waiting
+            _run_quietly([sys.executable, "-c", MAKE_SCRIPT])
+
+
+def _run_quietly(command: Sequence[str]) -> None:
+    nothing = subprocess.DEVNULL
+    subprocess.run(
+        command, cwd=CHECKOUT, stdin=nothing, stdout=nothing, stderr=nothing, timeout=SCRIPT_SECONDS, check=False
+    )
 
 
 def attempted(study: StudyRun, failure: str, step: Callable[[], Value]) -> Value | None:

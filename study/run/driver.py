@@ -15,7 +15,7 @@ from study.progress.live_file import LiveFile
 from study.progress.live_table import LiveTable
 from study.progress.study_progress import StudyProgress
 from study.run.admission import note_verdicts, refuse_what_never_fits
-from study.run.conclusion import tolerated
+from study.run.conclusion import prepare_conclusion, tolerated
 from study.run.cost import counted
 from study.run.hosts import end_hosts, prepare_hosts, start_keeper, statuses, timeline_kept
 from study.run.record_keeping import Keeping, StudyCharts
@@ -48,6 +48,7 @@ def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[
             charts = StudyCharts(study.directory.name, study.store.records(), study.config.objectives)
             keeping = Keeping(study.store, table, forecast, charts.note)
             _refuse(study, keeping)
+            prepare_conclusion()
             _run_phases(study, phases, keeper, _starting(table, keeper, forecast), keeping)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.report import javascript as module
-from analysis.report.javascript import BUNDLE, javascript
+from analysis.report.javascript import BUNDLE, is_kept, javascript
 
 SCRIPT = 'const end = "</script>", remark = "<!-- ü";'
 ESCAPED = 'const end = "<\\/script>", remark = "<\\!-- ü";'
@@ -43,8 +43,10 @@ def _kept(tmp_path: Path) -> Path:
 
 
 def test_it_is_made_once_and_then_read_from_the_cache(made: Callable[[], int], tmp_path: Path) -> None:
+    assert not is_kept()
     assert [_again() for _ in range(3)] == [ESCAPED] * 3
     assert made() == 1
+    assert is_kept()
     assert version("vl-convert-python") in _kept(tmp_path).parent.name
 
 
@@ -73,6 +75,7 @@ def test_a_vl_convert_without_it_gives_none(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delattr(module.vl_convert, "javascript_bundle")
     javascript.cache_clear()
     assert javascript() is None
+    assert is_kept()  # there is nothing to be made
     javascript.cache_clear()
 
 

@@ -6,18 +6,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.report.javascript import is_kept
 from study.config.study_config import StudyConfig, load_study
 from study.errors import StoreError, StudyError
 from study.records.store import ResultsStore
-from study.run import lifecycle
-from study.run.conclusion import plain_front, remedy_for
+from study.run import conclusion, lifecycle
+from study.run.conclusion import IMPORTS, plain_front, prepare_conclusion, remedy_for
 from study.run.confirm import confirm
 from study.run.lifecycle import finish, reopen
 from study.run.study_run import StudyRun
@@ -135,6 +136,39 @@ def test_what_breaks_before_is_no_end(config: StudyConfig, run_with: Callable[[A
     run_with(run)
     with pytest.raises(StudyError, match="3 trials ended and are kept"):
         finish(begun(config))
+
+
+# -- preparation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_while_trials_train_the_script_is_made_where_it_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    ran: list[Sequence[str]] = []
+    monkeypatch.setattr("analysis.report.javascript.is_kept", lambda: kept)
+    monkeypatch.setattr(conclusion, "_run_quietly", ran.append)
+    prepare_conclusion().join()
+    assert set(IMPORTS) <= set(sys.modules)
+    assert len(ran) == (not kept)
+
+
+def test_what_fails_while_it_is_prepared_is_left_to_the_end(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("analysis.report.javascript.is_kept", lambda: False)
+    monkeypatch.setattr(conclusion, "_run_quietly", broken(FULL))
+    prepare_conclusion().join()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_other_process_leaves_the_script_where_the_report_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path / "cache"))
+    assert not is_kept()
+    prepare_conclusion().join()
+    assert is_kept()
 
 
 # -- object stores -----------------------------------------------------------------------------------------------------
