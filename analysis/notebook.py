@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from analysis.load import Study
 from analysis.report.rendering import render
 from analysis.tables.every import TABLES
 from analysis.tables.table import Table
+from study.records.layout import is_file
 
 WIDTH = 720  # pixels
 VEGALITE = f"application/vnd.vegalite.v{MAJOR_VERSION}+json"
@@ -68,19 +71,36 @@ def figure_table(study: Study, name: str) -> Shown:
 
 
 def export_everything(study: Study, folder: Path | str) -> list[Path]:
-    """Writes figures as PNG and SVG, tables and the numbers behind the figures as CSV; returns the files."""
+    """Writes figures as PNG and SVG, tables and the numbers behind the figures as CSV; returns the files.
+
+    Beside each figure stands its Vega-Lite specification (`.vl.json`): where that has not changed since, the figure is
+    not drawn again.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in figures(study, WIDTH).items():
-        specification = _specification(figure)
-        png = vl_convert.vegalite_to_png(specification, scale=2)
-        written.append(_write(folder / f"{name}.png", png))
-        written.append(_write(folder / f"{name}.svg", vl_convert.vegalite_to_svg(specification)))
+        written += _export_figure(_specification(figure), folder, name)
         written.append(_write(folder / f"{name}.csv", _numbers(figure).to_csv()))
     tables = ((name, make(study)) for name, make in TABLES.items())
     written += [_write(folder / f"{name}.csv", table.to_csv()) for name, table in tables if table is not None]
     return written
+
+
+def _export_figure(specification: Spec, folder: Path, name: str) -> list[Path]:
+    drawn_by = {"usermeta": {"drawn_by": f"vl-convert-python {version('vl-convert-python')}"}}
+    text = json.dumps({**specification, **drawn_by}, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    png, svg, source = (folder / f"{name}.{kind}" for kind in ("png", "svg", "vl.json"))
+    if not (_holds(source, text) and png.exists() and svg.exists()):
+        source.unlink(missing_ok=True)  # it comes last: what is broken off is drawn again
+        _write(png, vl_convert.vegalite_to_png(specification, scale=2))
+        _write(svg, vl_convert.vegalite_to_svg(specification))
+        _write(source, text)
+    return [png, svg, source]
+
+
+def _holds(file: Path, text: str) -> bool:
+    return is_file(file) and file.read_bytes() == text.encode("utf-8", "replace")
 
 
 def _numbers(figure: Figure) -> Table:

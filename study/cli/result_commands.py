@@ -36,7 +36,7 @@ def _add_report(commands: Any) -> None:
     parser.add_argument("--serve", type=whole_number(0, 65535), nargs="?", const=0, metavar="PORT", help=text)
     text = "also print it to report.pdf, with the Chromium or Chrome of this machine"
     parser.add_argument("--pdf", action="store_true", help=text)
-    text = "also write every figure as PNG and SVG, and every table as CSV, into this folder"
+    text = "also write every figure as PNG and SVG, where it has changed, and every table as CSV, into this folder"
     parser.add_argument("--figures", type=path, metavar="FOLDER", help=text)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis import notebook
+from analysis.figures.vega_lite import Spec
 from analysis.load import Study
 from tests.support.study_directory import WriteStudy
 
@@ -75,3 +77,48 @@ def test_it_was_saved_with_outputs_of_a_study_and_no_error() -> None:
 def test_what_there_is_nothing_of_is_said(study: Study) -> None:
     assert notebook.show_table(None)._repr_mimebundle_() == {"text/plain": notebook.NOTHING}
     assert notebook.show_figure(study, "none")._repr_mimebundle_() == {"text/plain": notebook.NOTHING}
+
+
+def _pictures(folder: Path) -> dict[str, int]:
+    """When each of the front's files was written."""
+    return {kind: (folder / f"front.{kind}").stat().st_mtime_ns for kind in ("png", "svg", "vl.json")}
+
+
+def test_a_figure_is_drawn_again_only_where_it_has_changed(study: Study, tmp_path: Path) -> None:
+    notebook.export_everything(study, tmp_path)
+    first = _pictures(tmp_path)
+    listed = notebook.export_everything(replace(study, cost={"cards": 1}), tmp_path)
+    assert _pictures(tmp_path) == first
+    assert {tmp_path / f"front.{kind}" for kind in first} <= set(listed)
+    notebook.export_everything(replace(study, records=study.records[:5]), tmp_path)
+    assert all(when > first[kind] for kind, when in _pictures(tmp_path).items())
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "vl.json"])
+def test_a_figure_of_which_a_file_is_missing_or_another_version_drew_is_drawn_again(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    notebook.export_everything(study, tmp_path)
+    first = _pictures(tmp_path)
+    (tmp_path / f"front.{kind}").unlink()
+    notebook.export_everything(study, tmp_path)
+    second = _pictures(tmp_path)
+    assert all(when > first[kind] for kind, when in second.items())
+    monkeypatch.setattr(notebook, "version", lambda package: "99.0")
+    notebook.export_everything(study, tmp_path)
+    assert all(when > second[kind] for kind, when in _pictures(tmp_path).items())
+
+
+def test_what_breaks_off_is_drawn_again(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook.export_everything(study, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(notebook.vl_convert, "vegalite_to_svg", _full)
+        with pytest.raises(OSError, match="full"):
+            notebook.export_everything(replace(study, records=study.records[:5]), tmp_path)
+    first = (tmp_path / "front.png").stat().st_mtime_ns
+    notebook.export_everything(study, tmp_path)  # as it was before, but for the picture that had been drawn
+    assert _pictures(tmp_path)["png"] > first
+
+
+def _full(specification: Spec) -> str:
+    raise OSError("the disk is full")
