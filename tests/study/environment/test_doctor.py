@@ -32,7 +32,7 @@ def test_a_machine_that_is_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert doctor.print_doctor() == 0
     output = capsys.readouterr().out
     assert "Everything that is required is here." in output
-    for name in ("Python", "torch", "bitsandbytes", "extra quickstart", "Ray", "memory", "hub token", "own packages"):
+    for name in ("Python", "torch", "bitsandbytes", "quickstart", "Ray", "memory", "hub token", "own packages"):
         assert name in output
 
 

@@ -11,7 +11,7 @@ def test_the_checkouts_requirements() -> None:
     wanted = project_requirements()
     assert ">=3.11" in wanted.python
     assert {"torch", "ray", "optuna"} <= {one.name for one in wanted.required}
-    assert {"quickstart", "test", "notebook", "cluster"} <= set(wanted.extras)
+    assert {"test", "notebook", "cluster"} <= set(wanted.extras)
     assert wanted.everything()[: len(wanted.required)] == wanted.required
 
 

