@@ -1,4 +1,4 @@
-"""Writes a quantized model into a folder, by several threads, each of which copies from the card and writes pieces."""
+"""Writes a quantized model into a folder, by several threads that copy from the card and write pieces."""
 
 from __future__ import annotations
 
