@@ -67,8 +67,8 @@ def either(*inner: Check) -> Check:
     """What any of these takes; the first says what is wrong."""
 
     def check(value: Any, key: str) -> str:
-        faults = [one(value, key) for one in inner]
-        return "" if "" in faults else faults[0]
+        first = inner[0](value, key)
+        return "" if not first or any(not one(value, key) for one in inner[1:]) else first
 
     return check
 

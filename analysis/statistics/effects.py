@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.bootstrap import (
-    LEVEL,
     Interval,
     chunks,
     draws,
@@ -65,29 +64,35 @@ def standard_effects(records: Sequence[TrialRecord], resamples: int = RESAMPLES,
     asked = [("rank", *_rank_levels(records)), ("target_modules", "q_v", "all_linear")]
     asked += [("precision", bits, "nf4") for bits in SIXTEEN_BIT]
     there = [(factor, before, after) for factor, before, after in asked if _tried(records, factor, before, after)]
-    every = [effect(records, *question, metric, resamples, seed) for question in there for metric in METRICS]
+    every = [one for question in there for one in effects(records, *question, METRICS, resamples, seed)]
     measured = {metric for metric in METRICS if any(_measured(record, metric) for record in records)}
     return [one for one in every if one.metric in measured]
 
 
-def effect(
+def effects(
     records: Sequence[TrialRecord],
     factor: str,
     before: Any,
     after: Any,
-    metric: str,
+    metrics: Sequence[str],
     resamples: int = RESAMPLES,
     seed: int = 0,
-    level: float = LEVEL,
-) -> Effect:
-    """How a metric changes from `before` to `after`, at equal everything else.
+) -> list[Effect]:
+    """How each of the metrics changes from `before` to `after`, at equal everything else.
 
     Only complete trials with the metric finite (above 0 for ratios) count, each in one pair at most.
     """
-    usable = [record for record in records if _measured(record, metric)]
-    pairs = matched_pairs(usable, factor, before, after)
-    change = _change(pairs, metric, resamples, seed, level) if pairs else None
-    return Effect(factor, before, after, metric, len(pairs), change)
+    known: dict[tuple[int, ...], list[Pair]] = {}  # pairing takes long, and most metrics are of the same trials
+    found = []
+    for metric in metrics:
+        usable = [record for record in records if _measured(record, metric)]
+        key = tuple(map(id, usable))
+        if key not in known:
+            known[key] = matched_pairs(usable, factor, before, after)
+        pairs = known[key]
+        change = _change(pairs, metric, resamples, seed) if pairs else None
+        found.append(Effect(factor, before, after, metric, len(pairs), change))
+    return found
 
 
 def matched_pairs(records: Sequence[TrialRecord], factor: str, before: Any, after: Any) -> list[Pair]:
@@ -134,22 +139,22 @@ def _rest(record: TrialRecord, factor: str, view: str) -> Hashable:
     return (*values.values(), record.comparable.get("quality"))
 
 
-def _change(pairs: Sequence[Pair], metric: str, resamples: int, seed: int, level: float) -> Interval:
+def _change(pairs: Sequence[Pair], metric: str, resamples: int, seed: int) -> Interval:
     """The mean change with its interval, from logs back to ratios."""
     ratio = metric not in DIFFERENCES
     differences = np.asarray([_difference(pair, metric, ratio) for pair in pairs])
     by_document = _document_samples(pairs, resamples, seed) if metric == "perplexity" else None
     if by_document is not None:
-        interval = percentile_interval(by_document, float(differences.mean()), level)
+        interval = percentile_interval(by_document, float(differences.mean()))
     elif len(pairs) == 1:
-        interval = Interval(math.nan, float(differences[0]), math.nan, level)
+        interval = Interval(math.nan, float(differences[0]), math.nan)
     else:
-        found = mean_interval(differences, resamples, seed, level)
+        found = mean_interval(differences, resamples, seed)
         assert found is not None  # there are pairs
         interval = found
     if not ratio:
         return interval
-    return Interval(math.expm1(interval.low), math.expm1(interval.value), math.expm1(interval.high), level)
+    return Interval(math.expm1(interval.low), math.expm1(interval.value), math.expm1(interval.high))
 
 
 def _difference(pair: Pair, metric: str, ratio: bool) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from analysis.load import Study
-from analysis.statistics.effects import DIFFERENCES, Effect, effect, standard_effects
+from analysis.statistics.effects import DIFFERENCES, METRICS, Effect, effects, standard_effects
 from analysis.tables.table import Table
 from analysis.wording import DASH
 
@@ -37,8 +37,7 @@ def effects_table(study: Study) -> Table | None:
 
 def nf4_price_table(study: Study) -> Table | None:
     """What NF4 costs and saves against 16 bits (on a CPU fp32); None where the study has no such pair."""
-    asked = [(bits, metric) for bits in FULL_PRECISIONS for metric in METRIC_WORDS]
-    found = [effect(study.records, "precision", bits, "nf4", metric) for bits, metric in asked]
+    found = [one for bits in FULL_PRECISIONS for one in effects(study.records, "precision", bits, "nf4", METRICS)]
     pairs = [one for one in found if one.pairs]
     if not pairs:
         return None

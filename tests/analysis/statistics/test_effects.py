@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.statistics.effects import effect, level_of, matched_pairs, standard_effects
+from analysis.statistics.effects import Effect, effects, level_of, matched_pairs, standard_effects
 from study.records.record import TrialRecord
 
 MakeRecord = Callable[..., TrialRecord]
@@ -24,6 +24,12 @@ def reconfigured(one: TrialRecord, **changes: Any) -> TrialRecord:
 def measured(one: TrialRecord, **values: Any) -> TrialRecord:
     """The record with measurements replaced."""
     return replace(one, measurements={**one.measurements, **values})
+
+
+def effect(records: list[TrialRecord], factor: str, before: Any, after: Any, metric: str) -> Effect:
+    """The effect on one metric."""
+    (found,) = effects(records, factor, before, after, [metric])
+    return found
 
 
 def grid(record: MakeRecord, noise: float = 0.0, seeds: int = 1) -> list[TrialRecord]:
@@ -117,6 +123,14 @@ def test_target_modules_pair_whatever_their_order(record: MakeRecord) -> None:
     shuffled = reconfigured(other, target_modules=tuple(reversed(other.config.target_modules)))
     assert level_of(shuffled, "target_modules") == "all_linear"
     assert matched_pairs([one, shuffled], "target_modules", "q_v", "all_linear") == [(one, shuffled)]
+
+
+def test_metrics_of_different_trials_have_pairs_of_their_own(record: MakeRecord) -> None:
+    records = grid(record)
+    records[0] = measured(records[0], accuracy=None)
+    together = effects(records, "rank", 8, 64, ["perplexity", "accuracy", "peak_memory_bytes"])
+    assert together == [effect(records, "rank", 8, 64, one.metric) for one in together]
+    assert [one.pairs for one in together] == [4, 3, 4]
 
 
 def test_no_pairs_is_no_effect(record: MakeRecord) -> None:
