@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+from trainables.base_model.plain_sizes import compare_sizes_plainly
+
 log = logging.getLogger(__name__)
 
 IMPORTED = ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto")
@@ -25,9 +27,23 @@ UNUSED = ("scipy", "sklearn", "torchvision", "torchaudio", "pandas", "librosa", 
 
 def import_libraries() -> None:
     """Imports torch and the model classes, leanly; as they are where that fails, as with a version to come."""
-    import torch  # noqa: F401
+    import torch.utils.checkpoint
 
+    compare_sizes_plainly()
+    _call_straight(torch.optim.Optimizer)
+    _call_straight(torch.utils.checkpoint)
     _leanly(*IMPORTED)
+
+
+def _call_straight(owner: Any) -> None:
+    """Lets the owner's functions that torch keeps from its compiler be called without importing the compiler."""
+    import torch
+
+    kept: Any = getattr(torch, "_disable_dynamo")  # noqa: B009 (torch's types do not name it)
+    marked = kept(lambda: None).__code__
+    for function in vars(owner).values():
+        if getattr(function, "__code__", None) is marked:
+            setattr(function.__wrapped__, "__dynamo_disable", function.__wrapped__)
 
 
 def import_quantization() -> None:

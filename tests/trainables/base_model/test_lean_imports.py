@@ -16,7 +16,7 @@ from tests.support.places import ROOT, SHARED
 MODEL = SHARED / "models" / "stories15M"
 LEFT_OUT = ("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "sympy", "scipy", "sklearn", "pandas")
 
-# Imports as a host does, or in full; prints what a trained layer's gradient is, what was loaded, and when it was.
+# Imports as a host does, or in full; prints what a gradient is, what an engine's trials learn, and what was imported.
 PROBE = """
 import json, resource, sys
 
@@ -38,14 +38,20 @@ from transformers import masking_utils
 from trainables.base_model.load import load_base_model
 from trainables.settings import BaseModelSettings
 
-base = load_base_model(BaseModelSettings(model), precision, "cpu", use_cache=False)
+base = load_base_model(BaseModelSettings(model), precision, "cpu")
 ids = torch.randint(3, 500, (2, 24), generator=torch.Generator().manual_seed(0))
 logits = base.model(ids).logits
 inputs = base.model.get_input_embeddings()(ids).detach().requires_grad_(True)
 base.model.train()(inputs_embeds=inputs, labels=ids).loss.backward()
+from tests.support import small_engines
+engine = small_engines.make_engine()
+small_engines.join(engine, small_engines.MIXED)
+learned = small_engines.perplexities(small_engines.run(engine))
+trained = sorted(sys.modules)
 tracing = type(masking_utils.TransformGetItemToIndex()).__module__
 totals = [logits.double().sum().item(), inputs.grad.double().abs().sum().item()]
-print(json.dumps({"seconds": imported, "after": after, "totals": totals, "tracing": tracing}))
+told = {"seconds": imported, "after": after, "trained": trained, "totals": totals, "learned": learned}
+print(json.dumps({**told, "tracing": tracing}))
 """
 
 
@@ -61,8 +67,10 @@ def _probe(how: str, precision: str, cache: Path) -> dict[str, Any]:
 @pytest.mark.skipif(not MODEL.is_dir(), reason="needs the models beside the checkout (../shared/models)")
 @pytest.mark.parametrize("precision", ["nf4", "fp32"])
 def test_lean_imports_leave_out_what_takes_half_the_time_and_change_no_number(precision: str, tmp_path: Path) -> None:
-    lean, full = (_probe(how, precision, tmp_path) for how in ("lean", "full"))
+    full, lean = (_probe(how, precision, tmp_path) for how in ("full", "lean"))  # the second finds quantized weights
     assert [name for name in LEFT_OUT if name in lean["after"]] == []
+    assert [name for name in LEFT_OUT if name in lean["trained"] and name != "scipy"] == []
+    assert lean["learned"] == full["learned"]
     assert lean["totals"] == full["totals"]  # bit-equal, in one thread or many of the same machine
     assert lean["tracing"] == full["tracing"] == "torch._dynamo._trace_wrapped_higher_order_op"
     assert lean["seconds"] < 0.75 * full["seconds"]  # processor time; half of it, as measured
