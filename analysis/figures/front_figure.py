@@ -17,6 +17,7 @@ from analysis.figures.front_rows import (
 )
 from analysis.figures.parts import (
     CONFIGURATION,
+    MOST_NUMBERS,
     Figure,
     Row,
     axis_title,
@@ -30,7 +31,6 @@ from analysis.load import Study
 from analysis.wording import budget, configuration_name, format_value
 from study.records.objectives import Objective
 
-MOST_NUMBERS = 500  # rows of the table behind the figure: the front's first
 LABEL_WIDTH = 52  # pixels
 HEIGHT = 440  # pixels
 LABELLED = 16  # more labels than this would cover each other
@@ -47,7 +47,7 @@ def front_figure(study: Study, width: int | str = "container") -> Figure | None:
     names = {record.trial_id: configuration_name(record) for record in study.records}
     rows = tuple(
         (point["trial_id"], names[point["trial_id"]], *_shown(study, point), "yes" if point["on_front"] else "no")
-        for point in sorted(points, key=lambda point: not point["on_front"])[:MOST_NUMBERS]
+        for point in sorted(points, key=lambda point: not point["on_front"])[:MOST_NUMBERS]  # the front's first
     )
     whole = chart(_layers(study, points), title, width, HEIGHT)
     return Figure("front", title, _caption(study, points), whole, headings, rows)

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from analysis.figures.parts import Figure, Row, configuration_row, memory_label
+from analysis.figures.parts import MOST_NUMBERS, Figure, Row, configuration_row, memory_label
 from analysis.figures.style import NEUTRAL, TICKS, colour, rank_size, scale, shape, tooltips
 from analysis.figures.vega_lite import Spec, chart, layer, mark, quantity
 from analysis.load import Study
@@ -52,7 +52,7 @@ def memory_figure(study: Study, width: int | str = "container") -> Figure | None
     )
     headings = (*(title for _, title in FOOTPRINT), "Predicted", "Measured", "Error", "Trials")
     whole = chart(memory_layers(points, label), title, width, HEIGHT)
-    return Figure("memory", title, caption, whole, headings, tuple(map(_numbers, points)))
+    return Figure("memory", title, caption, whole, headings, tuple(map(_numbers, points[:MOST_NUMBERS])))
 
 
 def memory_layers(points: Sequence[Row], label: str) -> list[Spec]:

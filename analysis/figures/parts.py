@@ -16,6 +16,7 @@ from study.records.units import GIB
 
 Row = dict[str, Any]
 
+MOST_NUMBERS = 500  # rows of a table behind a figure: more would swell the report
 REACH = 2.0  # what lies further away than this many times the greatest value would squeeze the points; it is left out
 CONFIGURATION = (
     ("trial_id", "Trial"), ("precision", "Precision"), ("rank", "Rank"), ("lora_alpha", "Alpha"),

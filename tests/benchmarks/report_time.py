@@ -26,7 +26,7 @@ from study.output import aligned
 from tests.benchmarks.support.report_study import write_report_study
 from tests.support.places import ROOT
 
-TORCH = [sys.executable, "-c", "import torch"]
+TORCH = [sys.executable, "-W", "ignore", "-c", "import torch"]
 PARTS = [sys.executable, "-m", "tests.benchmarks.report_time", "--parts-of"]
 LEAST_SECONDS = 0.01  # of a part that is shown
 

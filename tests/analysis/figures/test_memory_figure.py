@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.figures.memory_figure import memory_figure, memory_points
+from analysis.figures.parts import MOST_NUMBERS
 from analysis.load import Study
 from study.records.record import TrialRecord
 from tests.support.study_directory import GIB, MakeRecord
@@ -72,3 +73,11 @@ def test_both_axes_have_the_same_ends_and_a_diagonal(study: Study) -> None:
     assert [end["predicted"] for end in ends] == [min(both), max(both)]
     assert line["encoding"]["x"]["title"] == "Predicted peak memory (GiB)"
     assert line["encoding"]["y"]["title"] == "Measured peak memory (GiB)"
+
+
+def test_of_many_footprints_the_table_keeps_some_and_the_figure_all(study: Study, record: MakeRecord) -> None:
+    records = [record(i, rank=1 + i % 64, **_sizes(GIB + i, GIB)) for i in range(MOST_NUMBERS + 5)]
+    figure = memory_figure(_with(study, *records))
+    assert figure is not None
+    assert len(figure.rows) == MOST_NUMBERS
+    assert len(figure.chart["layer"][1]["data"]["values"]) == MOST_NUMBERS + 5

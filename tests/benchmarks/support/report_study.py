@@ -33,7 +33,7 @@ def write_report_study(directory: Path, trials: int, seed: int = 0) -> Path:
 
 
 def _record(index: int, trials: int, chance: random.Random) -> TrialRecord:
-    precision, rank, modules = (chance.choice(choices) for choices in (("bf16", "nf4"), RANKS, TARGETS))
+    precision, rank, modules = chance.choice(("bf16", "nf4")), chance.choice(RANKS), chance.choice(TARGETS)
     record = make_record(index, precision, rank, modules, 10 ** chance.uniform(-5, -2.5))
     perplexity, peak_memory_bytes = _objectives(index, max(1, round(FRONT_SHARE * trials)), chance)
     nats = [chance.uniform(0.5, 1.5) for _ in range(DOCUMENTS)]
