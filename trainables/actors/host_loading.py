@@ -37,7 +37,7 @@ def make_engine(
     between: Callable[[], None] = lambda: None,
     note_alone: Any = lambda trial_id, begins: None,
 ) -> Any:
-    """Loads the base model and the data, and makes the engine over them; on a card, warmed up."""
+    """Loads the base model and the data, and makes the engine over them."""
     with timeline.stage("imports"):
         import torch
 
@@ -47,6 +47,7 @@ def make_engine(
         from trainables.base_model.load import load_base_model
         from trainables.dataset.prepared import prepare_dataset
         from trainables.engine.engine import Engine
+        from trainables.engine.release import settle
         from trainables.measure.context_memory import open_contexts
 
     device = torch.device(settings.device)
@@ -63,9 +64,7 @@ def make_engine(
     with timeline.stage("data"):
         dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
     engine = Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
-    if device.type == "cuda":
-        with timeline.stage("warm-up"):
-            engine.warm_up()
+    settle()
     return engine
 
 

@@ -45,6 +45,7 @@ from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
 from trainables.settings import TrialSettings
+from trainables.timeline import timeline
 
 GRACE_SECONDS, GRACE_OF_STEP = 0.05, 0.05  # how long a step waits for adapters that have just reported
 
@@ -84,6 +85,7 @@ class Engine:
         self._waiting = WaitingRoom(self._bench, self._budget)
         self._pack_peak = AllocatorPeak(base.devices)
         self._last_step_seconds = 0.0
+        self._is_warm = base.device.type == "cpu"  # where nothing is compiled
         self._clock = HostClock()
         self._pack_limit = settings.hardware.max_adapters_per_gpu or DEFAULT_PACK[base.device.type]
         base.model.train()
@@ -93,7 +95,8 @@ class Engine:
 
     def warm_up(self) -> None:
         """Takes a scratch step, so that the first trial need not wait for kernels to compile."""
-        warm_up(self._model, self.new_member, self.dataset.train.rows)
+        with timeline.stage("warm-up"):
+            warm_up(self._model, self.new_member, self.dataset.train.rows)
 
     # -- what trials ask for ------------------------------------------------------------------------------------------
 
@@ -146,6 +149,11 @@ class Engine:
 
     def work(self) -> bool:
         """Does one unit of work; False where there is nothing to do now."""
+        if not self._is_warm:
+            self._is_warm = True
+            if not self.residents:  # else the first's own work compiles what it needs, and no more
+                self.warm_up()
+                return True
         for work, unit, most in (
             ("measuring", self._measure, 1),
             ("evaluating", self._evaluate, self._pack_limit),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from trainables.engine.release import drop_frames, empty_caches, out_of_memory, release
+from trainables.packed.adapter import memoryless_zeros
 from trainables.packed.member import TrainingMember
 
 ALIGNED_BYTES = 64  # where each tensor begins in its block
@@ -86,7 +87,7 @@ def park(member: TrainingMember) -> None:
     member.away = True
     there = iter(moved)
     for one in held:
-        one.tensor.data = _zeros_of_no_size(one.tensor) if one.zero else next(there)
+        one.tensor.data = memoryless_zeros(one.tensor.shape, one.tensor.dtype) if one.zero else next(there)
 
 
 def bring_back(member: TrainingMember) -> None:
@@ -122,10 +123,6 @@ def _held(member: TrainingMember) -> list[_Held]:
         found.append(_Held(parameter, home, zero=fresh and number % 2 == 1))
         found += [_Held(value, home, fresh) for value in member.optimizer.state[parameter].values()]
     return found
-
-
-def _zeros_of_no_size(like: torch.Tensor) -> torch.Tensor:
-    return torch.zeros((), dtype=like.dtype).expand(like.shape)
 
 
 def _copied(tensor: torch.Tensor, device: torch.device, zero: bool) -> torch.Tensor:

@@ -59,6 +59,16 @@ def empty_caches() -> None:
     release_free_memory()
 
 
+def settle() -> None:
+    """Leaves all that is there now out of later searches for cycles of references: it stays until the process ends.
+
+    Libraries and a base model are some million objects; a search among them takes a third of a second, at each footprint
+    and each lack of memory.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The exception, and those that it was raised from or while handling, each once."""
     waiting: list[BaseException | None] = [error]

@@ -7,15 +7,15 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-AGREEMENT = 0.05  # two timings agree that differ by no more of the larger one
-MEDIAN_WITHIN = 0.03  # of itself, to either side, at most, with a doubt of at most
+AGREEMENT = 0.1  # two timings agree that differ by no more of the larger one
+MEDIAN_WITHIN = 0.05  # of itself, to either side, at most, with a doubt of at most
 MOST_DOUBT = 0.075
 
 Timed = TypeVar("Timed")
 
 
 def agree(one: float, other: float) -> bool:
-    """Whether two timings of the same work are alike enough for either to stand for both: to within 5 %."""
+    """Whether two timings of the same work are alike enough for either to stand for both: to within 10 %."""
     return abs(one - other) <= AGREEMENT * max(one, other)
 
 
@@ -38,7 +38,7 @@ def until_agreed(
 
 
 def median_is_sure(timings: Sequence[float]) -> bool:
-    """Whether the median is known to within 3 %, with a confidence of 92 %; fewer than five timings never tell.
+    """Whether the median is known to within 5 %, with a confidence of 92 %; fewer than five timings never tell.
 
     The interval between the k-th smallest and the k-th largest of n timings holds the median of their distribution,
     whatever that is, but for the chance that fewer than k of n coins show heads, or tails (the sign test's interval).

@@ -98,7 +98,7 @@ def generated_tokens_per_second(
 ) -> float:
     """Returns the speed of decoding `new_tokens` alone, after a warm-up; the prompt's own pass is in the time.
 
-    Each token is waited for. Once the median of their seconds is known to within 3 %, it stands for the others.
+    Each token is waited for. Once the median of their seconds is known to within 5 %, it stands for the others.
     Without a warm-up where all kernels are `compiled`.
     """
     if not compiled:

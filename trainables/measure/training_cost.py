@@ -51,7 +51,8 @@ def measure_training_cost(
 ) -> TrainingCost:
     """Trains a scratch member alone for a few micro-batches, on which memory and time are taken.
 
-    Typical micro-batches are timed until two rounds of them agree to within 5 %, for at most about a second more.
+    Typical micro-batches are timed until two rounds of them agree to within 10 %, which leaves a few per cent to their
+    mean, or for about a second.
     The member's plan is `measuring_plan`'s. Raises torch.OutOfMemoryError where it does not fit alone,
     NotFiniteError where loss or gradients are not finite.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,13 +84,19 @@ def initial_weights(
     """Draws A uniform in +-1 / sqrt(in_features), as PEFT does, and sets B to 0 (Hu et al. 2021, arXiv 2106.09685).
 
     A depends on the trial's seed and the layer's name alone, and is the same on every device: `device`, or the layer's.
+    On a `device` that the layer is not on, where weights only wait, B takes no memory.
     """
     generator = torch.Generator().manual_seed(mixed_seed(config.seed, name, -1))  # on the CPU
     bound = 1 / math.sqrt(linear.in_features)
     a = torch.empty(config.rank, linear.in_features).uniform_(-bound, bound, generator=generator)
-    b = torch.zeros(linear.out_features, config.rank)
-    device = device or linear.weight.device
-    return LoraWeights(nn.Parameter(a.to(device)), nn.Parameter(b.to(device)))
+    home, shape = linear.weight.device, (linear.out_features, config.rank)
+    b = torch.zeros(shape, device=home) if device in (None, home) else memoryless_zeros(shape)
+    return LoraWeights(nn.Parameter(a.to(device or home)), nn.Parameter(b))
+
+
+def memoryless_zeros(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Returns zeros in host memory that are to be read only: all of them are the same number."""
+    return torch.zeros((), dtype=dtype).expand(tuple(shape))
 
 
 def mixed_seed(seed: int, *parts: object) -> int:

@@ -62,7 +62,10 @@ def restore_training(member: TrainingMember, state: bytes, basis: Mapping[str, A
     _check_shapes(places, tensors)
     with torch.no_grad():
         for name, tensor in places.items():
-            tensor.copy_(tensors[name])
+            if member.away:  # its zeros may have no memory
+                tensor.data = tensors[name].to(tensor.dtype, copy=True)
+            else:
+                tensor.copy_(tensors[name])
     member.step, member.train_tokens, member.scaler = saved.step, saved.train_tokens, saved.scaler
     return dict(saved.extra)
 
@@ -96,7 +99,7 @@ class _Saved:
 
 def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
     """Returns every tensor that training changes, by its name in a checkpoint."""
-    places = {f"weight.{name}": tensor for name, tensor in member.adapter.named_tensors().items()}
+    places = {f"weight.{name}": tensor for name, tensor in member.adapter.named_parameters().items()}
     for index, parameter in enumerate(member.adapter.parameters()):
         for name, value in member.optimizer.state[parameter].items():
             places[f"optimizer.{index}.{name}"] = value

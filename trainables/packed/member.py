@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.optim.adamw import adamw
 
 from trainables.dataset.batches import Plan
 from trainables.dataset.rows import Row
-from trainables.packed.adapter import LoraAdapter
+from trainables.packed.adapter import LoraAdapter, memoryless_zeros
 from trainables.packed.not_finite import gradient_words, loss_words
 from trainables.packed.optimization import LossScaler, learning_rate_at
 from trainables.settings import TrainingSettings
@@ -43,11 +44,9 @@ class TrainingMember:
             adapter.parameters(), lr=adapter.config.learning_rate, weight_decay=training.weight_decay, fused=True
         )
         for parameter in adapter.parameters():  # there from the start: a step's update needs no more memory
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+            zeros = partial(memoryless_zeros, parameter.shape) if self.away else partial(torch.zeros_like, parameter)
+            step = torch.zeros((), device=parameter.device)
+            self.optimizer.state[parameter] = {"step": step, "exp_avg": zeros(), "exp_avg_sq": zeros()}
         self.step = 0  # optimizer steps done
         self.train_tokens = 0
 

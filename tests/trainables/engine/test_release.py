@@ -9,7 +9,7 @@ import weakref
 import pytest
 import torch
 
-from trainables.engine.release import drop_frames, out_of_memory, release
+from trainables.engine.release import drop_frames, empty_caches, out_of_memory, release, settle
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -77,3 +77,24 @@ def test_frames_that_still_run_keep_what_is_theirs() -> None:
 )
 def test_what_counts_as_a_lack_of_the_devices_memory(error: Exception, of_card: bool, of_cpu: bool) -> None:
     assert (out_of_memory(error, CUDA), out_of_memory(error, CPU)) == (of_card, of_cpu)
+
+
+def test_what_has_settled_is_searched_no_more_and_what_comes_later_is() -> None:
+    class Node:
+        pass
+
+    def cycle() -> weakref.ref[Node]:
+        one, other = Node(), Node()
+        one.other, other.other = other, one  # type: ignore[attr-defined]
+        return weakref.ref(one)
+
+    garbage = cycle()
+    try:
+        settle()
+        assert garbage() is None
+        assert gc.get_freeze_count() > 10_000
+        later = cycle()
+        empty_caches()
+        assert later() is None
+    finally:
+        gc.unfreeze()

@@ -21,6 +21,7 @@ from trainables.engine import parking
 from trainables.engine.engine import Engine
 from trainables.engine.parking import bring_back, parked
 from trainables.packed import training as training_module
+from trainables.packed.adapter import LoraAdapter
 from trainables.packed.adapter_files import restore_training, training_state
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
@@ -94,9 +95,24 @@ def test_one_that_waits_is_not_parked_twice_and_one_that_fits_comes_back_beside_
     assert [training_state(member, {}) for member in here] == before
 
 
-def test_a_member_made_off_the_device_takes_a_checkpoint_in_there() -> None:
-    trained, fresh = members()[0], new_member(MODEL, lora_config(seed=1), ROWS)
-    fresh.away = True  # as one that is made where its homes are not
+def made_off_the_device() -> TrainingMember:
+    """As a host makes it that has a card: its layers seem to be elsewhere, and B has no memory of its own."""
+    like = new_member(MODEL, lora_config(seed=1), ROWS)
+    layers = {name: torch.nn.Linear(*one.base.weight.shape[::-1], device="meta") for name, one in MODEL.linears.items()}
+    adapter = LoraAdapter.fresh(like.adapter.config, layers, torch.device("cpu"))
+    homes = [torch.device("meta")] * len(adapter.parameters())
+    made = TrainingMember(adapter, like.training, like.plan, False, homes)
+    made.homes = like.homes  # where it comes back to
+    return made
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_member_made_off_the_device_takes_a_checkpoint_in_there(steps: int) -> None:
+    trained = members()[0] if steps else new_member(MODEL, lora_config(seed=1), ROWS)
+    fresh = made_off_the_device()
+    assert fresh.away
+    memory = sum(one.tensor.untyped_storage().nbytes() for one in parking._held(fresh))
+    assert memory < 1.1 * sum(pair.a.nbytes for pair in fresh.adapter.weights.values())
     restore_training(fresh, training_state(trained, {}))
     assert training_state(fresh, {}) == training_state(trained, {})
     bring_back(fresh)
