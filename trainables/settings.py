@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Schedule = Literal["cosine", "linear", "constant"]
+MeasuredCosts = Literal["reuse", "anew"]  # whether what an earlier study has measured may be taken over
 Grouping = Literal["prompt", "none"]  # what never stands in two splits: rows of one prompt, or nothing
 SpecialTokens = Literal["auto", "text", "markup"]
 
@@ -73,6 +74,7 @@ class HardwareSettings:
     max_adapters_per_gpu: int | None = None  # on a CPU: per host
     price_per_hour: float | None = None  # of one card, USD; None: the catalogue's
     force_bf16: bool = False  # on cards that only emulate it (compute capability under 8.0)
+    measured_costs: MeasuredCosts = "reuse"
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,18 @@ def _origins(study: Study) -> list[tuple[str, Any]]:
         ("device", _distinct(study, lambda record: record.device.get("name"))),
         ("compute type", _distinct(study, _compute_type)),
         ("memory measured as", _distinct(study, lambda record: record.device.get("memory_source"))),
+        ("memory and speed taken over from", _distinct(study, _taken_over_from)),
         ("dataset fingerprint", _distinct(study, lambda record: record.dataset.get("fingerprint"))),
         ("time and price", cost_words(study.cost)),
         ("seeds of trials", _distinct(study, lambda record: record.config.seed)),
         ("seed of the data", (study.settings.get("dataset") or {}).get("seed")),
     ]
+
+
+def _taken_over_from(record: TrialRecord) -> str | None:
+    """The earlier study that measured a trial's cost, and when; None where its own study did."""
+    origin = record.device.get("cost_taken_over_from")
+    return f"{origin['directory']} ({origin['measured_at']})" if origin else None
 
 
 def cost_words(cost: Mapping[str, Any]) -> list[str]:

@@ -204,4 +204,5 @@ def _hardware_values(hardware: HardwareSettings) -> dict[str, Any]:
         "max_adapters_per_gpu": hardware.max_adapters_per_gpu,
         "price_per_hour": hardware.price_per_hour,
         "force_bf16": hardware.force_bf16,
+        "measured_costs": hardware.measured_costs,
     }

@@ -22,6 +22,7 @@ from trainables.settings import (
     GenerationSettings,
     Grouping,
     HardwareSettings,
+    MeasuredCosts,
     Schedule,
     SpecialTokens,
     TrainingSettings,
@@ -68,6 +69,7 @@ HARDWARE = {
     "max_adapters_per_gpu": nullable(whole(1, 1024)),
     "price_per_hour": nullable(number(0, 10_000)),  # USD, of one card
     "force_bf16": flag(),
+    "measured_costs": one_of(get_args(MeasuredCosts)),
 }
 CARD_METRICS = ("peak_reserved_bytes", "peak_device_bytes", "energy_joules")  # a CPU has none of them
 LOGGER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # by name in the study file

@@ -59,7 +59,7 @@ class TrialRecord:
     error: str | None = None
     adapter: str | None = None  # folder, relative to the study directory
     base_model: Mapping[str, Any] = field(default_factory=dict)  # path, revision, sha256
-    device: Mapping[str, Any] = field(default_factory=dict)  # name, compute_dtype, memory_source
+    device: Mapping[str, Any] = field(default_factory=dict)  # name, compute_dtype, memory_source, cost_taken_over_from
     dataset: Mapping[str, Any] = field(default_factory=dict)  # fingerprint, splits' length statistics
     comparable: Mapping[str, Any] = field(default_factory=dict)  # quality, cost: hashes
     schema_version: int = SCHEMA_VERSION

@@ -60,7 +60,10 @@ _INFEASIBLE = fields(
         "components": optional(fields({}, others=NUMBER)),
     }
 )
-_DEVICE = fields({"name": NAME, "compute_dtype": NAME, "memory_source": NAME})
+_ORIGIN = fields({"directory": text(LONG), "measured_at": text(SHORT)}, ("directory", "measured_at"))
+_DEVICE = fields(
+    {"name": NAME, "compute_dtype": NAME, "memory_source": NAME, "cost_taken_over_from": optional(_ORIGIN)}
+)
 _STATISTICS = fields({}, others=fields(dict.fromkeys(LENGTH_NAMES, POSITIVE)))
 _RECORD = fields(
     {

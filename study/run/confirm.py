@@ -91,7 +91,7 @@ def confirming(config: StudyConfig, chosen: Sequence[TrialRecord], alone: bool) 
         config.trial,
         generation=GenerationSettings(),
         rungs=RungSettings(),
-        hardware=replace(hardware, max_adapters_per_gpu=1) if alone else hardware,
+        hardware=replace(hardware, max_adapters_per_gpu=1, measured_costs="anew") if alone else hardware,
     )
     return replace(
         config,

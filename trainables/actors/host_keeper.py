@@ -34,6 +34,7 @@ class HostKeeper:
 
     def __init__(self, settings: TrialSettings, study_directory: str, keep_adapters: bool, cpu_threads: int) -> None:
         self._settings = settings
+        self._study_directory = study_directory
         self._adapters = Path(study_directory) / ADAPTERS_FOLDER
         self._keep_adapters = keep_adapters
         self._cpu_threads = cpu_threads
@@ -156,7 +157,7 @@ class HostKeeper:
         cards = len(host.device.gpu_ids)
         settings = HostSettings(
             self._settings, host.name, host.precision, "cuda" if cards else "cpu", self._cpu_threads, max(1, cards),
-            self._keep_adapters, host.waits,
+            self._keep_adapters, host.waits, self._study_directory,
         )  # fmt: skip
         keeper = ray.get_runtime_context().current_actor
         self._asked[host_process(host.name)] = time.time()

@@ -22,6 +22,7 @@ class HostSettings:
     cards: int = 1  # that hold the base model together, where the device is "cuda"
     keep_adapters: bool = True  # whether finished adapters are handed to the keeper
     waits: bool = False  # whether it touches its device only once a trial joins
+    study_directory: str = ""  # which measured costs are kept as measured in; empty: none is kept or taken over
 
 
 def import_ahead() -> None:
@@ -63,7 +64,9 @@ def make_engine(
         base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
     with timeline.stage("data"):
         dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
-    engine = Engine(settings.trial, base, dataset, keep_adapter, between, note_alone)
+    engine = Engine(
+        settings.trial, base, dataset, keep_adapter, between, note_alone, study_directory=settings.study_directory
+    )
     settle()
     return engine
 

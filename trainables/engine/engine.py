@@ -57,7 +57,8 @@ class Engine:
 
     `keep_adapter` takes a finished adapter's files, on a thread of its own; without it none are made. `between` is
     called between two passes; `note_alone` before and after a suspect works, so that the keeper knows whose work it was
-    if the process dies.
+    if the process dies. Costs are kept as measured by the study in `study_directory`, and earlier studies' taken over;
+    neither where it is empty.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Engine:
         keep_adapter: KeepAdapter | None = None,
         between: Callable[[], None] = lambda: None,
         note_alone: NoteAlone = lambda trial_id, begins: None,
+        study_directory: str = "",
     ) -> None:
         self.settings = settings
         self.base = base
@@ -81,7 +83,7 @@ class Engine:
         self._bench = Bench(settings, base, dataset)
         self._budget = PassBudget.of(base, settings)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
-        self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member)
+        self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member, study_directory)
         self._waiting = WaitingRoom(self._bench, self._budget)
         self._pack_peak = AllocatorPeak(base.devices)
         self._last_step_seconds = 0.0

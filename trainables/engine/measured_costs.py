@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
+from trainables.dataset.rows import Row
 from trainables.engine.bench import Bench
+from trainables.engine.kept_costs.exchange import CostExchange
+from trainables.engine.kept_costs.files import KeptCost
 from trainables.engine.parking import parked
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.release import empty_caches, release
@@ -41,19 +45,32 @@ NewMember = Callable[[TrialConfig, Any], TrainingMember]
 class MeasuredCosts:
     """The costs known so far; new ones are measured with all other members' tensors moved off the device."""
 
-    def __init__(self, bench: Bench, model: PackedModel, budget: PassBudget, new_member: NewMember) -> None:
+    def __init__(
+        self, bench: Bench, model: PackedModel, budget: PassBudget, new_member: NewMember, study_directory: str = ""
+    ) -> None:
+        """Where there is a `study_directory` to name, costs are kept for later studies, and those of earlier ones taken
+        over."""
         self._bench = bench
         self._model = model
         self._budget = budget
         self._new_member = new_member
         self._known: dict[Footprint, TrainingCost] = {}
+        self._pass_cost: PassCost | None = None
+        kind = bench.base.device.type
+        self._prompt, self._new_tokens = _median_prompt(bench.dataset.eval.rows), SPEED_TOKENS[kind]
+        micro_batch_size = bench.settings.training.micro_batch_size
+        self._plan = measuring_plan(bench.dataset.train.rows, micro_batch_size, TYPICAL_MICRO_BATCHES[kind])
+        self._exchange = CostExchange(bench, model, self._plan, self._prompt, self._new_tokens, study_directory)
 
     def has(self, config: TrialConfig) -> bool:
-        """Whether the cost of a configuration's footprint was measured before."""
-        return Footprint.of(config) in self._known
+        """Whether the cost of a configuration's footprint is known: measured before, here or by an earlier study."""
+        footprint = Footprint.of(config)
+        if footprint not in self._known and (kept := self._exchange.take(footprint)):
+            self._learn(footprint, kept)
+        return footprint in self._known
 
     def known(self, config: TrialConfig) -> TrainingCost:
-        """The cost of a configuration whose footprint was measured before."""
+        """The cost of a configuration whose footprint is known."""
         return self._known[Footprint.of(config)]
 
     def measure(
@@ -87,34 +104,47 @@ class MeasuredCosts:
             (one for one in waiting if not self.has(one) and Footprint.of(one) not in self._bench.ran_out), None
         )
 
+    def _learn(self, footprint: Footprint, kept: KeptCost) -> None:
+        """Takes in what was measured, here or by an earlier study."""
+        self._known[footprint] = kept.cost
+        if self._bench.generated_tokens_per_second is None:
+            self._bench.generated_tokens_per_second = kept.base_generated_tokens_per_second
+        if kept.pass_tokens:
+            self._budget.learn(kept.pass_bytes, kept.pass_tokens)
+        if kept.pass_cost and self._budget.wants_pass_cost:
+            self._learn_pass_cost(kept.pass_cost)
+
+    def _learn_pass_cost(self, cost: PassCost | None) -> None:
+        self._pass_cost = cost
+        self._budget.learn_pass_cost(cost)
+        self._model.run_tokens = cost.run_tokens if cost else 0
+
     def _note(self, config: TrialConfig) -> None:
+        footprint = Footprint.of(config)
         with timeline.stage("footprint"):
-            self._known[Footprint.of(config)] = self._measure(config)
-
-    def _measure(self, config: TrialConfig) -> TrainingCost:
-        bench, model, rows = self._bench, self._model, self._bench.dataset.train.rows
-        prompt, new_tokens = self._median_prompt(), SPEED_TOKENS[bench.base.device.type]
-        if bench.generated_tokens_per_second is None:
-            bench.generated_tokens_per_second = generated_tokens_per_second(model, None, prompt, new_tokens)
-        typical = TYPICAL_MICRO_BATCHES[bench.base.device.type]
-        plan = measuring_plan(rows, bench.settings.training.micro_batch_size, typical)
-        before = {card: torch.cuda.memory_allocated(card) for card in model.devices if card.type == "cuda"}
-        scratch = self._new_member(config, plan)
-        cost = measure_training_cost(model, scratch, rows, prompt, new_tokens)
-        if before:
-            batch = [rows[number] for number in plan[-1][-1]]
-            tokens = len(batch) * max(len(row.tokens) for row in batch)
-            peaks = zip(cost.card_peak_bytes, before.items(), strict=True)
-            of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
-            self._budget.learn(max(0, *of_rows), tokens)
-        del scratch  # frees its memory for the next
+            kept = self._measure(config)
+        self._learn(footprint, kept)
         if self._budget.wants_pass_cost:
-            passing = self._pass_cost(config, cost.seconds_per_token)
-            self._budget.learn_pass_cost(passing)
-            model.run_tokens = passing.run_tokens if passing else 0
-        return cost
+            self._learn_pass_cost(self._measured_pass_cost(config, kept.cost.seconds_per_token))
+        self._exchange.give(footprint, replace(kept, pass_cost=self._pass_cost))
 
-    def _pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:
+    def _measure(self, config: TrialConfig) -> KeptCost:
+        model, rows = self._model, self._bench.dataset.train.rows
+        base_speed = self._bench.generated_tokens_per_second
+        if base_speed is None:
+            base_speed = generated_tokens_per_second(model, None, self._prompt, self._new_tokens)
+        before = {card: torch.cuda.memory_allocated(card) for card in model.devices if card.type == "cuda"}
+        scratch = self._new_member(config, self._plan)
+        cost = measure_training_cost(model, scratch, rows, self._prompt, self._new_tokens)
+        if not before:
+            return KeptCost(cost, base_speed, 0, 0, None)
+        batch = [rows[number] for number in self._plan[-1][-1]]
+        tokens = len(batch) * max(len(row.tokens) for row in batch)
+        peaks = zip(cost.card_peak_bytes, before.items(), strict=True)
+        of_rows = [peak - there - _adapter_bytes(scratch, card) for peak, (card, there) in peaks]
+        return KeptCost(cost, base_speed, max(0, *of_rows), tokens, None)
+
+    def _measured_pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:
         """What a pass costs here; None where that cannot be measured, for which no trial must fail."""
         rows, most = self._bench.dataset.train.rows, self._budget.limits().max_tokens // 2
         most = min(most, round(PASS_COST_SECONDS / seconds_per_token))
@@ -124,11 +154,11 @@ class MeasuredCosts:
             release(error)
             return None
 
-    def _median_prompt(self) -> Sequence[int]:
-        """The prompt of the evaluation split's median length."""
-        rows = sorted(self._bench.dataset.eval.rows, key=lambda row: row.target_start)
-        row = rows[len(rows) // 2]
-        return row.tokens[: row.target_start]
+
+def _median_prompt(rows: Sequence[Row]) -> Sequence[int]:
+    """The prompt of the evaluation split's median length."""
+    row = sorted(rows, key=lambda row: row.target_start)[len(rows) // 2]
+    return row.tokens[: row.target_start]
 
 
 def _adapter_bytes(member: TrainingMember, card: torch.device) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 from trainables.engine.bench import Bench, comparable, device_name
@@ -117,6 +118,7 @@ def _cost(bench: Bench, resident: Resident, cost: TrainingCost) -> dict[str, Any
 def _identity(bench: Bench, resident: Resident, cost: TrainingCost | None = None) -> dict[str, Any]:
     base = bench.base
     peaks = list(cost.card_peak_bytes) if cost else []
+    origin = cost.origin if cost else None
     return {
         "curve": tuple(resident.history.curve),
         "base_model": {"path": base.info.path, "revision": base.info.revision, "sha256": base.info.sha256},
@@ -125,6 +127,7 @@ def _identity(bench: Bench, resident: Resident, cost: TrainingCost | None = None
             "compute_dtype": str(base.compute_dtype).removeprefix("torch."),
             "memory_source": memory_source(base.devices),
             **({"card_peak_memory_bytes": peaks} if len(peaks) > 1 else {}),
+            **({"cost_taken_over_from": asdict(origin)} if origin else {}),
         },
         "dataset": {
             "fingerprint": bench.dataset.fingerprint,

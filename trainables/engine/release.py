@@ -62,8 +62,8 @@ def empty_caches() -> None:
 def settle() -> None:
     """Leaves all that is there now out of later searches for cycles of references: it stays until the process ends.
 
-    Libraries and a base model are some million objects; a search among them takes a third of a second, at each footprint
-    and each lack of memory.
+    Libraries and a base model are some million objects; a search among them takes a third of a second, at each
+    footprint and each lack of memory.
     """
     gc.collect()
     gc.freeze()

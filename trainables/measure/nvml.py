@@ -69,6 +69,25 @@ def device_power_watts(device: torch.device) -> float | None:
         return None
 
 
+def power_limit_watts(device: torch.device) -> float | None:
+    """The power that the card may draw at most, as it is set now; None where the card or NVML does not say."""
+    handle = _handle(device)
+    try:
+        return pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000 if handle else None
+    except pynvml.NVMLError:
+        return None
+
+
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver; None without NVML."""
+    try:
+        pynvml.nvmlInit()
+        found = pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:
+        return None
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
 def _handle(device: torch.device) -> Any | None:
     if device.type != "cuda":
         return None

@@ -21,11 +21,19 @@ PATIENCE_SECONDS = 1.0  # after which speed is taken as it is: something else di
 
 
 @dataclass(frozen=True)
+class CostOrigin:
+    """The study that measured a cost which a later one has taken over: its directory, and when (ISO 8601, UTC)."""
+
+    directory: str
+    measured_at: str
+
+
+@dataclass(frozen=True)
 class TrainingCost:
     """The cost of training one configuration alone; it depends on neither learning rate nor seed.
 
     Bytes and joules are sums over the cards that hold the base model; `card_peak_bytes` are the allocator's peaks of
-    each, in the order of the model's layers (empty on a CPU).
+    each, in the order of the model's layers (empty on a CPU). `origin` is None where it was measured in this study.
     """
 
     peak_memory_bytes: int
@@ -36,6 +44,7 @@ class TrainingCost:
     joules_per_token: float | None
     generated_tokens_per_second: float | None
     card_peak_bytes: tuple[int, ...] = ()
+    origin: CostOrigin | None = None
 
     def seconds_per_epoch(self, tokens: int, steps: int) -> float:
         """The time of `steps` optimizer steps over `tokens` tokens, computed from what was measured."""

@@ -99,7 +99,9 @@ class _Saved:
 
 def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
     """Returns every tensor that training changes, by its name in a checkpoint."""
-    places = {f"weight.{name}": tensor for name, tensor in member.adapter.named_parameters().items()}
+    places: dict[str, torch.Tensor] = {}
+    for name, weight in member.adapter.named_parameters().items():
+        places[f"weight.{name}"] = weight
     for index, parameter in enumerate(member.adapter.parameters()):
         for name, value in member.optimizer.state[parameter].items():
             places[f"optimizer.{index}.{name}"] = value

@@ -96,7 +96,8 @@ class PackedModel:
         if not self.linears:
             raise ValueError(f"the model must have linear layers named {', '.join(MODULE_NAMES)}; it has none of them")
         self._frozen = {name: layer.base for name, layer in self.linears.items()}
-        if fused and serves(model, self._frozen):
+        self.fused = fused and serves(model, self._frozen)
+        if self.fused:
             _compute_by(FusedDecoder(model, self._frozen), model.get_decoder(), self.context)
 
     @contextmanager

@@ -42,6 +42,15 @@ def test_provenance_says_what_the_cards_cost(study: Study) -> None:
     assert "<dt>time and price</dt><dd>–</dd>" in provenance(replace(study, cost={**cost, "cards": "many"}))
 
 
+def test_provenance_says_which_study_measured_what_was_taken_over(study: Study, record: MakeRecord) -> None:
+    assert "<dt>memory and speed taken over from</dt><dd>–</dd>" in provenance(study)
+    device = {"cost_taken_over_from": {"directory": f"/runs/{HOSTILE}", "measured_at": "2030-01-02T03:04:05+00:00"}}
+    markup = provenance(replace(study, records=(record(0), record(1, device=device), record(2, device=device))))
+    assert markup.count("(2030-01-02T03:04:05+00:00)") == 1
+    assert "/runs/" in markup
+    assert "<script" not in markup
+
+
 def test_little_provenance_is_no_fault(study: Study, record: MakeRecord) -> None:
     nothing: dict[str, Any] = {"device": {}, "dataset": {}, "base_model": {}}
     bare = replace(study, records=(record(0, **nothing),), provenance={}, settings={"name": HOSTILE})

@@ -110,6 +110,16 @@ def test_the_moment_of_an_earlier_versions_line_is_read(moment: str | None) -> N
         assert TrialRecord.from_json(changed(infeasible=kept)).infeasible == kept
 
 
+def test_where_a_cost_was_taken_over_from_is_kept_and_must_be_whole() -> None:
+    origin = {"directory": "/runs/first", "measured_at": "2030-01-02T03:04:05+00:00"}
+    for kept in (origin, None):
+        record = TrialRecord.from_json(changed(device={"cost_taken_over_from": kept}))
+        assert record.device["cost_taken_over_from"] == kept
+    for broken in ("/runs/first", {}, {**origin, "directory": 1}, {"directory": "/runs/first"}):
+        with pytest.raises(ValueError, match="cost_taken_over_from"):
+            TrialRecord.from_json(changed(device={"cost_taken_over_from": broken}))
+
+
 def test_config_is_validated() -> None:
     broken = {**CONFIG.to_dict(), "rank": 0}
     with pytest.raises(ValueError, match="rank must be an integer from 1"):

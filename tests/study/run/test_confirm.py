@@ -116,7 +116,8 @@ def test_what_it_came_to(directory: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_alone_it_times_whole_epochs(directory: Path) -> None:
     confirm(directory, True, "command", NOW)
-    assert load_study(directory / "confirm-alone" / "study.yaml").trial.hardware.max_adapters_per_gpu == 1
+    hardware = load_study(directory / "confirm-alone" / "study.yaml").trial.hardware
+    assert (hardware.max_adapters_per_gpu, hardware.measured_costs) == (1, "anew")
     document = json.loads((directory / "confirm-alone" / "confirm.json").read_text(encoding="utf-8"))
     # 32 rows in steps of 2 x 4 are 4 steps an epoch, of half a second each
     assert [one["seconds_per_epoch"] for one in document["members"]] == pytest.approx([2.0] * 3)

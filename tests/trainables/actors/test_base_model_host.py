@@ -32,7 +32,8 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def host(name: str, waits: bool) -> BaseModelHost:
-    keeper = SimpleNamespace(note_statuses=SimpleNamespace(remote=lambda *word: None))
+    told = SimpleNamespace(remote=lambda *word: None)
+    keeper = SimpleNamespace(note_statuses=told, note_stages=told)
     return BaseModelHost(HostSettings(None, name, "fp32", "cpu", 1, waits=waits), keeper)  # type: ignore[arg-type]
 
 
