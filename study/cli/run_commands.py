@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from study.cli.arguments import add_command, add_directory, add_study, command_line, path, words
 from study.errors import DONE
-from study.output import say
+from study.output import plural, say
 from trainables.timeline import timeline
+
+if TYPE_CHECKING:
+    from study.cluster.ray_start import RayStart
 
 
 def add_run_commands(commands: Any) -> None:
@@ -21,11 +26,18 @@ def add_run_commands(commands: Any) -> None:
     parser = add_command(commands, "resume", _resume, text)
     add_directory(parser, "the directory that `run` made, or its URL", words)
     _add_acceptance(parser)
+    _add_dashboard(parser)
     text = "train a study's front and its near rivals again with other seeds, and measure them on the test split"
     parser = add_command(commands, "confirm", _confirm, text)
     add_directory(parser)
     parser.add_argument("--alone", action="store_true", help="train each by itself, and time its epochs whole")
     _add_acceptance(parser)
+    _add_dashboard(parser)
+
+
+def _add_dashboard(parser: Any) -> None:
+    text = "start Ray's dashboard too, which costs some seconds, and say its address"
+    parser.add_argument("--dashboard", action="store_true", help=text)
 
 
 def _add_acceptance(parser: Any) -> None:
@@ -39,6 +51,7 @@ def _add_run(commands: Any) -> None:
     add_study(parser)
     text = "the study's directory, new or empty (default: NAME-date-time in the study's storage folder)"
     parser.add_argument("--out", type=path, metavar="DIR", help=text)
+    _add_dashboard(parser)
 
 
 def _add_plan(commands: Any) -> None:
@@ -52,12 +65,27 @@ def _add_plan(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    with timeline.stage("imports"):
-        from study.config.study_config import load_study
-        from study.run.lifecycle import begin, finish
+    from study.config.study_config import load_study
 
     config = load_study(options.study, options.overrides)
-    return finish(begin(config, options.out, command_line(), datetime.now().astimezone()))
+    trials, model = plural(config.search.trials, "trial"), config.trial.base_model.path
+    say(f"{config.name}: {trials} over {model}. Checking model and data.")
+    with _interruptible(options) as ray:
+        with timeline.stage("imports"):
+            from study.run.lifecycle import begin, finish
+
+        return finish(begin(config, options.out, command_line(), datetime.now().astimezone(), ray=ray))
+
+
+@contextmanager
+def _interruptible(options: argparse.Namespace) -> Iterator[RayStart]:
+    """Gives the Ray that a study may start, which ends with it: SIGTERM is heard as Ctrl-C from here on."""
+    from study.cluster.ray_start import RayStart, check_dashboard, terminated_as_interrupt
+
+    if options.dashboard:
+        check_dashboard()
+    with terminated_as_interrupt(), RayStart(options.dashboard) as ray:
+        yield ray
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -76,15 +104,18 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    with timeline.stage("imports"):
-        from study.run.directory import here
-        from study.run.lifecycle import finish, reopen
+    with _interruptible(options) as ray:
+        with timeline.stage("imports"):
+            from study.run.directory import here
+            from study.run.lifecycle import finish, reopen
 
-    return finish(reopen(here(options.directory), options.accept_changed_data))
+        return finish(reopen(here(options.directory), options.accept_changed_data, ray))
 
 
 def _confirm(options: argparse.Namespace) -> int:
-    from study.run.confirm import confirm
-
     now = datetime.now().astimezone()
-    return confirm(options.directory.absolute(), options.alone, command_line(), now, options.accept_changed_data)
+    with _interruptible(options) as ray:
+        from study.run.confirm import confirm
+
+        folder = options.directory.absolute()
+        return confirm(folder, options.alone, command_line(), now, options.accept_changed_data, ray)

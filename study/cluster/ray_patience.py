@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 START_SECONDS = 180.0
-AGAIN_SECONDS = 0.5
+AGAIN_SECONDS = 0.1
 # Of Ray's own, which `ray.init` reads: for its control store. That for its node is fixed at 30 s in Ray 2.60.
 VARIABLE = "RAY_gcs_server_port_wait_time_s"
 TOO_LATE = ("timed out", "Failed to connect to GCS", "did not become available", "Failed to get GCS")

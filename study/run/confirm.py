@@ -13,6 +13,7 @@ from pathlib import Path
 from analysis.statistics.confirmation import Confirmation, Confirmed, confirmation, near_front, same_configuration
 from analysis.wording import DASH, configuration_name, format_duration, format_value, hypervolume_words
 from search_spaces.trial_config import TrialConfig
+from study.cluster.ray_start import RayStart
 from study.config.search_sections import EarlyStoppingSettings, SearchSettings
 from study.config.study_config import StudyConfig, load_study
 from study.output import aligned, resume_command, say
@@ -37,13 +38,21 @@ from trainables.settings import GenerationSettings, RungSettings
 LONGEST_NAME = 90  # of a study, so that its name with `-confirm` is one
 
 
-def confirm(directory: Path, alone: bool, command: str, now: datetime, accept_changed_data: bool = False) -> int:
+def confirm(
+    directory: Path,
+    alone: bool,
+    command: str,
+    now: datetime,
+    accept_changed_data: bool = False,
+    ray: RayStart | None = None,
+) -> int:
     """Trains a front again, or continues that, says what it came to, and returns the exit code.
 
     The trials are a study of their own, in the folder `confirm` of the study's directory (`confirm-alone` where each
     trains alone). Nothing is concluded before all of them have ended. Raises ConfigError where nothing can be
     confirmed, the directory is a confirmation itself, the folder holds other configurations, or data, base model or
-    training settings are not what the study began with; `accept_changed_data` takes changed data.
+    training settings are not what the study began with; `accept_changed_data` takes changed data. `ray` is that of
+    `lifecycle.begin`.
     """
     config = load_study(study_file(directory))
     _refuse_confirmation(directory)
@@ -60,10 +69,10 @@ def confirm(directory: Path, alone: bool, command: str, now: datetime, accept_ch
     folder = directory / (CONFIRM_ALONE_FOLDER if alone else CONFIRM_FOLDER)
     if (folder / STUDY_FILE).is_file():
         _check_same(folder, wanted)
-        code = finish(reopen(folder, accept_changed_data))
+        code = finish(reopen(folder, accept_changed_data, ray))
     else:
         say(f"To confirm: {', '.join(record.trial_id for record in chosen)}, with seeds {_list(config.confirm.seeds)}.")
-        code = finish(begin(wanted, folder, command, now, directory, accept_changed_data))
+        code = finish(begin(wanted, folder, command, now, directory, accept_changed_data, ray))
     left = wanted.search.trials - len(ResultsStore(folder).records())
     again = shlex.join(["python", "-m", "study", "confirm", str(directory), *(["--alone"] if alone else [])])
     if left:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from search_spaces.trial_config import TrialConfig
 from study.cluster.nodes import check_shared, cluster_nodes, cluster_resources, uses_cards
 from study.cluster.ray_address import LOCAL, ray_address
-from study.cluster.ray_session import ray_session, terminated_as_interrupt
+from study.cluster.ray_start import RayStart, terminated_as_interrupt
 from study.plan.forecast import Forecast, forecast_on
 from study.plan.phases import StudyPhase, phases_of
 from study.progress.live_file import LiveFile
@@ -32,7 +34,7 @@ def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[
     `show` gets what the live table says where there is no terminal. Once all trials have ended, `meanwhile` is done
     while Ray ends. Raises PlanError where the machines cannot run the study, StoreError where a record cannot be kept.
     """
-    with ray_session(meanwhile), terminated_as_interrupt():
+    with _connected(study.ray or RayStart(), meanwhile), terminated_as_interrupt():
         if study.url is None:
             check_shared(study.directory)
         forecast, phases = _phases(study)
@@ -48,8 +50,19 @@ def run_study(study: StudyRun, show: Callable[[str], None], meanwhile: Callable[
             charts = StudyCharts(study.directory.name, study.store.records(), study.config.objectives)
             keeping = Keeping(study.store, table, forecast, charts.note)
             _refuse(study, keeping)
-            prepare_conclusion()
             _run_phases(study, phases, keeper, _starting(table, keeper, forecast), keeping)
+
+
+@contextmanager
+def _connected(ray: RayStart, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Waits for Ray, and ends it at the end; where all went well, `meanwhile` is done while it ends."""
+    try:
+        ray.wait()
+        yield
+    except BaseException:
+        ray.give_up()
+        raise
+    ray.end(meanwhile)
 
 
 def _phases(study: StudyRun) -> tuple[Forecast | None, tuple[StudyPhase, ...]]:
@@ -74,9 +87,14 @@ def _refuse(study: StudyRun, keeping: Keeping) -> None:
 
 
 def _starting(table: LiveTable, keeper: Any, forecast: Forecast | None) -> Start:
-    """What is told when a trial begins: the table, and for the charts the keeper what it is predicted to take."""
+    """What is told when a trial begins: the table, and for the charts the keeper what it is predicted to take.
+
+    From the first one on the driver has time for the study's end, and not before: Tune starts.
+    """
+    prepare = cache(prepare_conclusion)
 
     def start(trial_id: str, config: TrialConfig) -> None:
+        prepare()
         table.note_started(trial_id, config)
         if forecast:
             keeper.note_predicted.remote(trial_id, forecast.memory(config))

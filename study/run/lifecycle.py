@@ -9,13 +9,14 @@ from datetime import datetime
 from pathlib import Path
 
 from study.cluster.object_store import Mirror
+from study.cluster.ray_start import RayStart
 from study.cluster.surroundings import runs_here
 from study.config.study_config import StudyConfig, load_study, to_yaml_text
 from study.environment import provenance
 from study.errors import DONE, FAILED, PlanError, StoreError, StudyError
 from study.output import plural, resume_command, say
 from study.plan.known_memory import KnownMemory
-from study.plan.preflight import check
+from study.plan.preflight import Preflight, check
 from study.records.data_notes import data_notes
 from study.records.files import write_whole
 from study.records.layout import DATABASE_FILE, RESULTS_FILE, STUDY_FILE, TORN_FILE, study_file
@@ -41,9 +42,11 @@ def begin(
     now: datetime,
     confirmed: Path | None = None,
     accept_changed_data: bool = False,
+    ray: RayStart | None = None,
 ) -> StudyRun:
     """Checks model and data, makes the study's directory (`out`, or `storage/NAME-date-time`), and opens its search.
 
+    Where the study runs on this machine, `ray` starts beside that; its owner ends it where the study does not begin.
     Raises ConfigError where model or data are wrong, or `out` is in use; where `confirmed` names the study that this
     one confirms, also where they are not what that one began with, but for accepted data. Raises StoreError where the
     directory cannot be used.
@@ -51,8 +54,7 @@ def begin(
     if out is not None:
         check_free(out)
     check_loggers(config.file, config.loggers)
-    with timeline.stage("checks"):
-        found = check(config, here=runs_here())
+    found = _checked(config, ray)
     if confirmed is not None:
         check_like(confirmed, config, found, accept_changed_data)
     warm_starts = read_warm_starts(config)
@@ -64,7 +66,7 @@ def begin(
         write_basis(directory, basis)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
     try:
-        study = replace(_open(config, directory), found=found, basis=basis)
+        study = replace(_open(config, directory), found=found, basis=basis, ray=ray)
         _tell_warm_starts(study, warm_starts)
     except KeyboardInterrupt:
         if confirmed is None:
@@ -73,17 +75,29 @@ def begin(
     return study
 
 
-def reopen(directory: Path, accept_changed_data: bool = False) -> StudyRun:
+def _checked(config: StudyConfig, ray: RayStart | None) -> Preflight:
+    """What is found of model and data, while Ray starts on this machine.
+
+    A cluster is connected to only once the study may run: that sends it our code.
+    """
+    here = runs_here()
+    if ray is not None and here:
+        ray.begin()
+    with timeline.stage("checks"):
+        return check(config, here=here)
+
+
+def reopen(directory: Path, accept_changed_data: bool = False, ray: RayStart | None = None) -> StudyRun:
     """Opens a study again: records and search are made to agree, so that no trial is lost or recorded twice.
 
+    Where it is to run on this machine, `ray` starts beside the checks; its owner ends it where they refuse the study.
     Raises ConfigError where it is no study, its model or data are not there any more, or what its trials depend on is
     not what it began with; `accept_changed_data` takes changed data. Raises StoreError where it is in use.
     """
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
         if any(study.remaining().values()):
-            with timeline.stage("checks"):
-                study = replace(study, found=check(study.config, here=runs_here()))
+            study = replace(study, found=_checked(study.config, ray), ray=ray)
             study = hold_to_basis(study, accept_changed_data)
         if not study.search.proposals():  # it died before it had begun
             _tell_warm_starts(study, read_warm_starts(study.config))

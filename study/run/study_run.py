@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from study.cluster.object_store import stored_checkpoint
+from study.cluster.ray_start import RayStart
 from study.config.study_config import StudyConfig
 from study.plan.preflight import Preflight
 from study.records.layout import is_confirmation
@@ -26,6 +27,7 @@ class StudyRun:
     store: ResultsStore
     found: Preflight | None = None  # of model and data; None where nothing was checked
     basis: Basis | None = None  # what trials depend on; None where nothing was checked
+    ray: RayStart | None = None  # that may be starting already; None where it is to be started when trials run
 
     @property
     def url(self) -> str | None:

@@ -37,6 +37,7 @@ class BaseModelHost:
     """
 
     def __init__(self, settings: HostSettings, keeper: Any) -> None:
+        os.environ.update(settings.environment)
         timeline.begin(host_process(settings.name))
         self._settings = settings
         self._keeper = keeper
@@ -58,14 +59,14 @@ class BaseModelHost:
     def __repr__(self) -> str:
         return f"BaseModelHost({self._settings.name})"  # in the dashboard and in Ray's logs
 
-    def join(self, request: JoinRequest, trial: Any) -> None:
+    def join(self, request: JoinRequest, actor_id: str) -> None:
         """Takes a trial's adapter in and watches its actor. Raises HostLoadError, NotResidentError."""
 
         def take_in() -> None:
             if self._load_error:
                 raise HostLoadError(self._load_error)
             self._engine.join(request)
-            self._watched[request.trial_id] = _Watched(trial, request.incarnation)
+            self._watched[request.trial_id] = _Watched(actor_id, request.incarnation)
 
         self._wanted.set()
         self._on_training_thread(take_in)
@@ -196,25 +197,23 @@ class BaseModelHost:
 
 
 class _Watched:
-    """A trial's actor, asked now and then whether it lives; one that has not replied yet is busy, not dead."""
+    """A trial's actor, looked up now and then in Ray's own table of actors.
 
-    def __init__(self, trial: Any, incarnation: int) -> None:
-        self._trial = trial
+    By its name and not by its handle, since to receive that a process must import the actor's class, and Ray Tune with
+    it: a second of a host's time while its trials wait for it.
+    """
+
+    def __init__(self, actor_id: str, incarnation: int) -> None:
+        self._actor_id = actor_id
         self.incarnation = incarnation
-        self._question: Any = None
 
     def is_dead(self) -> bool:
-        if self._question is None:
-            self._question = self._trial.__ray_ready__.remote()
-        replied, _ = ray.wait([self._question], timeout=0)
-        if not replied:
-            return False
-        question, self._question = self._question, None
-        try:
-            ray.get(question)
-        except ray.exceptions.RayActorError:
-            return True
-        return False
+        return actor_state(self._actor_id) == "DEAD"
+
+
+def actor_state(actor_id: str) -> str | None:
+    """Returns what Ray says of an actor, `ALIVE` or `DEAD` among others; None where it says nothing just now."""
+    return ray._private.state.actors(actor_id).get("State")
 
 
 def device_values(settings: HostSettings) -> dict[str, float]:

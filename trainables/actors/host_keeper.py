@@ -117,6 +117,8 @@ class HostKeeper:
 
     def note_stages(self, stages: Sequence[Stage]) -> None:
         """Takes in where a host's time went so far, in place of what it said before."""
+        if not stages:  # of a host that is ended at once
+            return
         first = min(stages, key=lambda one: one.began)
         asked = self._asked.get(first.process, first.began)
         self._timeline.take([Stage.whole(first.process, "starting", asked, first.began), *stages])
@@ -157,7 +159,7 @@ class HostKeeper:
         cards = len(host.device.gpu_ids)
         settings = HostSettings(
             self._settings, host.name, host.precision, "cuda" if cards else "cpu", self._cpu_threads, max(1, cards),
-            self._keep_adapters, host.waits, self._study_directory,
+            self._keep_adapters, host.waits, self._study_directory, host_environment(host),
         )  # fmt: skip
         keeper = ray.get_runtime_context().current_actor
         self._asked[host_process(host.name)] = time.time()
@@ -169,20 +171,24 @@ class HostKeeper:
 
 def host_options(host: Host) -> dict[str, Any]:
     """What Ray is asked for a host's actor: its node, its cards, and no share of either."""
-    node_id, gpu_ids = host.device
-    if gpu_ids:  # the trials hold the card's shares; their host takes none of its own
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    else:  # threads that spin while they wait are many times slower where the cores are shared
-        environment = {"OMP_WAIT_POLICY": "PASSIVE"}
     return {
         "name": f"host {host.name}",  # in the dashboard; unlike any other, since hosts are numbered
         "num_cpus": 0,
         "num_gpus": 0,
         "max_concurrency": HOST_THREADS,
         "max_restarts": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(node_id, soft=False),
-        "runtime_env": {"env_vars": environment},
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(host.device.node_id, soft=False),
     }
+
+
+def host_environment(host: Host) -> dict[str, str]:
+    """What a host's process sets of its environment at its beginning, before any library reads it.
+
+    Not a `runtime_env`: a process of Ray that has begun already could not be taken then.
+    """
+    if host.device.gpu_ids:  # the trials hold the card's shares; their host has none, and Ray shows it no card
+        return {"CUDA_VISIBLE_DEVICES": ",".join(host.device.gpu_ids)}
+    return {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin as they wait are far slower where cores are shared
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from trainables.settings import TrialSettings
@@ -23,6 +23,7 @@ class HostSettings:
     keep_adapters: bool = True  # whether finished adapters are handed to the keeper
     waits: bool = False  # whether it touches its device only once a trial joins
     study_directory: str = ""  # which measured costs are kept as measured in; empty: none is kept or taken over
+    environment: Mapping[str, str] = field(default_factory=dict)  # of its process, set before libraries read it
 
 
 def import_ahead() -> None:

@@ -124,7 +124,7 @@ class LoraTrial(tune.Trainable):
         incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=REPLY_SECONDS)
         request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._suspect)
         with timeline.stage("joining"):  # until the host has loaded
-            ray.get(self._host.join.remote(request, context.current_actor), timeout=LOAD_SECONDS)
+            ray.get(self._host.join.remote(request, context.get_actor_id()), timeout=LOAD_SECONDS)
         self._keeper.note_trial_stages.remote(timeline.stages())
         self._incarnation, self._seen = incarnation, 0
 

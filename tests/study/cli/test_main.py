@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import pytest
 from study.checkout import CHECKOUT
 from study.cli import main as cli
 from study.cli.main import main
+from study.cluster import ray_start
+from study.cluster.ray_start import RayStart
+from study.errors import StudyError
 from study.plan import description
 from study.run import lifecycle
 from tests.support.made_up_studies import write_study_file
@@ -58,7 +62,7 @@ def test_run_begins_with_the_overrides_and_returns_the_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Any] = []
-    monkeypatch.setattr(lifecycle, "begin", lambda *arguments: begun.append(arguments) or "the study")
+    monkeypatch.setattr(lifecycle, "begin", lambda *arguments, ray: begun.append(arguments) or "the study")
     monkeypatch.setattr(lifecycle, "finish", lambda study: 1 if study == "the study" else 0)
     monkeypatch.setattr(sys, "argv", ["study/__main__.py", "run", "a b.yaml"])
     file = write_study_file(tmp_path)
@@ -70,6 +74,41 @@ def test_run_begins_with_the_overrides_and_returns_the_exit_code(
     assert command == "python -m study run 'a b.yaml'"
     assert isinstance(now, datetime)
     assert now.tzinfo is not None
+
+
+def test_run_says_at_once_what_it_will_do_and_starts_nothing_for_a_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def begin(*arguments: Any, ray: RayStart) -> None:
+        said.append(capsys.readouterr().out)
+        raise StudyError("it is enough")
+
+    monkeypatch.setattr(lifecycle, "begin", begin)
+    file = write_study_file(tmp_path)
+    assert main(["run", str(file)]) == 1
+    assert said == ["made-up: 4 trials over nobody/nothing. Checking model and data.\n"]
+    capsys.readouterr()
+    assert main(["run", str(file), "--set", "training.max_steps=-7"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("dashboard", [[], ["--dashboard"]])
+def test_a_dashboard_is_there_for_those_who_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dashboard: list[str]
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(ray_start, "RayStart", lambda dashboard: asked.append(dashboard) or nullcontext("a Ray"))
+    monkeypatch.setattr(ray_start, "check_dashboard", lambda: None)
+    monkeypatch.setattr(lifecycle, "begin", lambda *arguments, ray: ray)
+    monkeypatch.setattr(lifecycle, "reopen", lambda directory, accepted, ray: ray)
+    monkeypatch.setattr(lifecycle, "finish", lambda study: 0 if study == "a Ray" else 1)
+    monkeypatch.setattr("study.run.confirm.confirm", lambda *arguments: 0 if arguments[-1] == "a Ray" else 1)
+    assert main(["run", str(write_study_file(tmp_path)), *dashboard]) == 0
+    assert main(["resume", str(tmp_path), *dashboard]) == 0
+    assert main(["confirm", str(tmp_path), *dashboard]) == 0
+    assert asked == [bool(dashboard)] * 3
 
 
 def test_plan_prints_what_would_run(

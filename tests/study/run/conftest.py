@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from study.cluster.ray_start import RayStart
 from study.config.study_config import StudyConfig, load_study
 from study.run import lifecycle
 from study.run.study_run import StudyRun
@@ -26,6 +27,24 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     checked: list[str] = []
     monkeypatch.setattr(lifecycle, "check", lambda config, here: checked.append(config.file))
     return checked
+
+
+class Starting(RayStart):
+    """A Ray that only notes when it is to begin, and what was checked by then."""
+
+    def __init__(self, checked: list[str]) -> None:
+        super().__init__()
+        self.checked = checked
+        self.begun: list[int] = []
+
+    def begin(self) -> None:
+        self.begun.append(len(self.checked))
+
+
+@pytest.fixture
+def ray(checks: list[str]) -> Starting:
+    """A Ray that only notes when it is to begin, and how many checks there were by then."""
+    return Starting(checks)
 
 
 @pytest.fixture

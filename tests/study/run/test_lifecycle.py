@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from study.config.study_config import ConfigError, StudyConfig, load_study
 from study.errors import PlanError, StoreError, StudyError
 from study.records.store import ResultsStore
 from study.run import lifecycle
-from study.run.lifecycle import finish
+from study.run.lifecycle import begin, finish
 from study.run.study_run import StudyRun
-from tests.support.made_up_runs import COMMAND, Run, begun, kill, play
+from tests.support.made_up_runs import COMMAND, NOW, Run, begun, kill, play
 
 pytestmark = pytest.mark.usefixtures("checks")
 quick = pytest.mark.usefixtures("quick")  # all but the two tests of everything that is written
@@ -50,6 +51,27 @@ def test_an_existing_study_is_refused_with_the_remedy(config: StudyConfig, tmp_p
         begun(config, out)
     assert f"python -m study resume '{out}'" in str(caught.value)
     assert len(checks) == 1
+
+
+@quick
+@pytest.mark.parametrize(("here", "begun_before"), [(True, [0]), (False, [])], ids=["here", "on a cluster"])
+def test_ray_starts_beside_the_checks_of_a_study_of_this_machine(
+    config: StudyConfig, ray: Any, monkeypatch: pytest.MonkeyPatch, here: bool, begun_before: list[int]
+) -> None:
+    """A cluster is connected to once the study may run."""
+    monkeypatch.setattr(lifecycle, "runs_here", lambda: here)
+    study = begin(config, None, COMMAND, NOW, ray=ray)
+    assert study.ray is ray
+    assert (ray.begun, ray.checked) == (begun_before, [config.file])
+    kill(study)
+
+
+@quick
+def test_what_costs_nothing_to_see_is_refused_before_ray_starts(config: StudyConfig, tmp_path: Path, ray: Any) -> None:
+    (tmp_path / "out" / "something").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="--out"):
+        begin(config, tmp_path / "out", COMMAND, NOW, ray=ray)
+    assert ray.begun == []
 
 
 @quick

@@ -61,20 +61,27 @@ def test_a_kill_between_record_and_search_ends_each_trial_once(
     assert len(again.search.proposals()) == 4
 
 
-def test_a_torn_last_line_is_run_again(config: StudyConfig, run_with: Callable[[Run], None]) -> None:
+def test_a_torn_last_line_is_run_again(config: StudyConfig, run_with: Callable[[Run], None], ray: Any) -> None:
     study = begun(config)
     play(study, most=2)
     directory = kill(study)
     results = directory / "results.jsonl"
     results.write_bytes(results.read_bytes()[:-100])
     run_with(lambda again, show: play(again))
-    assert finish(reopen(directory)) == 0
+    again = reopen(directory, ray=ray)
+    assert again.ray is ray
+    assert ray.begun == [1]  # beside the second check
+    assert finish(again) == 0
     records = ResultsStore(directory).records()
     assert sorted(record.trial_id for record in records) == ["t000", "t001", "t002", "t003"]
 
 
 def test_with_nothing_left_it_says_so_and_starts_nothing(
-    config: StudyConfig, run_with: Callable[[Run], None], checks: list[str], capsys: pytest.CaptureFixture[str]
+    config: StudyConfig,
+    run_with: Callable[[Run], None],
+    checks: list[str],
+    ray: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     study = begun(config)
     play(study)
@@ -84,7 +91,8 @@ def test_with_nothing_left_it_says_so_and_starts_nothing(
         raise AssertionError("there is nothing to run")
 
     run_with(run)
-    assert finish(reopen(directory)) == 0
+    assert finish(reopen(directory, ray=ray)) == 0
+    assert ray.begun == []
     output = capsys.readouterr().out
     assert "nothing is left to run, all trials have ended" in output
     assert "The Pareto front of" in output

@@ -172,12 +172,13 @@ def test_a_host_that_could_not_be_started_is_tried_again(keeper: Any, monkeypatc
 
 def test_a_cards_host_sees_its_cards_alone_and_takes_no_share_of_them() -> None:
     node = "ab" * 28
-    options = host_keeper.host_options(Host(1, Device(node, ("2", "3")), "nf4"))
+    on_cards, on_cpu = Host(1, Device(node, ("2", "3")), "nf4"), Host(2, Device(node), "nf4")
+    options = host_keeper.host_options(on_cards)
     assert (options["num_cpus"], options["num_gpus"], options["max_restarts"]) == (0, 0, 0)
-    assert options["runtime_env"]["env_vars"]["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert "runtime_env" not in options  # it takes a process that Ray has begun already
     assert options["scheduling_strategy"].node_id == node
-    on_cpu = host_keeper.host_options(Host(2, Device(node), "nf4"))
-    assert "CUDA_VISIBLE_DEVICES" not in on_cpu["runtime_env"]["env_vars"]
+    assert host_keeper.host_environment(on_cards) == {"CUDA_VISIBLE_DEVICES": "2,3"}
+    assert host_keeper.host_environment(on_cpu) == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_a_hosts_word_is_kept_and_an_adapters_files_are_written_whole(tmp_path: Path) -> None:

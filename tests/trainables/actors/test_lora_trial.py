@@ -72,8 +72,9 @@ def test_a_join_that_takes_too_long_is_tried_again_and_its_host_is_not_ended(
     trial._keeper = SimpleNamespace(
         host_for=SimpleNamespace(remote=lambda *where, dead: host_for(*where, dead_host=dead)),
         next_incarnation=asked([0, 1]),
+        note_trial_stages=SimpleNamespace(remote=lambda stages: None),
     )
-    context = SimpleNamespace(get_node_id=lambda: "node", current_actor=None)
+    context = SimpleNamespace(get_node_id=lambda: "node", get_actor_id=lambda: "actor")
     monkeypatch.setattr(lora_trial.ray, "get_runtime_context", lambda: context)
     monkeypatch.setattr(lora_trial.ray, "get_gpu_ids", list)
     assert trial.step()["step"] == 50
