@@ -19,10 +19,11 @@ from trainables.memory.weights import FROZEN, ModelPart, base_components, state_
 MIB = 2**20
 
 # Until a calibration corrects them. CUDA: cuBLAS keeps a workspace for each of the two threads that multiply (forward
-# and backward): 8.1 MiB each, and 32 MiB on Hopper. CPU: interpreter, torch, transformers, bitsandbytes, Ray's worker.
+# and backward): 8.1 MiB each, and 32 MiB on Hopper. CPU: interpreter, torch, transformers, bitsandbytes, Ray's worker,
+# as `trainables.base_model.lean_imports` imports them; a host that quantizes imports some 80 MiB more.
 DEFAULT_CONSTANTS: Mapping[Device, MemoryConstants] = {
     "cuda": MemoryConstants(context_bytes=USUAL_CONTEXT_BYTES, offset_bytes=64 * MIB),
-    "cpu": MemoryConstants(context_bytes=0, offset_bytes=600 * MIB),
+    "cpu": MemoryConstants(context_bytes=0, offset_bytes=430 * MIB),
 }
 
 
