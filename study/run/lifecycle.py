@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.cluster.object_store import Mirror
 from study.cluster.ray_start import RayStart
@@ -29,10 +30,12 @@ from study.run.loggers import check_loggers
 from study.run.resumption.basis import basis_of, write_basis
 from study.run.resumption.continuation import check_like, hold_to_basis
 from study.run.study_run import StudyRun
-from study.search.study_search import StudySearch, open_search
-from study.search.warm_start import WarmStart, read_warm_starts
 from trainables.base_model.location import name_and_place
 from trainables.timeline import timeline
+
+if TYPE_CHECKING:
+    from study.search.study_search import StudySearch
+    from study.search.warm_start import WarmStart
 
 
 def begin(
@@ -57,7 +60,7 @@ def begin(
     found = _checked(config, ray)
     if confirmed is not None:
         check_like(confirmed, config, found, accept_changed_data)
-    warm_starts = read_warm_starts(config)
+    warm_starts = _warm_starts(config)
     facts = provenance.collect(command, now)
     directory = make_directory(config, out, now)
     provenance.write(directory, facts)
@@ -100,7 +103,7 @@ def reopen(directory: Path, accept_changed_data: bool = False, ray: RayStart | N
             study = replace(study, found=_checked(study.config, ray), ray=ray)
             study = hold_to_basis(study, accept_changed_data)
         if not study.search.proposals():  # it died before it had begun
-            _tell_warm_starts(study, read_warm_starts(study.config))
+            _tell_warm_starts(study, _warm_starts(study.config))
     except BaseException:
         study.store.close()
         raise
@@ -206,7 +209,16 @@ def _how_to_continue(study: StudyRun) -> str:
     return f"{kept}. Continue: {resume_command(study.directory)}"
 
 
+def _warm_starts(config: StudyConfig) -> Sequence[WarmStart]:
+    # Here and not above: it imports Optuna, which takes as long as all else, and Ray starts meanwhile.
+    from study.search.warm_start import read_warm_starts
+
+    return read_warm_starts(config)
+
+
 def _open(config: StudyConfig, directory: Path) -> StudyRun:
+    from study.search.study_search import open_search
+
     store = ResultsStore(directory)
     store.own()
     try:

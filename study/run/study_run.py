@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.cluster.object_store import stored_checkpoint
 from study.cluster.ray_start import RayStart
@@ -14,7 +15,9 @@ from study.records.layout import is_confirmation
 from study.records.store import ResultsStore
 from study.run.resumption.basis import Basis
 from study.run.resumption.checkpoints import latest_checkpoint
-from study.search.study_search import StudySearch
+
+if TYPE_CHECKING:  # Optuna takes its time, in which Ray may start
+    from study.search.study_search import StudySearch
 
 
 @dataclass(frozen=True)

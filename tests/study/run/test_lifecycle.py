@@ -169,7 +169,7 @@ def test_a_study_interrupted_as_it_begins_says_how_to_continue(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(lifecycle, "open_search", interrupt)
+        patched.setattr("study.search.study_search.open_search", interrupt)
         with pytest.raises(KeyboardInterrupt):
             begun(config, tmp_path / "study")
     assert f"Continue it: python -m study resume {tmp_path / 'study'}" in capsys.readouterr().out
