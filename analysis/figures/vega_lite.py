@@ -11,6 +11,7 @@ from typing import Any
 
 Spec = dict[str, Any]
 
+EXACT = 2**53  # up to where JavaScript's numbers hold every integer
 MAJOR_VERSION = 6
 SCHEMA = f"https://vega.github.io/schema/vega-lite/v{MAJOR_VERSION}.json"  # a name, never loaded
 
@@ -43,7 +44,13 @@ def mark(kind: str, **look: Any) -> Spec:
 def layer(rows: Iterable[Mapping[str, Any]], encoding: Spec, *marks: Spec) -> Spec:
     """Returns one layer of a chart: its rows, drawn as each of the marks, one over the other."""
     drawn = marks[0] if len(marks) == 1 else {"layer": list(marks)}
-    return {"data": {"values": [dict(row) for row in rows]}, "encoding": encoding, **drawn}
+    values = [{name: _drawable(one) for name, one in row.items()} for row in rows]
+    return {"data": {"values": values}, "encoding": encoding, **drawn}
+
+
+def _drawable(value: Any) -> Any:
+    """A number of JavaScript's for one that it cannot hold: a file's integers may have any number of digits."""
+    return float(value) if type(value) is int and abs(value) > EXACT else value
 
 
 def chart(layers: Sequence[Spec], title: Any, width: int | str, height: int) -> Spec:

@@ -85,7 +85,8 @@ def _always_dominated(drawn: Floats) -> NDArray[np.bool_]:
     That is one whose worst values dominate the row's best. It is sought among the rows whose worst values are on a
     front of their own, since those dominate all that any do.
     """
-    best, worst = np.fmin.reduce(drawn, axis=0), np.maximum.reduce(drawn, axis=0)  # NaN is the worst of all
+    best, finite = np.fmin.reduce(drawn, axis=0), np.isfinite(drawn).all(axis=0)
+    worst = np.where(finite, np.maximum.reduce(drawn, axis=0), np.inf)  # what is not finite dominates nothing
     columns, dominated = np.ascontiguousarray(best.T), np.zeros(len(best), dtype=np.bool_)
     for rival in worst[non_dominated(worst)][:, :, None]:
         dominated |= (rival <= columns).all(axis=0) & (rival < columns).any(axis=0)

@@ -44,7 +44,7 @@ def dashboard_text(url: str) -> str:
     """Returns where Ray's dashboard is; Ray names no address where a cluster has none."""
     if not url:
         return "This Ray cluster has no dashboard."
-    return f"Ray's dashboard: http://{url} (where it asks for a token: ray get-auth-token)"
+    return f"Ray's dashboard: http://{url} (if it wants one, `ray get-auth-token` prints it)"
 
 
 def _end() -> None:

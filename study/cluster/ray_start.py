@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -74,13 +75,20 @@ class RayStart:
             raise self._error
 
     def end(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Ends Ray, which takes seconds, and does `meanwhile` in them."""
+        """Ends Ray, which takes seconds, and does `meanwhile` in them.
+
+        No garbage is searched for meanwhile: an actor's handle in it would be given back to a Ray that has just ended,
+        which then ends this process.
+        """
+        gc.collect()
+        gc.disable()
         self._may_end.set()
         try:
             meanwhile()
         finally:
             if self._thread is not None:
                 self._thread.join()
+            gc.enable()
 
     def give_up(self) -> None:
         """Ends Ray, also in the middle of its start; does nothing where it has ended or was never begun."""

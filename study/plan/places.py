@@ -49,13 +49,19 @@ def any_that_fit(adapters: Sequence[AdapterBytes], room_bytes: int, in_a_pass: i
 
 
 def equal_places(trials: int, devices: int, most: int) -> int:
-    """Returns the fewest places on each device with which the trials take as few rounds as with `most`.
+    """Returns the fewest places on each device with which the trials take as few and as small rounds as with `most`.
 
     Trials of equal length end together, so that a few left over would train in a round of their own, which costs as
-    many launches and dequantizations as a full one: 20 trials with at most 16 run as 10 and 10.
+    many launches and dequantizations as a full one: 20 trials with at most 16 run as 10 and 10. A round takes as long
+    as its fullest device, and devices fill one after the other.
     """
     rounds = max(1, math.ceil(trials / (most * devices)))
-    return max(1, math.ceil(trials / (rounds * devices)))
+    fewest = max(1, math.ceil(trials / (rounds * devices)))
+
+    def slowest(places: int) -> int:
+        return (rounds - 1) * places + min(places, trials - (rounds - 1) * places * devices)
+
+    return min(range(fewest, max(fewest, most) + 1), key=slowest)
 
 
 def rounds_of(shares: Sequence[int], devices: int, places: int) -> list[tuple[int, ...]]:

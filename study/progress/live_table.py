@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 LINE_SECONDS = 15.0  # between two lines where there is no terminal
 REFRESHES_PER_SECOND = 2
-END_SECONDS = 2.0  # how long a poll under way may keep the study from ending
+END_SECONDS = 12.0  # for a poll under way: it must not outlive Ray, which ends a process that asks it after its end
 
 
 class LiveTable:

@@ -75,21 +75,21 @@ def train(engine: Any, device: Any, caps: bool) -> dict[str, Any]:
         if total:
             torch.cuda.set_per_process_memory_fraction(min(1.0, limit_bytes / total), torch.cuda.current_device())
 
-    describe, back = failures._describe, parking._back
+    describe, back = failures._describe, parking.Parking.end
     limit = [float(total)]
 
     def described(error: Exception, where: Any) -> Any:
         seen["lacks"].append(str(error)[:160])
         return describe(error, where)
 
-    def lower_once(members: Any) -> None:
+    def lower_once(aside: Any) -> None:
         if caps and total and not seen["waited"]:
             cap(torch.cuda.memory_reserved(device) + 8 * MIB)
-        back(members)
-        seen["waited"] += sum(member.away for member in members) if caps else 0
+        back(aside)
+        seen["waited"] += sum(member.away for member in aside._members) if caps else 0
         cap(limit[0])
 
-    failures._describe, parking._back = described, lower_once
+    failures._describe, parking.Parking.end = described, lower_once
     while any(one.stage == "measuring" for one in engine.residents.values()):
         engine.work()
     if caps and total:
@@ -105,7 +105,7 @@ def train(engine: Any, device: Any, caps: bool) -> dict[str, Any]:
                 weights[name] = weights_of(one)
                 engine.leave(name, 0)
     cap(total)
-    failures._describe, parking._back = describe, back
+    failures._describe, parking.Parking.end = describe, back
     return {"seen": seen, "weights": weights}
 
 

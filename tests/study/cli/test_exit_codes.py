@@ -16,6 +16,7 @@ from analysis.load import StudyDirectoryError
 from study.cli import main as cli
 from study.cli.main import main
 from study.cluster.jobs import JobError
+from study.cluster.ray_processes import GivenUpError
 from study.errors import FAILED, WRONG_INPUT, Absent, ConfigError, PlanError, StoreError, StudyError, UserError
 from study.hardware.gpu_catalogue import UnknownGpuError
 from study.progress.watch import NoNewsError
@@ -23,7 +24,7 @@ from study.run import lifecycle
 from tests.support.made_up_studies import save_tiny_model, write_study_file
 
 HINT = "Set LORA_FRONTIER_TRACEBACK=1 to see where."
-NOT_THE_USERS = {NoNewsError}  # caught where it arises: drawn as a gap
+NOT_THE_USERS = {NoNewsError, GivenUpError}  # caught where they arise: drawn as a gap, and a refusal of its own
 # One of each kind, its exit code, and what the user reads. A new kind of UserError needs a line here.
 KINDS: list[tuple[UserError, int, str]] = [
     (UserError("It must be so; it is not. Make it so."), WRONG_INPUT, "It must be so; it is not. Make it so."),
@@ -160,7 +161,8 @@ def test_a_broken_model_data_or_space_is_a_fault_of_its_file(
         (tmp_path / "rows.jsonl").write_text("no JSON\n", encoding="utf-8")
     assert main([command, str(tmp_path if command == "resume" else file)]) == WRONG_INPUT
     captured = capsys.readouterr()
-    assert captured.out == ""
+    begun = command == "run" and trouble != "space"  # then it says first what it checks
+    assert (captured.out.count("\n"), "Checking model and data." in captured.out) == (begun, begun)
     assert captured.err.startswith(f"{tmp_path}/{place}")
     assert words in captured.err
     assert "Traceback" not in captured.err

@@ -19,8 +19,10 @@ PROBE = """
 import json, sys
 from study.cli.main import main
 if sys.argv[1] == "run":
+    from study.cluster.ray_start import RayStart
     from study.run import lifecycle
-    lifecycle._run = lambda study: None  # what would start Ray
+    RayStart.begin = lambda self: None  # what would start Ray, beside the checks
+    lifecycle._run = lambda study: None
 code = main(sys.argv[1:])
 print(json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]))
 """

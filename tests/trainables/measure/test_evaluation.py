@@ -136,8 +136,8 @@ def _story_rows(tokenizer) -> list[Row]:
     )
     rows = []
     for prompt, completion in texts:
-        start = [tokenizer.bos_token_id, *tokenizer.encode(prompt, add_special_tokens=False)]
-        target = [*tokenizer.encode(completion, add_special_tokens=False), tokenizer.eos_token_id]
+        start = [tokenizer.bos_token_id, *tokenizer.encode([prompt])[0].ids]
+        target = [*tokenizer.encode([completion])[0].ids, tokenizer.eos_token_id]
         rows.append(Row((*start, *target), len(start), None, prompt))
     return rows
 
