@@ -139,8 +139,8 @@ def test_of_equal_shares_as_many_fit_a_card_as_it_has_places():
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 100), st.integers(1, 400), st.booleans())
 def test_a_searchs_level_is_the_best_of_all_that_keep_the_rules(most, devices, trials, room, ends_together):
-    """Brute force over the levels: the most places that memory, the user's bound and the trials' spread allow, and of
-    those with as few rounds the fewest."""
+    """Brute force over the levels: the most places that memory, the user's bound and the trials' spread allow, and
+    where trials end together the fewest that hold rounds as few and as small as those."""
     hardware = HardwareSettings(gpu="t4", max_adapters_per_gpu=most)
     size = min(7, room)
     got = sharing(search(trials, size, room=room, ends_together=ends_together), devices, hardware, True)
@@ -148,8 +148,7 @@ def test_a_searchs_level_is_the_best_of_all_that_keep_the_rules(most, devices, t
         level for level in PLACES_PER_DEVICE
         if level <= most and level * size <= room and (level - 1) * devices < trials
     ]  # fmt: skip
-    rounds = [math.ceil(trials / (level * devices)) for level in allowed]
-    fewest = min(level for level, count in zip(allowed, rounds, strict=True) if count == min(rounds))
+    fewest = min(level for level in allowed if level >= equal_places(trials, devices, max(allowed)))
     assert (got.places, got.equal) == (fewest if ends_together else max(allowed), False)
     assert places_in_room(size, room) == max(n for n in PLACES_PER_DEVICE if n * size <= room)
     assert own_level(size, room, most) == min(n for n in LEVELS if n * room >= PARTS * size and n * most >= PARTS)
