@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from types import FrameType
 
 from study.cluster.ray_patience import START_SECONDS, VARIABLE
 from study.errors import ConfigError
@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+IMPORTING = "<frozen importlib._bootstrap>"
+AGAIN_SECONDS = 0.05  # until it is seen again whether the main thread imports
 DASHBOARD_PACKAGES = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")  # of `ray[default]` alone
 
 Disconnect = Callable[[], None]
@@ -119,16 +121,33 @@ def check_dashboard() -> None:
         raise ConfigError.of("--dashboard", "", None, rule, "Run: pip install -e '.[cluster]'")
 
 
+def imports(frame: FrameType | None) -> bool:
+    """Whether a frame, or one that has called it, is of Python's own code for imports."""
+    while frame is not None and frame.f_code.co_filename != IMPORTING:
+        frame = frame.f_back
+    return frame is not None
+
+
 @contextmanager
 def terminated_as_interrupt() -> Iterator[None]:
-    """Has SIGTERM raise KeyboardInterrupt, as Ctrl-C does; for the main thread, the only one that may set it."""
+    """Has SIGTERM raise KeyboardInterrupt, as Ctrl-C does; for the main thread, the only one that may set it.
 
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    What comes while that thread imports is raised once it has: torn there, it could leave a lock behind on which the
+    imports of Ray's thread wait for ever.
+    """
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not imports(frame):
+            raise KeyboardInterrupt
+        if signal.SIGALRM not in before:
+            before[signal.SIGALRM] = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
+        if signal.SIGALRM in before:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +161,27 @@ def test_both_signals_interrupt_and_have_their_handlers_back_afterwards(number: 
     assert signal.getsignal(number) is before
     assert start._thread is not None
     assert not start._thread.is_alive()
+
+
+def test_an_interrupt_during_an_import_is_heard_once_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torn there, Python's own lock of imports could stay locked, on which Ray's thread would wait for ever."""
+    source = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.2)\nwhole = True\n"
+    (tmp_path / "interrupted_as_it_is_imported.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def study() -> None:
+        with terminated_as_interrupt():
+            importlib.import_module("interrupted_as_it_is_imported")
+            time.sleep(SECONDS)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        study()
+    assert sys.modules["interrupted_as_it_is_imported"].whole
+    assert time.monotonic() - began < SECONDS
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_a_dashboard_without_its_packages_is_refused_with_the_command_that_installs_them(
