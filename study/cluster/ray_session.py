@@ -44,7 +44,7 @@ def dashboard_text(url: str) -> str:
     """Returns where Ray's dashboard is; Ray names no address where a cluster has none."""
     if not url:
         return "This Ray cluster has no dashboard."
-    return f"Ray's dashboard: http://{url} (if it wants one, `ray get-auth-token` prints it)"
+    return f"Ray's dashboard: http://{url} (`ray get-auth-token` prints what it asks for, where it does)"
 
 
 def _end() -> None:

@@ -99,7 +99,8 @@ def reopen(directory: Path, accept_changed_data: bool = False, ray: RayStart | N
     """
     study = _open(load_study(study_file(directory)), directory.absolute())
     try:
-        if any(study.remaining().values()):
+        if left := sum(study.remaining().values()):
+            say(f"{study.config.name}: {plural(left, 'trial')} left. Checking model and data.")
             study = replace(study, found=_checked(study.config, ray), ray=ray)
             study = hold_to_basis(study, accept_changed_data)
         if not study.search.proposals():  # it died before it had begun

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from study.checkout import CHECKOUT
+from study.secrets import masked
 
 ray_session = pytest.importorskip("study.cluster.ray_session")
 
@@ -32,8 +33,9 @@ print(time.monotonic() - began)
 
 
 def test_the_dashboards_address_is_said_and_how_to_enter() -> None:
-    said = ray_session.dashboard_text("127.0.0.1:8265")
-    assert said == "Ray's dashboard: http://127.0.0.1:8265 (where it asks for a token: ray get-auth-token)"
+    said = ray_session.dashboard_text("localhost:1")
+    assert said == "Ray's dashboard: http://localhost:1 (`ray get-auth-token` prints what it asks for, where it does)"
+    assert masked(said) == said
     assert ray_session.dashboard_text("") == "This Ray cluster has no dashboard."
 
 

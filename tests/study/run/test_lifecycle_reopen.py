@@ -61,7 +61,9 @@ def test_a_kill_between_record_and_search_ends_each_trial_once(
     assert len(again.search.proposals()) == 4
 
 
-def test_a_torn_last_line_is_run_again(config: StudyConfig, run_with: Callable[[Run], None], ray: Any) -> None:
+def test_a_torn_last_line_is_run_again(
+    config: StudyConfig, run_with: Callable[[Run], None], ray: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = begun(config)
     play(study, most=2)
     directory = kill(study)
@@ -71,6 +73,7 @@ def test_a_torn_last_line_is_run_again(config: StudyConfig, run_with: Callable[[
     again = reopen(directory, ray=ray)
     assert again.ray is ray
     assert ray.begun == [1]  # beside the second check
+    assert "made-up: 3 trials left. Checking model and data.\n" in capsys.readouterr().out
     assert finish(again) == 0
     records = ResultsStore(directory).records()
     assert sorted(record.trial_id for record in records) == ["t000", "t001", "t002", "t003"]
