@@ -161,7 +161,7 @@ def test_a_broken_model_data_or_space_is_a_fault_of_its_file(
         (tmp_path / "rows.jsonl").write_text("no JSON\n", encoding="utf-8")
     assert main([command, str(tmp_path if command == "resume" else file)]) == WRONG_INPUT
     captured = capsys.readouterr()
-    begun = command == "run" and trouble != "space"  # then it says first what it checks
+    begun = command in ("run", "resume") and trouble != "space"  # then it says first what it checks
     assert (captured.out.count("\n"), "Checking model and data." in captured.out) == (begun, begun)
     assert captured.err.startswith(f"{tmp_path}/{place}")
     assert words in captured.err
