@@ -24,6 +24,7 @@ PART = " / "  # between a stage's name and that of a part of it
 MOST_WHOLE = 100  # stages of one process that are kept whole; later ones are summed by name
 MOST_NAMES = 50  # of those sums; later names are summed as `OTHER`
 OTHER = "other"
+LONGEST_START_SECONDS = 10.0  # of an interpreter
 JOINED_SECONDS = 0.25  # between two stretches of one kind of work that are shown as one
 
 
@@ -82,7 +83,7 @@ class Timeline:
             self._marks: set[str] = set()
             self._changes = 0
         if from_start:
-            self.note("interpreter", process_began(), time.time())
+            self.note("interpreter", interpreter_began(), time.time())
 
     @contextmanager
     def stage(self, name: str, joins: bool = False) -> Iterator[None]:
@@ -163,6 +164,16 @@ def host_process(name: str) -> str:
 def outer_of(name: str) -> str:
     """Returns the name of the stage that one is a part of; an empty text where it is none's."""
     return name.rpartition(PART)[0]
+
+
+def interpreter_began() -> float:
+    """Returns when Python began in this process, in seconds since the epoch.
+
+    A shell may have been the process before (`sh -c "a && python b"` ends as python): where it is older than any start
+    of an interpreter, the time that the processor has given it counts in place of its age.
+    """
+    began, now = process_began(), time.time()
+    return began if now - began < LONGEST_START_SECONDS else now - time.process_time()
 
 
 def process_began() -> float:

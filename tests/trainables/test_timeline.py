@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.timeline import MOST_NAMES, MOST_WHOLE, OTHER, Stage, Timeline, merged, process_began
+from trainables import timeline as module
+from trainables.timeline import (
+    LONGEST_START_SECONDS,
+    MOST_NAMES,
+    MOST_WHOLE,
+    OTHER,
+    Stage,
+    Timeline,
+    interpreter_began,
+    merged,
+    process_began,
+)
 
 TIMES = st.floats(0, 1e6)
 NAMES = st.sampled_from(["imports", "training", "evaluating"])
@@ -142,4 +153,14 @@ def test_a_process_began_before_now_and_not_long_before_its_first_code() -> None
     line.begin("driver", from_start=True)
     (one,) = line.stages()
     assert one.name == "interpreter"
-    assert one.began == pytest.approx(process_began(), abs=0.1)
+    assert one.began == pytest.approx(interpreter_began(), abs=0.5)
+
+
+def test_what_a_shell_did_before_it_became_python_is_no_start_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(module, "process_began", lambda: now - LONGEST_START_SECONDS / 2)
+    assert interpreter_began() == now - LONGEST_START_SECONDS / 2
+    monkeypatch.setattr(module, "process_began", lambda: now - 2 * LONGEST_START_SECONDS - time.process_time())
+    assert time.time() - time.process_time() == pytest.approx(interpreter_began(), abs=0.5)

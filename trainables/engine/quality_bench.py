@@ -17,8 +17,8 @@ from trainables.measure.generation import generate_together, text_ends
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.packed_model import PackedModel
 
-# Passes of training whose tokens one of evaluation takes. On a CPU each pass casts or dequantizes all weights, which is a
-# seventh of a pass of 512 tokens; without a backward pass the memory of twice as many is still less than training's.
+# Passes of training whose tokens one of evaluation takes. On a CPU each pass casts or dequantizes all weights, which is
+# a seventh of a pass of 512 tokens; without a backward pass the memory of twice as many is less than training's.
 EVALUATION_PASSES = {"cpu": 2, "cuda": 1}
 LARGEST_EXPONENT = 700.0  # whose power of e a float still holds
 
