@@ -23,7 +23,7 @@ MIB = 2**20
 # as `trainables.base_model.lean_imports` imports them; a host that quantizes imports some 80 MiB more.
 DEFAULT_CONSTANTS: Mapping[Device, MemoryConstants] = {
     "cuda": MemoryConstants(context_bytes=USUAL_CONTEXT_BYTES, offset_bytes=64 * MIB),
-    "cpu": MemoryConstants(context_bytes=0, offset_bytes=420 * MIB),
+    "cpu": MemoryConstants(context_bytes=0, offset_bytes=395 * MIB),
 }
 
 
