@@ -12,11 +12,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from trainables.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +65,7 @@ def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Writes the file whole or not at all; a folder that cannot be written costs only time."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".partial", delete=False) as partial:
-            json.dump(values, partial)
-        os.replace(partial.name, file)
+        write_whole(file, json.dumps(values))
     except OSError as error:
         log.debug("%s could not be written: %s", file, error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from markupsafe import Markup
 
 from trainables.user_cache import CacheEntry, cached_folder
 
-KIND, BUNDLE, CHECKSUM = "javascript", "bundle.js", "sha256"
+KIND, BUNDLE = "javascript", "bundle.js"
 
 
 @cache
@@ -30,35 +29,18 @@ def javascript() -> Markup | None:
 
 def is_kept() -> bool:
     """Returns whether the script need not be made, or cannot be."""
-    return _entry().intact() or not hasattr(vl_convert, "javascript_bundle")
+    return not hasattr(vl_convert, "javascript_bundle") or CacheEntry(KIND, _key()).intact()
 
 
-def _entry() -> CacheEntry:
-    return CacheEntry(KIND, f"vl-convert-{version('vl-convert-python')}")
+def _key() -> str:
+    return f"vl-convert-{version('vl-convert-python')}"
 
 
 def _bundle() -> str:
-    entry = _entry()
     try:
-        return _kept(entry) or _made_anew(entry)
+        return (cached_folder(KIND, _key(), _make) / BUNDLE).read_text(encoding="utf-8")
     except OSError:  # no cache where this user may write: it takes its two seconds each time
         return _bundled()
-
-
-def _kept(entry: CacheEntry) -> str | None:
-    """The script as it was kept, made where there is none; None where a byte of it has changed since."""
-    folder = cached_folder(entry.kind, entry.key, _make)
-    content = (folder / BUNDLE).read_bytes()
-    known = (folder / CHECKSUM).read_text(encoding="ascii", errors="replace")
-    return content.decode("utf-8") if hashlib.sha256(content).hexdigest() == known else None
-
-
-def _made_anew(entry: CacheEntry) -> str:
-    entry.discard()
-    script = _kept(entry)
-    if script is None:
-        raise OSError(f"the cache entry {entry.folder} does not keep what is written into it")
-    return script
 
 
 def _bundled() -> str:
@@ -67,6 +49,4 @@ def _bundled() -> str:
 
 
 def _make(folder: Path) -> None:
-    content = _bundled().encode("utf-8")
-    (folder / BUNDLE).write_bytes(content)
-    (folder / CHECKSUM).write_text(hashlib.sha256(content).hexdigest(), encoding="ascii")
+    (folder / BUNDLE).write_text(_bundled(), encoding="utf-8")

@@ -77,6 +77,8 @@ def kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Kills processes with all that they have started, and waits until they are gone."""
     family: list[psutil.Process] = []
     for process in processes:
+        if process.poll() is not None:  # its number may be another's by now
+            continue
         with suppress(psutil.Error):
             parent = psutil.Process(process.pid)
             parent.send_signal(signal.SIGSTOP)  # or it could start another one meanwhile

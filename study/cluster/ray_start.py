@@ -82,14 +82,16 @@ class RayStart:
         No garbage is searched for meanwhile: an actor's handle in it would be given back to a Ray that has just ended,
         which then ends this process.
         """
+        if self._thread is None or not self._thread.is_alive():
+            meanwhile()
+            return
         gc.collect()
         gc.disable()
         self._may_end.set()
         try:
             meanwhile()
         finally:
-            if self._thread is not None:
-                self._thread.join()
+            self._thread.join()
             gc.enable()
 
     def give_up(self) -> None:

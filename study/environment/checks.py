@@ -199,7 +199,9 @@ def check_ray(tried: Facts | None, why_no_run: str = "") -> Check:
 def check_cores(cores: int) -> Check:
     """Compares the cores that this process may use with what the quickstart needs."""
     enough = cores >= QUICKSTART_CORES
-    return Check("cores", "ok" if enough else "note", str(cores), "" if enough else "The quickstart's minute needs 2.")
+    return Check(
+        "cores", "ok" if enough else "note", str(cores), "" if enough else "The quickstart's one to two minutes need 2."
+    )
 
 
 def check_memory(total_bytes: int, free_bytes: int) -> Check:

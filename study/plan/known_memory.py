@@ -12,7 +12,6 @@ from study.hardware.machine import find_cards
 from study.hardware.targets import Target, cpu_target, gpu_target, smallest_here
 from study.plan.fitting import fit
 from study.plan.workload import Workload
-from trainables.base_model.shape import ModelShape
 from trainables.protocol import ENGINE_VERSION
 
 
@@ -38,13 +37,13 @@ class KnownMemory:
 
 
 def _workload(config: StudyConfig) -> Workload:
-    # Here and not above: these import transformers, which other searches do not need.
+    # Here and not above: the readers of models and data, which other searches do not need.
     from trainables.base_model.files import inspect
     from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.prepared import prepare_dataset
 
     trial = config.trial
-    shape = ModelShape.from_info(inspect(trial.base_model))
+    shape = inspect(trial.base_model).shape
     statistics = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model), answers=False).statistics
     return Workload.of(shape, trial.training, statistics, trial.base_model.double_quantization)
 

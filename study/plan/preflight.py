@@ -42,7 +42,7 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     Without `weights`, as for a plan, a model's folder may lack them, and its tokenizer with them: rows are then taken
     to be as long as they may get. `here`: the study's cards are this machine's, and not a cluster's.
     """
-    # Here and not above: these import transformers, which a command without a study does not need.
+    # Here and not above: the readers of models and data, which a command without a study does not need.
     from trainables.base_model.checks.faults import BaseModelError
     from trainables.base_model.files import inspect
     from trainables.base_model.tokenizer import load_tokenizer
@@ -68,21 +68,22 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
         tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError)
     faults += _precision_faults(config, on_these_cards=weights and here)
     if info:
-        faults += _module_faults(config, info.linear_modules)
+        faults += _module_faults(config, tuple(info.shape.linears))
         faults += _length_faults(config, info.max_positions)
     statistics, fingerprint, tokens = None, "", ""
     where = data.source or data.train_file
     if tokenizer:
         dataset = attempt("dataset", where, partial(prepare_dataset, data, tokenizer, answers=False), DatasetError)
         if dataset and info:
-            faults += _embedding_faults(config, dataset, tokenizer, info.vocab_size)
+            faults += _embedding_faults(config, dataset, tokenizer, info.shape.vocab_size)
             statistics, fingerprint, tokens = dataset.statistics, dataset.fingerprint, row_tokens(dataset)
     elif TOKENIZER in missing:
         statistics = attempt("dataset", where, partial(_longest_rows, data), DatasetError)
     if faults or statistics is None or info is None:
         raise ConfigError({str(fault): fault for fault in faults}.values())
     known = (info.sha256, fingerprint, tokenizer.sha256 if tokenizer else "", tokens)
-    return Preflight(info.parameter_count, info.model_type, statistics, ModelShape.from_info(info), missing, *known)
+    shape = info.shape
+    return Preflight(shape.parameter_count, shape.model_type, statistics, shape, missing, *known)
 
 
 def row_tokens(dataset: PreparedDataset) -> str:

@@ -16,25 +16,22 @@ from study.config.study_config import StudyConfig, load_study, to_yaml_text
 from study.environment import provenance
 from study.errors import DONE, FAILED, PlanError, StoreError, StudyError
 from study.output import plural, resume_command, say
-from study.plan.known_memory import KnownMemory
 from study.plan.preflight import Preflight, check
 from study.records.data_notes import data_notes
 from study.records.files import write_whole
-from study.records.layout import DATABASE_FILE, RESULTS_FILE, STUDY_FILE, TORN_FILE, study_file
-from study.records.reading import SetAside, first_reasons
-from study.records.store import ResultsStore
+from study.records.layout import STUDY_FILE, study_file
 from study.records.timeline.file import write_timeline
 from study.run.conclusion import conclude, reason_of
 from study.run.directory import check_free, make_directory
 from study.run.loggers import check_loggers
 from study.run.resumption.basis import basis_of, write_basis
 from study.run.resumption.continuation import check_like, hold_to_basis
+from study.run.resumption.opening import open_study
 from study.run.study_run import StudyRun
 from trainables.base_model.location import name_and_place
 from trainables.timeline import timeline
 
 if TYPE_CHECKING:
-    from study.search.study_search import StudySearch
     from study.search.warm_start import WarmStart
 
 
@@ -69,7 +66,7 @@ def begin(
         write_basis(directory, basis)
     write_whole(directory / STUDY_FILE, to_yaml_text(config))
     try:
-        study = replace(_open(config, directory), found=found, basis=basis, ray=ray)
+        study = replace(open_study(config, directory), found=found, basis=basis, ray=ray)
         _tell_warm_starts(study, warm_starts)
     except KeyboardInterrupt:
         if confirmed is None:
@@ -97,7 +94,7 @@ def reopen(directory: Path, accept_changed_data: bool = False, ray: RayStart | N
     Raises ConfigError where it is no study, its model or data are not there any more, or what its trials depend on is
     not what it began with; `accept_changed_data` takes changed data. Raises StoreError where it is in use.
     """
-    study = _open(load_study(study_file(directory)), directory.absolute())
+    study = open_study(load_study(study_file(directory)), directory.absolute())
     try:
         if left := sum(study.remaining().values()):
             say(f"{study.config.name}: {plural(left, 'trial')} left. Checking model and data.")
@@ -215,42 +212,6 @@ def _warm_starts(config: StudyConfig) -> Sequence[WarmStart]:
     from study.search.warm_start import read_warm_starts
 
     return read_warm_starts(config)
-
-
-def _open(config: StudyConfig, directory: Path) -> StudyRun:
-    from study.search.study_search import open_search
-
-    store = ResultsStore(directory)
-    store.own()
-    try:
-        try:
-            search = open_search(config, directory / DATABASE_FILE, KnownMemory(config))
-            store.set_aside(search.reconcile(store.records()))
-        finally:  # also where the search cannot be opened: the lines are moved already
-            _tell_moved(store)
-        _tell_foreign(search)
-    except BaseException:
-        store.close()
-        raise
-    return StudyRun(config, directory, search, store)
-
-
-def _tell_moved(store: ResultsStore) -> None:
-    """Says which of the stored results count for nothing."""
-    if store.moved:
-        say(
-            f"{plural(len(store.moved), 'line')} of {RESULTS_FILE} without a record that counts moved to {TORN_FILE}, "
-            f"and trials without a record run again: {first_reasons(store.moved)}."
-        )
-
-
-def _tell_foreign(search: StudySearch) -> None:
-    """Says which trials of the search's database count for nothing."""
-    if foreign := [SetAside(number, reason) for number, reason in search.foreign.items()]:
-        say(
-            f"{plural(len(foreign), 'trial')} of {DATABASE_FILE} left out, which something else has added or changed: "
-            f"{first_reasons(foreign, 'number')}."
-        )
 
 
 def _tell_warm_starts(study: StudyRun, warm_starts: Sequence[WarmStart]) -> None:

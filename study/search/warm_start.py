@@ -127,7 +127,7 @@ def training_differences(earlier: Mapping[str, Any], config: StudyConfig) -> str
 
 
 def _comparable(config: StudyConfig) -> Mapping[str, str]:
-    # Here and not above: these import transformers, which a study without a warm start does not need so early.
+    # Here and not above: the readers of models and data, which a study without a warm start does not need.
     from trainables.base_model.files import inspect
     from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.prepared import prepare_dataset

@@ -29,10 +29,9 @@ def predicted(study: Path, record: dict[str, Any]) -> list[int]:
     from study.plan.fitting import fit
     from study.plan.workload import Workload
     from trainables.base_model.files import inspect
-    from trainables.base_model.shape import ModelShape
 
     trial = load_study(study).trial
-    shape = ModelShape.from_info(inspect(trial.base_model, weights=False))
+    shape = inspect(trial.base_model, weights=False).shape
     workload = Workload.of(shape, trial.training, record["dataset"]["statistics"])
     target = target_here(trial.hardware)
     return [one.peak_memory_bytes for one in fit(TrialConfig.from_dict(record["config"]), workload, target).predictions]

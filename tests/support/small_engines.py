@@ -13,6 +13,7 @@ from tests.support.lora_cases import random_rows
 from tests.support.small_models import tiny_llama
 from trainables.base_model.files import BaseModelInfo
 from trainables.base_model.load import BaseModel
+from trainables.base_model.shape import ModelShape
 from trainables.dataset.prepared import PreparedDataset
 from trainables.dataset.rows import Row, Split
 from trainables.engine.bench import Bench
@@ -38,7 +39,7 @@ TRAINING = TrainingSettings(
     evaluations=2,
 )
 BENCH_ROWS = tuple(random_rows(10))
-INFO = BaseModelInfo("tiny", None, "0" * 64, "llama", 1, ("q_proj",), 97, 32, 64, 2, 4, 2, 8, 128, False)
+INFO = BaseModelInfo("tiny", None, "0" * 64, ModelShape(32, 64, 2, 4, 2, 8, 97, False, 5 * 32), 128)
 
 
 def letter_rows(count: int, seed: int) -> Split:

@@ -78,7 +78,6 @@ def cards_by_module(settings: HostSettings) -> dict[str, int]:
 
     from trainables.base_model.files import inspect
     from trainables.base_model.load import compute_dtype
-    from trainables.base_model.shape import ModelShape
     from trainables.base_model.tokenizer import load_tokenizer
     from trainables.dataset.prepared import prepare_dataset
     from trainables.memory.card_split import cards_of_modules
@@ -88,7 +87,7 @@ def cards_by_module(settings: HostSettings) -> dict[str, int]:
     rows = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model), answers=False).train.rows
     dtype = compute_dtype(settings.precision, torch.device(settings.device))
     compute = PRECISION_OF_DTYPE[str(dtype).removeprefix("torch.")]
-    shape = ModelShape.from_info(inspect(trial.base_model))
+    shape = inspect(trial.base_model).shape
     longest = max(len(row.tokens) for row in rows)
     return cards_of_modules(shape, trial, settings.precision, compute, longest, settings.cards)
 

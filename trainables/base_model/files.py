@@ -16,7 +16,6 @@ from trainables.base_model.checks.faults import BaseModelError, ModelFault, rais
 from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
 from trainables.base_model.checks.gguf_model import read_gguf_config
-from trainables.base_model.checks.tensors import needed_tensors
 from trainables.base_model.checks.weight_files import weight_files
 from trainables.base_model.families import with_defaults
 from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf
@@ -38,24 +37,14 @@ class BaseModelInfo:
     """The facts of a base model that are known without loading it.
 
     `path` is as the user wrote it. `sha256` is of the weights' files; for a hub id it is the commit's hash, which
-    stands for them. `linear_modules` are the frozen linear layers' short names (`q_proj`, …), the head left out.
+    stands for them. `max_positions` is the most tokens of a row.
     """
 
     path: str
     revision: str | None
     sha256: str
-    model_type: str
-    parameter_count: int
-    linear_modules: tuple[str, ...]
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    layers: int
-    attention_heads: int
-    key_value_heads: int
-    head_dim: int
+    shape: ModelShape
     max_positions: int
-    tie_word_embeddings: bool
 
 
 _LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
@@ -120,23 +109,12 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
     if files.kind == "folder":
         raise_any(folder_faults(Path(files.path), weights))
     values = with_defaults(read_values(files))
-    shape = ModelShape.from_config(values)
     return BaseModelInfo(
         path=settings.path,
         revision=_small_files(files).name if files.kind == "hub" else None,
         sha256=_weights_hash(files) if weights else "",
-        model_type=shape.model_type,
-        parameter_count=needed_tensors(values).parameter_count,
-        linear_modules=tuple(shape.linears),
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        layers=shape.layers,
-        attention_heads=shape.attention_heads,
-        key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_dim,
+        shape=ModelShape.from_config(values),
         max_positions=values["max_position_embeddings"],
-        tie_word_embeddings=shape.tie_word_embeddings,
     )
 
 

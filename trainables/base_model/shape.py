@@ -5,34 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from trainables.base_model.families import FAMILIES
-
-
-class KnownModel(Protocol):
-    """The part of `trainables.base_model.files.BaseModelInfo` that a shape is made of."""
-
-    @property
-    def model_type(self) -> str: ...
-    @property
-    def parameter_count(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def intermediate_size(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def attention_heads(self) -> int: ...
-    @property
-    def key_value_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
-    @property
-    def tie_word_embeddings(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -70,23 +45,6 @@ class ModelShape:
             model_type=values.get("model_type", "llama"),
         )
         return replace(shape, other_parameters=shape._norms() + shape._biases(values))
-
-    @classmethod
-    def from_info(cls, info: KnownModel) -> ModelShape:
-        """Takes the shape of an inspected base model; parameters beside linear weights and embeddings are others."""
-        shape = cls(
-            hidden_size=info.hidden_size,
-            intermediate_size=info.intermediate_size,
-            layers=info.layers,
-            attention_heads=info.attention_heads,
-            key_value_heads=info.key_value_heads,
-            head_dim=info.head_dim,
-            vocab_size=info.vocab_size,
-            tie_word_embeddings=info.tie_word_embeddings,
-            other_parameters=0,
-            model_type=info.model_type,
-        )
-        return replace(shape, other_parameters=info.parameter_count - shape.parameter_count)
 
     @cached_property
     def linears(self) -> Mapping[str, tuple[int, int]]:

@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 Places = Mapping[str, Any]  # transformers' device map: names of modules to devices
 
-_UNREADABLE = (OSError, ValueError, KeyError, SafetensorError)  # not RuntimeError: out of memory is one
+# What transformers raises of files and configurations; not RuntimeError: out of memory is one.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AssertionError, SafetensorError)
 
 
 def load_weights(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from trainables.base_model.load import BaseModel
-from trainables.base_model.shape import ModelShape
 from trainables.limits import MOST_PASS_TOKENS, USUAL_CONTEXT_BYTES, USUAL_PASS_TOKENS
 from trainables.measure.context_memory import context_bytes
 from trainables.memory.prediction import DEFAULT_CONSTANTS, workspace_bytes
@@ -57,7 +56,7 @@ class PassBudget:
         setting = _setting(base, settings)
         highest = {card: _highest_bytes(card, settings.hardware.memory_limit_bytes, setting) for card in cards}
         padding = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
-        return cls("cuda", highest, workspace_bytes(ModelShape.from_info(base.info), setting), padding)
+        return cls("cuda", highest, workspace_bytes(base.info.shape, setting), padding)
 
     def learn(self, pass_bytes: float, tokens: int) -> None:
         """Takes in what a pass in training was measured to need beside states, on the card where it needs most.

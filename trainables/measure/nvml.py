@@ -53,27 +53,24 @@ def process_used_bytes(device: torch.device) -> int | None:
 
 def device_energy_joules(device: torch.device) -> float | None:
     """The card's total energy counter; None where the card or NVML has none."""
-    handle = _handle(device)
-    try:
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000 if handle else None
-    except pynvml.NVMLError:
-        return None
+    return _thousandths(device, "nvmlDeviceGetTotalEnergyConsumption")
 
 
 def device_power_watts(device: torch.device) -> float | None:
     """The power that the card draws now; None where it does not say."""
-    handle = _handle(device)
-    try:
-        return pynvml.nvmlDeviceGetPowerUsage(handle) / 1000 if handle else None
-    except pynvml.NVMLError:
-        return None
+    return _thousandths(device, "nvmlDeviceGetPowerUsage")
 
 
 def power_limit_watts(device: torch.device) -> float | None:
     """The power that the card may draw at most, as it is set now; None where the card or NVML does not say."""
+    return _thousandths(device, "nvmlDeviceGetEnforcedPowerLimit")
+
+
+def _thousandths(device: torch.device, question: str) -> float | None:
+    """What NVML replies in thousandths of a unit, in that unit; None where there is no reply."""
     handle = _handle(device)
     try:
-        return pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000 if handle else None
+        return getattr(pynvml, question)(handle) / 1000 if handle else None
     except pynvml.NVMLError:
         return None
 

@@ -131,8 +131,9 @@ def test_modules_that_the_model_lacks(tmp_path: Path, tiny_model: Path, monkeypa
 
     def without_gate(settings: Any, weights: bool = True) -> Any:
         info = real(settings, weights)
-        linear = tuple(name for name in info.linear_modules if name != "gate_proj")
-        return dataclasses.replace(info, linear_modules=linear)
+        shape = dataclasses.replace(info.shape)
+        vars(shape)["linears"] = {name: size for name, size in shape.linears.items() if name != "gate_proj"}
+        return dataclasses.replace(info, shape=shape)
 
     monkeypatch.setattr(files, "inspect", without_gate)
     space = {"precision": "fp32", "rank": 4, "target_modules": "all_linear", "learning_rate": 1e-3}

@@ -74,8 +74,13 @@ def test_inspection_finds_what_transformers_own_model_has(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     linear = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.Linear)]
-    assert info.parameter_count == sum(parameter.numel() for parameter in model.parameters())
-    assert info.linear_modules == tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
-    assert (info.key_value_heads, info.max_positions) == (config.num_key_value_heads, config.max_position_embeddings)
-    assert info.head_dim == (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
-    assert info.tie_word_embeddings == config.tie_word_embeddings
+    assert info.shape.parameter_count == sum(parameter.numel() for parameter in model.parameters())
+    assert tuple(info.shape.linears) == tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linear))
+    assert (info.shape.key_value_heads, info.max_positions) == (
+        config.num_key_value_heads,
+        config.max_position_embeddings,
+    )
+    assert info.shape.head_dim == (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
+    assert info.shape.tie_word_embeddings == config.tie_word_embeddings

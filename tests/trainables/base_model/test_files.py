@@ -32,12 +32,13 @@ def _settings(path: Path | str, revision: str = "main") -> BaseModelSettings:
 
 def test_inspect_reads_shapes_and_no_weights(tmp_path: Path) -> None:
     info = inspect(_settings(config_folder(tmp_path / "model")))
+    shape = info.shape
     layer = 16 * 16 * 2 + 2 * 16 * 8 + 3 * 16 * 24 + 2 * 16
-    assert info.parameter_count == 2 * 50 * 16 + 2 * layer + 16
-    assert info.linear_modules == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    assert (info.layers, info.hidden_size, info.vocab_size, info.max_positions) == (2, 16, 50, 64)
-    assert (info.attention_heads, info.key_value_heads, info.head_dim, info.intermediate_size) == (4, 2, 4, 24)
-    assert (info.model_type, info.revision, info.tie_word_embeddings) == ("llama", None, False)
+    assert shape.parameter_count == 2 * 50 * 16 + 2 * layer + 16
+    assert tuple(shape.linears) == ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert (shape.layers, shape.hidden_size, shape.vocab_size, info.max_positions) == (2, 16, 50, 64)
+    assert (shape.attention_heads, shape.key_value_heads, shape.head_dim, shape.intermediate_size) == (4, 2, 4, 24)
+    assert (shape.model_type, info.revision, shape.tie_word_embeddings) == ("llama", None, False)
     assert len(info.sha256) == 64
 
 

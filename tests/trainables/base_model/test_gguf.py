@@ -110,7 +110,7 @@ def test_inspect_does_not_convert(tmp_path: Path, model: LlamaForCausalLM, monke
     info = inspect(settings)
     assert load_tokenizer(settings).bos_token == "<s>"
     assert not (tmp_path / "cache" / "gguf").exists()
-    assert info.parameter_count == sum(parameter.numel() for parameter in model.parameters())
+    assert info.shape.parameter_count == sum(parameter.numel() for parameter in model.parameters())
     weights_folder(locate(settings))
     assert inspect(settings) == info
 
@@ -200,7 +200,7 @@ def test_smollm2_is_read_as_transformers_reads_it(monkeypatch: pytest.MonkeyPatc
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
     for name in ("hidden_size", "head_dim", "rope_parameters", "rms_norm_eps", "vocab_size", "tie_word_embeddings"):
         assert getattr(ours, name) == getattr(theirs, name), name
-    assert (base.info.layers, base.info.parameter_count) == (30, 134_515_008)
+    assert (base.info.shape.layers, base.info.shape.parameter_count) == (30, 134_515_008)
     ids = torch.tensor([tokenizer.encode(["The capital of France is"])[0].ids])
     with torch.no_grad():
         assert tokenizer.decode([int(base.model(ids).logits[0, -1].argmax())]) == " Paris"

@@ -46,7 +46,7 @@ def test_weights_are_frozen_and_of_the_precision(precision: str, dtype: torch.dt
         assert base.model.get_decoder()(IDS).last_hidden_state.dtype == base.compute_dtype
     assert base.model.config._attn_implementation == "sdpa"
     assert base.model.config.use_cache is False
-    assert sum(parameter.numel() for parameter in base.model.parameters()) == base.info.parameter_count
+    assert sum(parameter.numel() for parameter in base.model.parameters()) == base.info.shape.parameter_count
     weights = load_file(MODELS / "stories260K" / "model.safetensors")
     for name, parameter in base.model.state_dict().items():
         if name in weights:

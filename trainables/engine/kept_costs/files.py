@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +20,7 @@ from trainables.guarded_files import read_json
 from trainables.measure.training_cost import CostOrigin, TrainingCost
 from trainables.packed.passes import PassCost
 from trainables.user_cache import cache_root, digest
+from trainables.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ def keep_cost(basis: Mapping[str, Any], footprint: Footprint, kept: KeptCost, or
     try:
         text = json.dumps(values, indent=1, allow_nan=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(path, text)
+        write_whole(path, text)
         _drop_oldest(path.parent)
     except (OSError, ValueError) as error:
         log.warning("The measured cost could not be kept in %s: %s", path, error)
@@ -91,18 +89,6 @@ def _measured(kept: KeptCost) -> dict[str, Any]:
     cost = asdict(kept.cost)
     del cost["origin"]
     return {**asdict(kept), "cost": cost}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(partial)
-        raise
 
 
 def _drop_oldest(folder: Path) -> None:

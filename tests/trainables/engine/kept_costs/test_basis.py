@@ -54,6 +54,13 @@ def info(**changes: Any) -> Callable[[Bench], None]:
     return change
 
 
+def shape(**changes: Any) -> Callable[[Bench], None]:
+    def change(bench: Bench) -> None:
+        info(shape=replace(bench.base.info.shape, **changes))(bench)
+
+    return change
+
+
 def train_rows(rows: Split) -> Callable[[Bench], None]:
     def change(bench: Bench) -> None:
         bench.dataset = replace(bench.dataset, train=rows)
@@ -80,7 +87,8 @@ def known() -> tuple[Bench, PackedModel, str]:
     "change",
     [
         info(sha256="1" * 64),
-        info(key_value_heads=1),
+        info(max_positions=1),
+        shape(key_value_heads=1),
         base(precision="nf4"),
         base(compute_dtype=torch.bfloat16),
         single_quantization,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from study.records.files import write_whole
+from trainables.whole_files import write_whole
 
 
 def test_a_file_is_replaced_and_readable_by_others(tmp_path: Path) -> None:
