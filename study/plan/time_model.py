@@ -71,7 +71,7 @@ def directions_of(shape: ModelShape, setting: MemorySetting) -> float:
     """
     if not setting.gradient_checkpointing:
         return 2.0
-    if not shape.is_plain_llama:
+    if not shape.is_fused:
         return 3.0
     return 3.0 - shape.intermediate_size * shape.hidden_size / shape.layer_linear_parameters
 
@@ -142,7 +142,7 @@ def _elementwise_bytes(
     outputs = {name: outward for name, (_, outward) in shape.linears.items()}
     updates = sum(2 * load.rows * one.width * outputs[name] for load in one.loads for name in load.target_modules)
     total = shape.layers * (one.tokens * values + directions * updates) * setting.compute_bytes
-    return total if shape.is_plain_llama else AUTOGRAD_TRAFFIC * total
+    return total if shape.is_fused else AUTOGRAD_TRAFFIC * total
 
 
 def seconds_per_epoch(one: Fit, workload: Workload, target: Target) -> float | None:

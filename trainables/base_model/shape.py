@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from trainables.base_model.families import FAMILIES
+from trainables.base_model.families import FAMILIES, JOINED_GATE_UP, JOINED_QKV, Family
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A dense decoder of the Llama family: Llama 2, 3, 3.1, 3.2, Mistral, Qwen 2 and 3.
+    """A dense decoder of one of the families in `trainables.base_model.families`.
 
     `other_parameters` are the whole model's norms and biases: neither linear weights nor embeddings, never quantized.
     """
@@ -49,16 +49,21 @@ class ModelShape:
     @cached_property
     def linears(self) -> Mapping[str, tuple[int, int]]:
         """One layer's linear weights by short name: (in_features, out_features)."""
-        hidden, wide = self.hidden_size, self.intermediate_size
+        hidden, wide, heads = self.hidden_size, self.intermediate_size, (self.query_size, self.key_size, self.key_size)
+        qkv, gate_up = self.family.qkv, self.family.gate_up
+        of_heads = (sum(heads),) if qkv == JOINED_QKV else heads
+        of_mlp = (2 * wide,) if gate_up == JOINED_GATE_UP else (wide, wide)
         return {
-            "q_proj": (hidden, self.query_size),
-            "k_proj": (hidden, self.key_size),
-            "v_proj": (hidden, self.key_size),
+            **{name: (hidden, size) for name, size in zip(qkv, of_heads, strict=True)},
             "o_proj": (self.query_size, hidden),
-            "gate_proj": (hidden, wide),
-            "up_proj": (hidden, wide),
+            **{name: (hidden, size) for name, size in zip(gate_up, of_mlp, strict=True)},
             "down_proj": (wide, hidden),
         }
+
+    @property
+    def family(self) -> Family:
+        """The form that the model's family has."""
+        return FAMILIES[self.model_type]
 
     @property
     def query_size(self) -> int:
@@ -94,10 +99,16 @@ class ModelShape:
     @property
     def has_head_norms(self) -> bool:
         """Whether each head's queries and keys are normalized."""
-        return FAMILIES[self.model_type].head_norms
+        return self.family.head_norms != "none"
 
     @property
-    def is_plain_llama(self) -> bool:
+    def head_norm_sizes(self) -> tuple[int, int]:
+        """The numbers of the norms of queries and of keys in one layer; 0 where heads are not normalized."""
+        sizes = {"none": (0, 0), "of_each_head": (self.head_dim,) * 2, "of_all_heads": (self.query_size, self.key_size)}
+        return sizes[self.family.head_norms]
+
+    @property
+    def is_fused(self) -> bool:
         """Whether `trainables.packed.fused` computes it: a Llama without biases. Others train through transformers."""
         return self.model_type == "llama" and self.other_parameters == self._norms()
 
@@ -107,8 +118,8 @@ class ModelShape:
         return self.layers * rank * sum(inward + outward for inward, outward in sizes)
 
     def _norms(self) -> int:
-        per_head = 2 * self.head_dim if self.has_head_norms else 0
-        return self.layers * (2 * self.hidden_size + per_head) + self.hidden_size
+        of_layer = len(self.family.norms.names) * self.hidden_size + sum(self.head_norm_sizes)
+        return self.layers * of_layer + self.hidden_size
 
     def _biases(self, values: Mapping[str, Any]) -> int:
-        return self.layers * sum(self.linears[name][1] for name in FAMILIES[self.model_type].biased(values))
+        return self.layers * sum(self.linears[name][1] for name in self.family.biased(values))

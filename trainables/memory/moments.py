@@ -25,7 +25,7 @@ def training_moments(
 
     A pass without loads has workspaces alone.
     """
-    engine = fused_layers if shape.is_plain_llama else autograd_layers
+    engine = fused_layers if shape.is_fused else autograd_layers
     layers_at_once = 1 if setting.gradient_checkpointing else part.layers
     factor = constants.activation_factor
     kept = engine.kept_by_layer(shape, setting, one)

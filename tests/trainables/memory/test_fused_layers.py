@@ -83,7 +83,7 @@ def test_the_loss_keeps_one_chunk_of_logits_at_most(monkeypatch, targets):
 @pytest.mark.parametrize("targets", [Q_V, ALL_LINEAR], ids="+".join)
 def test_other_models_by_autograd_are_within_eight_percent(model_type, checkpointing, targets):
     model, shape = build(WIDE_MLP, torch.bfloat16, checkpointing, model_type)
-    assert not shape.is_plain_llama
+    assert not shape.is_fused
     for dropout in (False, True):
         loads = [AdapterLoad(8, targets, dropout, rows=2, tokens=48, targets=32)]
         measured = traced_peak(model, loads)

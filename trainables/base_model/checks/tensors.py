@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.base_model.checks.faults import ModelFault
-from trainables.base_model.families import FAMILIES, MLP, with_defaults
+from trainables.base_model.families import ATTENTION, JOINED_QKV, with_defaults
 from trainables.base_model.shape import ModelShape
 from trainables.shown_values import shortened
 
@@ -46,19 +46,17 @@ def needed_tensors(values: Mapping[str, Any]) -> Needed:
 
 
 def _layer(shape: ModelShape, values: Mapping[str, Any]) -> dict[str, Shape]:
-    family = FAMILIES[shape.model_type]
+    family = shape.family
     biased = family.biased(values)
-    found: dict[str, Shape] = {
-        "input_layernorm.weight": (shape.hidden_size,),
-        "post_attention_layernorm.weight": (shape.hidden_size,),
-    }
+    found: dict[str, Shape] = {f"{name}.weight": (shape.hidden_size,) for name in family.norms.names}
     for name, (inward, outward) in shape.linears.items():
-        part = "mlp" if name in MLP else "self_attn"
+        part = "self_attn" if name in (*ATTENTION, *JOINED_QKV) else "mlp"
         found[f"{part}.{name}.weight"] = (outward, inward)
         if name in biased:
             found[f"{part}.{name}.bias"] = (outward,)
-    if family.head_norms:
-        found |= dict.fromkeys(("self_attn.q_norm.weight", "self_attn.k_norm.weight"), (shape.head_dim,))
+    if shape.has_head_norms:
+        of_queries, of_keys = shape.head_norm_sizes
+        found |= {"self_attn.q_norm.weight": (of_queries,), "self_attn.k_norm.weight": (of_keys,)}
     return found
 
 
