@@ -108,7 +108,7 @@ def _memory_efficient() -> AbstractContextManager[Any]:
 
 def _shape(name: str) -> Any:
     from tests.benchmarks.memory_table import OTHERS
-    from tests.benchmarks.support.random_llama import SHAPES
+    from tests.benchmarks.support.shapes import SHAPES
     from trainables.base_model.shape import ModelShape
 
     SHAPES.update(OTHERS)

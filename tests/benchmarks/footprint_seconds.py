@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
+from tests.benchmarks.support.random_models import assemble, random_weights
+from tests.benchmarks.support.shapes import SHAPES
 from tests.support.small_engines import INFO, Letters
 from trainables.base_model.load import BaseModel
 from trainables.dataset.prepared import PreparedDataset

@@ -1,6 +1,7 @@
 """Measures the peak memory of training one adapter alone, for many configurations, beside the prediction.
 
     python -m tests.benchmarks.memory_table --out tests/benchmarks/results/memory_table.json      on a card
+    python -m tests.benchmarks.memory_table --families --out OUT.json                             two shapes each
     python -m tests.benchmarks.memory_table --compare tests/benchmarks/results/memory_table.json  anywhere
 
 Models have random weights: memory does not depend on values. A configuration is warmed up by a whole optimizer step;
@@ -25,10 +26,10 @@ from typing import Any
 
 import torch
 
-from search_spaces.trial_config import TARGET_SETS, TrialConfig
+from search_spaces.trial_config import TrialConfig
 from study.hardware.calibration import MeasuredFootprint, fit
 from tests.benchmarks.support.capped_training import set_checkpointing
-from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
+from tests.benchmarks.support.random_models import assemble, random_weights, targets_of
 from trainables.base_model.shape import ModelShape
 from trainables.dataset.rows import Row
 from trainables.measure.generation import synchronize
@@ -42,16 +43,12 @@ from trainables.settings import TrainingSettings
 
 GIB = 2**30
 TUNED_ON = "llama-3-8b"  # the other models' rows are what nothing was fitted to
-OTHERS: dict[str, dict[str, Any]] = {
-    "llama-3.2-3b": {
-        "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "num_attention_heads": 24,
-        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": True,
-    },
-    "llama-3.2-1b": {
-        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192, "tie_word_embeddings": True,
-    },
-}  # fmt: skip
+OTHERS = ("llama-3.2-3b", "llama-3.2-1b")
+FAMILIES = (  # two shapes each
+    "mistral-7b", "ministral-8b", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen3-0.6b", "qwen3-4b", "smollm3-3b",
+    "smollm3-half", "gemma-2-2b", "gemma-2-9b", "gemma-3-1b", "gemma-3-4b", "phi-3-mini", "phi-4-mini", "olmo-2-1b",
+    "olmo-2-7b", "granite-3.3-2b", "granite-3.3-8b",
+)  # fmt: skip
 # rank, targets, dropout, rows, tokens, checkpointing
 CONFIGURATIONS = (
     (4, "q_v", False, 1, 256, True), (8, "q_v", True, 1, 512, True), (16, "q_v", False, 1, 512, False),
@@ -94,11 +91,10 @@ def measure(model: PackedModel, load: AdapterLoad, precision: str, half: bool) -
     }  # fmt: skip
 
 
-def measured_rows(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
+def measured_rows(device: torch.device, models: Sequence[str]) -> Iterator[dict[str, Any]]:
     """All rows of the table: each model, each precision, each configuration."""
-    SHAPES.update(OTHERS)
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    for name in ["tiny"] if tiny else [TUNED_ON, *OTHERS]:
+    for name in models:
         for precision in ("nf4", "fp16" if device.type == "cuda" else "fp32"):
             compute = "bf16" if precision == "nf4" and ampere else "fp16" if device.type == "cuda" else "fp32"
             dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[compute]
@@ -106,7 +102,7 @@ def measured_rows(device: torch.device, tiny: bool) -> Iterator[dict[str, Any]]:
             model = PackedModel(assemble(name, weights, device, dtype))
             base_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else None
             for rank, targets, dropout, rows, tokens, checkpointing in CONFIGURATIONS if name == TUNED_ON else FEWER:
-                load = AdapterLoad(rank, TARGET_SETS[targets], dropout, rows, tokens, rows * tokens // 2)
+                load = AdapterLoad(rank, targets_of(name, targets), dropout, rows, tokens, rows * tokens // 2)
                 set_checkpointing(model.model, checkpointing)
                 setting = MemorySetting(
                     precision,
@@ -178,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small models")
+    parser.add_argument("--families", action="store_true", help="shapes of every family but Llama")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--compare", type=Path, metavar="TABLE.json")
     options = parser.parse_args()
@@ -188,7 +185,8 @@ def main() -> None:
     from trainables.protocol import ENGINE_VERSION
 
     device, begun, rows = torch.device(options.device), time.perf_counter(), []
-    for row in measured_rows(device, options.tiny):
+    models = ("tiny",) if options.tiny else FAMILIES if options.families else (TUNED_ON, *OTHERS)
+    for row in measured_rows(device, models):
         rows.append(row)
         peak = row.get("peak_memory_bytes")
         shown = f"{peak / GIB:.3f} GiB" if peak else row["status"]

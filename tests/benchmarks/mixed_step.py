@@ -22,7 +22,8 @@ import torch
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from tests.benchmarks.support.device_time import interleaved
-from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
+from tests.benchmarks.support.random_models import assemble, random_weights
+from tests.benchmarks.support.shapes import SHAPES
 from tests.benchmarks.support.step_bench import Endless, rows_of
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel

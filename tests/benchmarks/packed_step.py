@@ -1,10 +1,13 @@
 """Times a step of K packed adapters against K steps of PEFT, and against the floor.
 
     python -m tests.benchmarks.packed_step --json tests/benchmarks/results/packed_step_NAME.json
+    python -m tests.benchmarks.packed_step --model qwen2.5-1.5b --precision bf16 --targets all_linear --tokens 512
+    python -m tests.benchmarks.packed_step --model gemma-3-1b --unfused --targets all_linear --tokens 512
     python -m tests.benchmarks.packed_step --device cpu --model smollm2-135m --tokens 100 --adapters 1 2 4
 
-Weights are random; each adapter has rank 16 and one row, whose last quarter are targets. On a card: NF4 with double
-quantization, fp16, activation checkpointing, FlashAttention and bf16 off as on a T4. On a CPU: fp32, no checkpointing.
+Weights are random; each adapter has rank 16 and one row (`--rows` for more), whose last quarter are targets. On a card:
+NF4 with double quantization, fp16, activation checkpointing, FlashAttention off as on a T4, unless `--precision` says
+otherwise. On a CPU: fp32, no checkpointing. `--unfused` leaves out the family's form: transformers' own layers compute.
 PEFT is used as its users do: `get_peft_model`, transformers' checkpointing, fp16 autocast with a GradScaler, AdamW. It
 is timed with FlashAttention too, which a T4 has not ("peft flash"), and gains are against the faster of the two. The
 floor is the step's products with frozen weights and their dequantizations, alone, in a loop.
@@ -32,7 +35,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from search_spaces.trial_config import TARGET_SETS
 from tests.benchmarks.support.device_time import interleaved, peak_bytes
-from tests.benchmarks.support.random_llama import SHAPES
+from tests.benchmarks.support.shapes import SHAPES
 from tests.benchmarks.support.step_bench import RANK, TARGET_SHARE, Bench
 from trainables.dataset.rows import Row
 from trainables.packed.target_loss import target_nats
@@ -42,21 +45,23 @@ from trainables.packed.training import train_step
 def measure_cell(bench: Bench, targets: str, tokens: int) -> list[dict[str, Any]]:
     """PEFT, packs of each size and their floors, for one set of targets and one length."""
     options = bench.options
-    rows = bench.rows(max(options.adapters), tokens)
+    rows = bench.rows(max(options.adapters) * options.rows, tokens)
     members = bench.members(max(options.adapters), targets)
     counts = sorted(options.adapters)
-    steps: dict[str, Callable[[], object]] = {"peft": bench.peft_step(targets, rows[0])}
-    if bench.half:
+    steps: dict[str, Callable[[], object]] = {"peft": bench.peft_step(targets, rows[: options.rows])}
+    if bench.on_card:
         steps["peft flash"] = partial(_with_flash, steps["peft"])
     for count in counts:
         steps[f"packed {count}"] = partial(train_step, bench.model, members[:count], rows)
-        steps[f"floor {count}"] = bench.floor(count * tokens, count * round(tokens * TARGET_SHARE))
+        steps[f"floor {count}"] = bench.floor(
+            count * options.rows * tokens, count * options.rows * round(tokens * TARGET_SHARE)
+        )
     times = interleaved(steps, options.repeats, bench.device)
     del members
     peaks = _peaks(bench, targets, rows, counts, steps)
     return [
         {
-            "step": name, "targets": targets, "tokens": tokens, "adapters": _count(name),
+            "step": name, "targets": targets, "tokens": tokens, "rows": options.rows, "adapters": _count(name),
             "peak_bytes": peaks.get(name), **asdict(taken),
         }
         for name, taken in times.items()
@@ -77,7 +82,7 @@ def _peaks(
     bench: Bench, targets: str, rows: list[Row], counts: list[int], steps: dict[str, Callable[[], object]]
 ) -> dict[str, int | None]:
     """The allocator's peak of each step with nothing on the card beside it and the base model."""
-    if not bench.half:
+    if not bench.on_card:
         return {}
     peaks: dict[str, int | None] = {}
     alone = [steps.pop(name) for name in list(steps) if name.startswith("peft")]
@@ -111,7 +116,7 @@ def loss_table(bench: Bench, counts: tuple[int, ...] = (512, 4096)) -> list[dict
         line: dict[str, Any] = {"loss_targets": count}
         for name, step in (("full", full), ("chunked", chunked)):
             hidden.grad = None
-            before = torch.cuda.memory_allocated() if bench.half else 0
+            before = torch.cuda.memory_allocated() if bench.on_card else 0
             peak = peak_bytes(step, bench.device)
             bytes_per_target = None if peak is None else (peak - before) / count
             line[name] = {**asdict(times[name]), "bytes_per_target": bytes_per_target}
@@ -133,6 +138,7 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 def _line(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
     count = cell["adapters"]
+    tokens = count * cell["rows"] * cell["tokens"]
     same = {c["step"]: c for c in cells if (c["targets"], c["tokens"]) == (cell["targets"], cell["tokens"])}
     floor, key = same[f"floor {count}"], "wall" if cell["busy"] is None else "busy"
     alone = [other for name, other in same.items() if name.startswith("peft")]
@@ -142,7 +148,7 @@ def _line(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str:
     gains = [count * wall / cell["wall"], count * best / cell[key], cell[key] / floor[key]]
     return (
         f"{cell['targets']:11}{cell['tokens']:7}{count:3}{milli[0]:>11}{milli[1]:>7}{milli[2]:>9}{milli[3]:>7}{milli[4]:>7}"
-        f"{gains[0]:8.2f}{gains[1]:8.2f}{gains[2]:9.2f}{count * cell['tokens'] / cell['wall']:10.0f}"
+        f"{gains[0]:8.2f}{gains[1]:8.2f}{gains[2]:9.2f}{tokens / cell['wall']:10.0f}"
         f"{_gibibytes(cell['peak_bytes']):>10}{_gibibytes(alone[-1]['peak_bytes']):>7}"
     )
 
@@ -157,7 +163,7 @@ def _gibibytes(count: int | None) -> str:
 
 def about(bench: Bench) -> dict[str, Any]:
     """What was measured, on what, with which versions."""
-    name = torch.cuda.get_device_name() if bench.half else f"{platform.processor() or platform.machine()} CPU"
+    name = torch.cuda.get_device_name() if bench.on_card else f"{platform.processor() or platform.machine()} CPU"
     options = {key: value for key, value in vars(bench.options).items() if key != "json"}
     versions = {module.__name__: module.__version__ for module in (torch, transformers, peft, bitsandbytes)}
     return {
@@ -170,6 +176,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--model", default="llama-3-8b", choices=sorted(SHAPES))
+    parser.add_argument("--precision", choices=["nf4", "fp16", "bf16", "fp32"])
+    parser.add_argument("--unfused", action="store_true", help="through transformers' own layers")
+    parser.add_argument("--rows", type=int, default=1, help="rows of each adapter")
     parser.add_argument("--adapters", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--tokens", type=int, nargs="+", default=[128, 512, 1024])
     parser.add_argument("--targets", nargs="+", default=["q_v", "all_linear"], choices=sorted(TARGET_SETS))

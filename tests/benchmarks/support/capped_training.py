@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tests.benchmarks.support.edge_cases import EdgeCase
-from tests.benchmarks.support.random_llama import assemble, random_weights
+from tests.benchmarks.support.random_models import assemble, random_weights
 from trainables.dataset.batches import Step
 from trainables.dataset.rows import Row
 from trainables.measure.training_cost import measure_training_cost, measuring_plan

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import peft
 import torch
 from torch import nn
 
-from search_spaces.trial_config import TARGET_SETS, TrialConfig
-from tests.benchmarks.support.random_llama import SHAPES, assemble, random_weights
+from search_spaces.trial_config import TrialConfig
+from tests.benchmarks.support.random_models import assemble, random_weights, targets_of
+from tests.benchmarks.support.shapes import SHAPES
 from trainables.dataset.rows import Row
 from trainables.limits import logits_chunk_rows
 from trainables.packed.linear_group import frozen_weight
@@ -31,13 +32,15 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.device = torch.device(options.device)
-        self.half = self.device.type == "cuda"
-        self.dtype = torch.float16 if self.half else torch.float32
-        self.weights = random_weights(options.model, self.device, self.dtype, nf4=self.half)
+        self.on_card = self.device.type == "cuda"
+        self.precision: str = options.precision or ("nf4" if self.on_card else "fp32")
+        self.dtype = _compute_dtype(self.precision, self.on_card)
+        self.half = self.dtype == torch.float16
+        self.weights = random_weights(options.model, self.device, self.dtype, nf4=self.precision == "nf4")
         self.vocabulary = SHAPES[options.model]["vocab_size"]
-        self.base_bytes = torch.cuda.memory_allocated() if self.half else 0
-        self.model = PackedModel(self._model())
-        if self.half:
+        self.base_bytes = torch.cuda.memory_allocated() if self.on_card else 0
+        self.model = PackedModel(self._model(), fused=not options.unfused)
+        if self.on_card:
             self.model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
 
     def _model(self) -> nn.Module:
@@ -51,35 +54,41 @@ class Bench:
         """Adapters that each train on a row of their own, for ever."""
         settings = TrainingSettings(gradient_accumulation_steps=1, schedule="constant", warmup_ratio=0.0)
         return [
-            TrainingMember(self.model.new_adapter(self._config(targets, seed)), settings, Endless(seed), self.half)
+            TrainingMember(self.model.new_adapter(self._config(targets, seed)), settings, self._plan(seed), self.half)
             for seed in range(count)
         ]
 
-    def _config(self, targets: str, seed: int) -> TrialConfig:
-        return TrialConfig(
-            "nf4" if self.half else "fp32", RANK, 2.0 * RANK, self.options.dropout, TARGET_SETS[targets], 1e-4, seed
-        )
+    def _plan(self, number: int) -> Endless:
+        """The rows of one adapter's every step."""
+        rows = self.options.rows
+        return Endless(*range(number * rows, (number + 1) * rows))
 
-    def peft_step(self, targets: str, row: Row) -> Callable[[], object]:
-        """One step of one adapter by PEFT."""
+    def _targets(self, name: str) -> tuple[str, ...]:
+        return targets_of(self.options.model, name)
+
+    def _config(self, targets: str, seed: int) -> TrialConfig:
+        return TrialConfig(self.precision, RANK, 2.0 * RANK, self.options.dropout, self._targets(targets), 1e-4, seed)
+
+    def peft_step(self, targets: str, rows: Sequence[Row]) -> Callable[[], object]:
+        """One step of one adapter by PEFT, on rows of equal length."""
         model: Any = self._model()
-        if self.half:
+        if self.on_card:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         config = peft.LoraConfig(
             r=RANK, lora_alpha=2 * RANK, lora_dropout=self.options.dropout,
-            target_modules=list(TARGET_SETS[targets]), task_type="CAUSAL_LM",
+            target_modules=list(self._targets(targets)), task_type="CAUSAL_LM",
         )  # fmt: skip
         model = peft.get_peft_model(model, config).train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=1e-4)
         scaler = torch.amp.GradScaler(enabled=self.half)
-        ids = torch.tensor([row.tokens], device=self.device)
+        ids = torch.tensor([row.tokens for row in rows], device=self.device)
         labels = ids.clone()
-        labels[:, : row.target_start] = -100
+        labels[:, : rows[0].target_start] = -100
 
         def step() -> None:
-            with torch.autocast(self.device.type, torch.float16, enabled=self.half):
+            with torch.autocast(self.device.type, self.dtype, enabled=self.on_card):
                 loss = model(input_ids=ids, labels=labels).loss
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
@@ -125,9 +134,15 @@ class Bench:
         """
         linears = [(name, layer.base) for name, layer in self.model.linears.items()]
         uses = [(linear, True) for _, linear in linears]
-        uses += [(linear, True) for name, linear in linears if self.half and not name.endswith("down_proj")]
-        lowest = {f"model.layers.0.self_attn.{leaf}_proj" for leaf in "qkv"}
+        uses += [(linear, True) for name, linear in linears if self.on_card and not name.endswith("down_proj")]
+        lowest = {f"model.layers.0.self_attn.{leaf}_proj" for leaf in ("q", "k", "v", "qkv")}
         return uses + [(linear, False) for name, linear in linears if name not in lowest]
+
+
+def _compute_dtype(precision: str, on_card: bool) -> torch.dtype:
+    """What activations are computed in: fp16 under NF4 on a card, as on a T4."""
+    computed = {"nf4": "fp16" if on_card else "fp32"}.get(precision, precision)
+    return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[computed]
 
 
 def rows_of(count: int, tokens: int, vocabulary: int) -> list[Row]:

@@ -28,7 +28,9 @@ def test_kernels_are_told_apart() -> None:
 
 
 def test_a_tiny_cell_from_end_to_end() -> None:
-    options = argparse.Namespace(device="cpu", model="tiny", dropout=0.0, adapters=[1, 2], repeats=1)
+    options = argparse.Namespace(
+        device="cpu", model="tiny", precision=None, unfused=False, dropout=0.0, rows=2, adapters=[1, 2], repeats=1
+    )
     cells = measure_cell(Bench(options), "q_v", 8)
     assert [cell["step"] for cell in cells] == ["peft", "packed 1", "floor 1", "packed 2", "floor 2"]
     assert all(cell["wall"] > 0 for cell in cells)
