@@ -1,4 +1,4 @@
-"""Computes a Llama layer's elementwise parts: by Triton kernels where they can be built, else in plain torch.
+"""Computes a decoder layer's elementwise parts: by Triton kernels where they can be built, else in plain torch.
 
 Arithmetic is in fp32 whatever the tensors' type. No gradient is computed for the frozen weights of norms, which Liger's
 kernels always compute; so the few kernels that a frozen model needs are our own.
@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 from functools import cache
 from types import ModuleType
+from typing import Literal
 
 import torch
-from torch.nn.functional import silu
+from torch.nn.functional import gelu, silu
+
+Activation = Literal["silu", "gelu_tanh"]
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715  # u = scale * (x + cube * x^3) (Hendrycks and Gimpel 2016)
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +30,7 @@ def _kernels() -> ModuleType | None:
 
     try:
         one = torch.ones(1, 1, device="cuda")
-        triton_launches.swiglu(one, one)
+        triton_launches.gated(one, one, "silu")
     except Exception as error:  # whatever it is that keeps a kernel from being built: no C compiler, an unknown card
         log.warning("Triton builds no kernels here (%r): elementwise parts run in plain torch, which is slower.", error)
         return None
@@ -48,89 +53,133 @@ def _triton() -> ModuleType:
     return kernels
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """Returns x / sqrt(mean(x^2) + eps) * weight for `x` of n x width (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0) -> torch.Tensor:
+    """Returns x / sqrt(mean(x^2) + eps) * (offset + weight) (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    `x` is n x width; its rows may lie apart, as parts of wider ones. The result is contiguous.
+    """
     if fused(x):
         with torch.cuda.device_of(x):  # Triton launches on the current card
-            return _triton().rms_norm(x, weight, eps)
+            return _triton().rms_norm(x, weight, eps, offset)
     wide = x.float()
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return (wide * scale).mul_(weight).to(x.dtype)
+    return (wide * scale).mul_(_from_offset(weight, offset)).to(x.dtype)
 
 
 def rms_norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
-) -> torch.Tensor:
-    """Returns the gradient of `x`, plus `residual`: what flows round the norm."""
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None,
+    offset: float = 0.0,
+) -> torch.Tensor:  # fmt: skip
+    """Returns the gradient of `x`, plus `residual`: what flows round the norm. Rows of all three may lie apart."""
     if fused(x):
         with torch.cuda.device_of(x):
-            return _triton().rms_norm_backward(grad, x, weight, eps, residual)
+            return _triton().rms_norm_backward(grad, x, weight, eps, residual, offset)
     wide = x.float()
-    grad = grad.float() * weight
+    grad = grad.float() * _from_offset(weight, offset)
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     along = (grad * wide).mean(-1, keepdim=True) * scale.pow(3)
-    return grad.mul_(scale).sub_(wide * along).add_(residual).to(x.dtype)
+    total = grad.mul_(scale).sub_(wide * along)
+    return (total if residual is None else total.add_(residual)).to(x.dtype)
 
 
-def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Returns silu(gate) * up (Shazeer 2020, arXiv 2002.05202)."""
+def _from_offset(weight: torch.Tensor, offset: float) -> torch.Tensor:
+    return weight.float() + offset if offset else weight
+
+
+def gated(gate: torch.Tensor, up: torch.Tensor, activation: Activation = "silu") -> torch.Tensor:
+    """Returns activation(gate) * up (Shazeer 2020, arXiv 2002.05202): "silu", or the GELU that is computed by tanh.
+
+    Both are n x width, and may be the halves of one tensor, n x 2 width. The result is contiguous.
+    """
     if fused(gate):
         with torch.cuda.device_of(gate):
-            return _triton().swiglu(gate, up)
-    return silu(gate.float()).mul_(up).to(gate.dtype)
+            return _triton().gated(gate, up, activation)
+    wide = gate.float()
+    activated = silu(wide) if activation == "silu" else gelu(wide, approximate="tanh")
+    return activated.mul_(up).to(gate.dtype)
 
 
-def swiglu_backward(
-    grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool
+def gated_backward(
+    grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool, activation: Activation = "silu"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Returns the gradients of `gate` and `up`, and silu(gate) * up where `activated`; inputs may be overwritten."""
+    """Returns the gradients of `gate` and `up`, in their place, and activation(gate) * up where `activated`.
+
+    Halves of one tensor become the halves of its gradient. `grad` may be overwritten.
+    """
     if fused(gate):
         with torch.cuda.device_of(gate):
-            return _triton().swiglu_backward(grad, gate, up, activated)
+            return _triton().gated_backward(grad, gate, up, activated, activation)
     grad, wide = grad.float(), gate.float()
-    sigmoid = torch.sigmoid(wide)
-    silu_gate = wide * sigmoid
-    output = (silu_gate * up).to(gate.dtype) if activated else None
-    grad_gate = (1 - sigmoid).mul_(silu_gate).add_(sigmoid).mul_(grad).mul_(up)
-    return grad_gate.to(gate.dtype), silu_gate.mul_(grad).to(up.dtype), output
+    value, slope = (_silu if activation == "silu" else _gelu_tanh)(wide)
+    output = (value * up).to(gate.dtype) if activated else None
+    gate.copy_(slope.mul_(grad).mul_(up))
+    up.copy_(value.mul_(grad))
+    return gate, up, output
+
+
+def _silu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the value and its derivative."""
+    sigmoid = torch.sigmoid(x)
+    value = x * sigmoid
+    return value, (1 - sigmoid).mul_(value).add_(sigmoid)
+
+
+def _gelu_tanh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns x (1 + tanh(u)) / 2 and its derivative; (1 + tanh(u)) / 2 is sigmoid(2 u)."""
+    square = x * x
+    sigmoid = torch.sigmoid((square * GELU_CUBE + 1).mul_(x).mul_(2 * GELU_SCALE))
+    value = x * sigmoid
+    along = square.mul_(3 * GELU_CUBE).add_(1).mul_(2 * GELU_SCALE)
+    return value, (1 - sigmoid).mul_(value).mul_(along).add_(sigmoid)
 
 
 def rotate(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor | None, sin: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rotates queries and keys by their positions (Su et al. 2021), and repeats keys and values for each query head.
 
-    `q` is (rows * tokens) x heads x head_dim, `k` and `v` have fewer heads, `cos` and `sin` are tokens x head_dim. `q`
-    may be overwritten; all three results have `heads` heads.
+    `q` is (rows * tokens) x heads x head_dim, `k` and `v` have fewer heads; they may be parts of one tensor, whose rows
+    are theirs side by side. `cos` and `sin` are tokens x width, where the first `width` numbers of a head turn (and
+    `width` is at most head_dim), or None where none do. The inputs may be overwritten, and are the results where
+    nothing is repeated; all three results have `heads` heads.
     """
     if fused(q):
         with torch.cuda.device_of(q):
             return _triton().rotate(q, k, v, cos, sin)
     group = q.shape[1] // k.shape[1]
-    k = _rotated(k, cos, sin)
+    if cos is not None and sin is not None:
+        q, k = _rotated(q, cos, sin), _rotated(k, cos, sin)
     if group > 1:
         k, v = (y[:, :, None].expand(-1, -1, group, -1).reshape(q.shape) for y in (k, v))
-    return _rotated(q, cos, sin), k, v
+    return q, k, v
 
 
 def rotate_backward(
-    grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, group: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns the gradients of what `rotate` took, given those of its results; `group` is query heads to a key head."""
+    grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, cos: torch.Tensor | None,
+    sin: torch.Tensor | None, group: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Returns the gradients of what `rotate` took, given those of its results, which may be overwritten.
+
+    `group` is query heads to a key head.
+    """
     if fused(grad_q):
         with torch.cuda.device_of(grad_q):
             return _triton().rotate_backward(grad_q, grad_k, grad_v, cos, sin, group)
     if group > 1:
         shape = (len(grad_k), -1, group, grad_k.shape[-1])
         grad_k, grad_v = grad_k.view(shape).sum(2), grad_v.view(shape).sum(2)
+    if cos is None or sin is None:
+        return grad_q, grad_k, grad_v
     return _rotated(grad_q, cos, -sin), _rotated(grad_k, cos, -sin), grad_v
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    wide = x.view(-1, len(cos), *x.shape[1:]).float()
-    half = x.shape[-1] // 2
+    width = cos.shape[-1]
+    wide = x[..., :width].view(-1, len(cos), x.shape[1], width).float()
+    half = width // 2
     turned = torch.cat((-wide[..., half:], wide[..., :half]), dim=-1)
-    return (wide * cos[:, None] + turned.mul_(sin[:, None])).view(x.shape).to(x.dtype)
+    turned = (wide * cos[:, None] + turned.mul_(sin[:, None])).view(-1, x.shape[1], width).to(x.dtype)
+    return turned if width == x.shape[-1] else torch.cat((turned, x[..., width:]), dim=-1)
 
 
 def thin(
@@ -146,20 +195,32 @@ def thin(
         return _triton().thin(x, keys, numbers, rates, layer, tokens, add_to)
 
 
-def softmax_nats(logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool) -> torch.Tensor:
-    """Returns the nats of each row's target, fp32.
+def softmax_nats(
+    logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool, divisor: float = 1.0,
+    cap: float | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Returns the nats of each row's target, fp32, under logits that are divided first, then capped.
 
-    Where `gradient`, `logits` (n x vocabulary) become factor * (softmax - onehot), in place.
+    Capped logits are cap * tanh(logits / cap). Where `gradient`, `logits` (n x vocabulary, raw) become factor times
+    their own gradient, in place: factor * (softmax - onehot) where they are neither divided nor capped.
     """
     if fused(logits):
         with torch.cuda.device_of(logits):
-            return _triton().softmax_nats(logits, targets, factor, gradient)
+            return _triton().softmax_nats(logits, targets, factor, gradient, divisor, cap)
     wide = logits.float()
+    if divisor != 1.0:
+        wide = wide / divisor
+    bent = None
+    if cap is not None:
+        bent = torch.tanh(wide / cap)
+        wide = bent * cap
     log_total = torch.logsumexp(wide, dim=-1)
     index = targets[:, None]
     nats = log_total - wide.gather(1, index).squeeze(1)
     if gradient:
         share = wide.sub_(log_total[:, None]).exp_()
         share.scatter_add_(1, index, torch.full_like(index, -1, dtype=share.dtype))
-        logits.copy_(share.mul_(factor))
+        if bent is not None:
+            share.mul_(bent.square_().neg_().add_(1))
+        logits.copy_(share.mul_(factor / divisor))
     return nats

@@ -1,7 +1,7 @@
-"""Launches the Triton kernels of a Llama layer's elementwise parts.
+"""Launches the Triton kernels of a decoder layer's elementwise parts.
 
-All tensors are contiguous; `n` counts tokens of all rows. What each function computes is written in plain torch in
-`trainables.kernels.elementwise`.
+`n` counts tokens of all rows. A row's numbers lie side by side; rows may lie apart where a kernel takes their stride.
+What each function computes is written in plain torch in `trainables.kernels.elementwise`.
 """
 
 from __future__ import annotations
@@ -9,71 +9,110 @@ from __future__ import annotations
 import torch
 import triton
 
-from trainables.kernels import triton_kernels
+from trainables.kernels import triton_kernels, triton_rotation
+
+_GATED_BLOCK = 2048
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
     """Returns `x`, n x width, normalized."""
-    out = torch.empty_like(x)
+    out = x.new_empty(x.shape)
     block, warps = _row_block(x.shape[-1])
-    triton_kernels.rms_norm[(len(x),)](x, weight, out, x.shape[-1], eps, BLOCK=block, num_warps=warps)
-    return out
-
-
-def rms_norm_backward(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor
-) -> torch.Tensor:
-    """Returns the gradient of `x`, plus `residual`."""
-    out = torch.empty_like(x)
-    block, warps = _row_block(x.shape[-1])
-    triton_kernels.rms_norm_backward[(len(x),)](
-        grad, x, weight, residual, out, x.shape[-1], eps, BLOCK=block, num_warps=warps
+    triton_kernels.rms_norm[(len(x),)](
+        x, weight, out, _row_stride(x), x.shape[-1], eps, OFFSET=offset, BLOCK=block, num_warps=warps
     )
     return out
 
 
-def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Returns silu(gate) * up."""
-    out = torch.empty_like(gate)
-    triton_kernels.swiglu[(triton.cdiv(gate.numel(), 2048),)](gate, up, out, gate.numel(), BLOCK=2048, num_warps=8)
+def rms_norm_backward(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None, offset: float
+) -> torch.Tensor:
+    """Returns the gradient of `x`, plus `residual`."""
+    out = x.new_empty(x.shape)
+    block, warps = _row_block(x.shape[-1])
+    beside = x if residual is None else residual  # a pointer that is not read
+    triton_kernels.rms_norm_backward[(len(x),)](
+        grad, x, weight, beside, out, _row_stride(grad), _row_stride(x), _row_stride(beside), x.shape[-1], eps,
+        OFFSET=offset, RESIDUAL=residual is not None, BLOCK=block, num_warps=warps,
+    )  # fmt: skip
     return out
 
 
-def swiglu_backward(
-    grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool
+def gated(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor:
+    """Returns activation(gate) * up."""
+    out = gate.new_empty(gate.shape)
+    grid, sizes, halves = _gated_grid(gate, up)
+    triton_kernels.gated[grid](
+        gate, up, out, *sizes, ACTIVATION=activation, HALVES=halves, BLOCK=_GATED_BLOCK, num_warps=8
+    )
+    return out
+
+
+def gated_backward(
+    grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, activated: bool, activation: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Returns the gradients of `gate` and `up`, in place; where `activated`, silu(gate) * up, in place of `grad`."""
-    grid = (triton.cdiv(gate.numel(), 2048),)
-    triton_kernels.swiglu_backward[grid](grad, gate, up, gate.numel(), ACTIVATED=activated, BLOCK=2048, num_warps=8)
+    """Returns the gradients of `gate` and `up`, in place; where `activated`, their product in place of `grad`."""
+    grid, sizes, halves = _gated_grid(gate, up)
+    triton_kernels.gated_backward[grid](
+        grad, gate, up, *sizes, ACTIVATION=activation, ACTIVATED=activated, HALVES=halves, BLOCK=_GATED_BLOCK,
+        num_warps=8,
+    )  # fmt: skip
     return gate, up, grad if activated else None
 
 
+def _gated_grid(gate: torch.Tensor, up: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, int, int], bool]:
+    """Returns programs, sizes (of all, of a row, from row to row), and whether the two are halves of wider rows."""
+    size, width = gate.numel(), gate.shape[-1]
+    if gate.is_contiguous() and up.is_contiguous():
+        return (triton.cdiv(size, _GATED_BLOCK),), (size, width, width), False
+    assert _row_stride(gate) == _row_stride(up)
+    return (len(gate), triton.cdiv(width, _GATED_BLOCK)), (size, width, _row_stride(gate)), True
+
+
 def rotate(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cos: torch.Tensor | None, sin: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rotates `q`, n x heads x head_dim, in place; `k` and `v`, n x key heads x head_dim, get `heads` heads."""
-    n, heads, head_dim = q.shape
-    group = heads // k.shape[1]
-    k_out, v_out = (torch.empty_like(q), torch.empty_like(q)) if group > 1 else (k, v)
-    triton_kernels.rotate[(n,)](
-        q, k, v, k_out, v_out, cos, sin, len(cos), heads, head_dim // 2,
-        GROUP=group, BLOCK_HEADS=_power(heads), BLOCK_HALF=_power(head_dim // 2),
-    )  # fmt: skip
+    group = q.shape[1] // k.shape[1]
+    if group == 1 and cos is None:
+        return q, k, v
+    k_out, v_out = (q.new_empty(q.shape), q.new_empty(q.shape)) if group > 1 else (k, v)
+    angles, sizes, forms = _turns(q, cos, sin)
+    triton_rotation.rotate[(len(q),)](
+        q, k, v, k_out, v_out, *angles, *(_row_stride(y) for y in (q, k, v, k_out)), *sizes, GROUP=group, **forms
+    )
     return q, k_out, v_out
 
 
 def rotate_backward(
-    grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, group: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    grad_q: torch.Tensor, grad_k: torch.Tensor, grad_v: torch.Tensor, cos: torch.Tensor | None,
+    sin: torch.Tensor | None, group: int,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Returns gradients before rotation, `grad_q` in place; those of `k` and `v` summed over each group of heads."""
     n, heads, head_dim = grad_q.shape
+    if group == 1 and cos is None:
+        return grad_q, grad_k, grad_v
     shape = (n, heads // group, head_dim)
     k_out, v_out = (grad_k, grad_v) if group == 1 else (grad_k.new_empty(shape), grad_v.new_empty(shape))
-    triton_kernels.rotate_backward[(n,)](
-        grad_q, grad_k, grad_v, k_out, v_out, cos, sin, len(cos), heads, head_dim // 2,
-        GROUP=group, BLOCK_HEADS=_power(heads), BLOCK_SHARED=_power(heads // group), BLOCK_HALF=_power(head_dim // 2),
+    angles, sizes, forms = _turns(grad_q, cos, sin)
+    triton_rotation.rotate_backward[(n,)](
+        grad_q, grad_k, grad_v, k_out, v_out, *angles, *(_row_stride(y) for y in (grad_q, grad_k, grad_v, k_out)),
+        *sizes, GROUP=group, BLOCK_SHARED=_power(heads // group), **forms,
     )  # fmt: skip
     return grad_q, k_out, v_out
+
+
+def _turns(
+    q: torch.Tensor, cos: torch.Tensor | None, sin: torch.Tensor | None
+) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[int, int, int, int], dict[str, int]]:
+    """Returns cos and sin (or pointers that are not read), sizes (tokens, heads, head_dim, half), and the form."""
+    _, heads, head_dim = q.shape
+    blocks = {"BLOCK_HEADS": _power(heads), "BLOCK_DIM": _power(head_dim)}
+    if cos is None or sin is None:
+        return (q, q), (1, heads, head_dim, 0), {"TURNS": False, "WHOLE": False, "BLOCK_HALF": 1, **blocks}
+    tokens, width = cos.shape
+    form = {"TURNS": True, "WHOLE": width == head_dim, "BLOCK_HALF": _power(width // 2), **blocks}
+    return (cos, sin), (tokens, heads, head_dim, width // 2), form
 
 
 def thin(
@@ -91,13 +130,22 @@ def thin(
     return out
 
 
-def softmax_nats(logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool) -> torch.Tensor:
-    """Returns each row's nats, fp32; where `gradient`, logits become factor * (softmax - onehot), in place."""
+def softmax_nats(
+    logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool, divisor: float, cap: float | None
+) -> torch.Tensor:
+    """Returns each row's nats, fp32; where `gradient`, logits become factor times their own gradient, in place."""
     nats = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
     triton_kernels.softmax_nats[(len(logits),)](
-        logits, targets, nats, logits.shape[1], factor, GRADIENT=gradient, BLOCK=4096, num_warps=8
-    )
+        logits, targets, nats, logits.shape[1], factor / divisor, divisor, cap or 1.0,
+        DIVIDED=divisor != 1.0, CAPPED=cap is not None, GRADIENT=gradient, BLOCK=4096, num_warps=8,
+    )  # fmt: skip
     return nats
+
+
+def _row_stride(x: torch.Tensor) -> int:
+    """Numbers from one row to the next; within a row they lie side by side."""
+    assert x[0].is_contiguous() if len(x) else True
+    return x.stride(0)
 
 
 def _row_block(width: int) -> tuple[int, int]:

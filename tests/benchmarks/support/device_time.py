@@ -15,7 +15,7 @@ KINDS = (
     ("attention", re.compile(r"fmha|attention|flash|softmax_warp", re.I)),
     ("dequantization", re.compile(r"equantize", re.I)),
     ("products", re.compile(r"gemm|cutlass|xmma|nvjet|cublas|splitk", re.I)),
-    ("fused elementwise", re.compile(r"^_(rms_norm|swiglu|rotate|thin|softmax_nats)")),
+    ("fused elementwise", re.compile(r"^_?(rms_norm|gated|rotate|thin|softmax_nats)")),
     ("copies", re.compile(r"memcpy|memset|copy", re.I)),
     ("optimizer", re.compile(r"adam|multi_tensor", re.I)),
 )

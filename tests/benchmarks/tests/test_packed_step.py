@@ -19,7 +19,7 @@ def test_kernels_are_told_apart() -> None:
         "void kDequantizeBlockwise<__half, 512, 64, 8, 2>": "dequantization",
         "nvjet_sm90_hsh_320x128_64x3_1x2_h_bz_coopB_TNT": "products",
         "turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_tn": "products",
-        "_rms_norm_backward": "fused elementwise",
+        "rms_norm_backward": "fused elementwise",
         "void at::native::(anonymous namespace)::multi_tensor_apply_kernel": "optimizer",
         "Memcpy DtoD (Device -> Device)": "copies",
         "void at::native::reduce_kernel<512, 1>": "other",

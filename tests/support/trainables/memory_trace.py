@@ -103,7 +103,7 @@ def allocate_as_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _rotate(q, k, v, cos, sin):
-    return (q, torch.empty_like(q), torch.empty_like(q)) if q.shape[1] > k.shape[1] else (q, k, v)
+    return (q, q.new_empty(q.shape), q.new_empty(q.shape)) if q.shape[1] > k.shape[1] else (q, k, v)
 
 
 def _rotate_backward(grad_q, grad_k, grad_v, cos, sin, group):
@@ -112,12 +112,12 @@ def _rotate_backward(grad_q, grad_k, grad_v, cos, sin, group):
 
 
 _KERNELS = SimpleNamespace(
-    rms_norm=lambda x, weight, eps: torch.empty_like(x),
-    rms_norm_backward=lambda grad, x, weight, eps, residual: torch.empty_like(x),
-    swiglu=lambda gate, up: torch.empty_like(gate),
-    swiglu_backward=lambda grad, gate, up, activated: (gate, up, grad if activated else None),
+    rms_norm=lambda x, weight, eps, offset: torch.empty_like(x),
+    rms_norm_backward=lambda grad, x, weight, eps, residual, offset: torch.empty_like(x),
+    gated=lambda gate, up, activation: gate.new_empty(gate.shape),
+    gated_backward=lambda grad, gate, up, activated, activation: (gate, up, grad if activated else None),
     rotate=_rotate,
     rotate_backward=_rotate_backward,
     thin=lambda x, keys, numbers, rates, layer, tokens, add_to=None: torch.empty_like(x) if add_to is None else add_to,
-    softmax_nats=lambda logits, targets, factor, gradient: torch.empty(len(logits)),
+    softmax_nats=lambda logits, targets, factor, gradient, divisor, cap: torch.empty(len(logits)),
 )

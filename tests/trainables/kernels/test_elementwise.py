@@ -53,13 +53,13 @@ def test_rms_norm_and_its_gradient_are_transformers() -> None:
     torch.testing.assert_close(ours, x.grad + residual, rtol=1e-5, atol=1e-6)
 
 
-def test_swiglu_and_its_gradient_are_autograds() -> None:
+def test_gated_and_its_gradient_are_autograds() -> None:
     gate, up, grad = drawn(9, 20).requires_grad_(), drawn(9, 20, seed=1).requires_grad_(), drawn(9, 20, seed=2)
     expected = torch.nn.functional.silu(gate) * up
     expected.backward(grad)
-    torch.testing.assert_close(elementwise.swiglu(gate.detach(), up.detach()), expected)
+    torch.testing.assert_close(elementwise.gated(gate.detach(), up.detach()), expected)
     for activated in (False, True):
-        ours = elementwise.swiglu_backward(grad.clone(), gate.detach().clone(), up.detach().clone(), activated)
+        ours = elementwise.gated_backward(grad.clone(), gate.detach().clone(), up.detach().clone(), activated)
         torch.testing.assert_close(ours[:2], (gate.grad, up.grad), rtol=1e-5, atol=1e-6)
         assert ours[2] is None or activated
     torch.testing.assert_close(ours[2], expected)
@@ -101,21 +101,21 @@ def test_norm_kernels_are_plain_torch(dtype: torch.dtype, width: int) -> None:
         for seed, shape in enumerate(((6, width), (width,), (6, width), (6, width)))
     )
     plain = _plain("rms_norm", x, weight, 1e-5)
-    _close(triton_launches.rms_norm(x, weight, 1e-5), plain, dtype)
+    _close(triton_launches.rms_norm(x, weight, 1e-5, 0.0), plain, dtype)
     back = _plain("rms_norm_backward", grad, x, weight, 1e-5, residual)
-    _close(triton_launches.rms_norm_backward(grad, x, weight, 1e-5, residual), back, dtype)
+    _close(triton_launches.rms_norm_backward(grad, x, weight, 1e-5, residual, 0.0), back, dtype)
 
 
 @needs_kernels
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_swiglu_kernels_are_plain_torch(dtype: torch.dtype) -> None:
+def test_gated_kernels_are_plain_torch(dtype: torch.dtype) -> None:
     from trainables.kernels import triton_launches
 
     gate, up, grad = (drawn(3, 70, dtype=dtype, seed=seed, device=DEVICE) for seed in range(3))
-    _close(triton_launches.swiglu(gate, up), _plain("swiglu", gate, up), dtype)
-    expected = _plain("swiglu_backward", grad, gate, up, True)
-    _close(triton_launches.swiglu_backward(grad.clone(), gate.clone(), up.clone(), True), expected, dtype)
-    without = triton_launches.swiglu_backward(grad, gate.clone(), up.clone(), False)
+    _close(triton_launches.gated(gate, up, "silu"), _plain("gated", gate, up), dtype)
+    expected = _plain("gated_backward", grad, gate.clone(), up.clone(), True)
+    _close(triton_launches.gated_backward(grad.clone(), gate.clone(), up.clone(), True, "silu"), expected, dtype)
+    without = triton_launches.gated_backward(grad, gate.clone(), up.clone(), False, "silu")
     _close(without[:2], expected[:2], dtype)
     assert without[2] is None
 
@@ -148,13 +148,13 @@ def test_loss_kernel_is_plain_torch(dtype: torch.dtype, width: int) -> None:
     targets = torch.tensor([0, 3, width - 1, 11], device=DEVICE)
     plain, ours = logits.clone(), logits.clone()
     expected = _plain("softmax_nats", plain, targets, 8.0, True)
-    nats = triton_launches.softmax_nats(ours, targets, 8.0, True)
+    nats = triton_launches.softmax_nats(ours, targets, 8.0, True, 1.0, None)
     assert nats.isnan().tolist() == [False, True, False, False]
     finite = [0, 2, 3]
     torch.testing.assert_close(nats[finite], expected[finite], rtol=1e-5, atol=1e-5)
     _close(ours[finite], plain[finite], dtype)
     untouched = logits.clone()
-    triton_launches.softmax_nats(untouched, targets, 8.0, False)
+    triton_launches.softmax_nats(untouched, targets, 8.0, False, 1.0, None)
     assert torch.equal(untouched[finite], logits[finite])
 
 
@@ -190,7 +190,7 @@ def test_where_no_kernel_can_be_built_plain_torch_serves_and_the_log_says_so(mon
         raise RuntimeError("Failed to find C compiler")
 
     broken = types.ModuleType("trainables.kernels.triton_launches")
-    broken.swiglu = cannot
+    broken.gated = cannot
     monkeypatch.setitem(sys.modules, "trainables.kernels.triton_launches", broken)
     monkeypatch.setattr(kernels, "triton_launches", broken, raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())

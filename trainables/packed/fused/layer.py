@@ -96,7 +96,7 @@ class _LayerFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None, None, None]:
         (hidden,) = ctx.saved_tensors
         layer, angles, pack, input_too = ctx.rest
-        state, ctx.state = ctx.state, None  # swiglu's backward overwrites it: it serves once
+        state, ctx.state = ctx.state, None  # the MLP's backward overwrites it: it serves once
         if state is None:
             state = layer.state(hidden, angles, pack, graph=True)
         return layer.backward(hidden, grad, state, angles, pack, input_too), None, None, None, None, None

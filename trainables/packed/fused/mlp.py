@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from trainables.kernels.elementwise import swiglu, swiglu_backward
+from trainables.kernels.elementwise import gated, gated_backward
 from trainables.packed.fused.norm import FrozenNorm
 from trainables.packed.linear_group import LinearGroup
 from trainables.packed.pack import Pack
@@ -52,7 +52,7 @@ class FusedMlp:
 
     def output(self, state: MlpState, pack: Pack, tokens: int, keep: bool) -> torch.Tensor:
         """Returns the block's input plus its output; `keep` leaves the state as it is, else its residual is reused."""
-        activated = swiglu(state.gate, state.up)
+        activated = gated(state.gate, state.up)
         updates = self._down.updates(pack, tokens, activated.dtype)
         residual = state.residual.clone() if keep else state.residual
         (output,) = self._down.outputs(activated, updates, residual=residual)
@@ -66,7 +66,7 @@ class FusedMlp:
         of_down = self._down.updates(pack, tokens, grad.dtype)
         self._down.receive([grad], of_down)
         grad_activated = self._down.input_gradient([grad], of_down)
-        grad_gate, grad_up, activated = swiglu_backward(grad_activated, state.gate, state.up, bool(of_down))
+        grad_gate, grad_up, activated = gated_backward(grad_activated, state.gate, state.up, bool(of_down))
         if activated is not None:
             for update in of_down:
                 update.project(activated)
