@@ -77,6 +77,9 @@ class Family:
     logits_cap_key: str | None = None
     windowed: bool = False
     partly_rotated: bool = False  # `partial_rotary_factor` of a head's numbers are rotated
+    rope_types: tuple[str, ...] | None = None  # those its class takes; None: all
+    rope_by_layer_type: bool = False  # `rope_parameters` has a mapping for each type of layer
+    dropout_keys: tuple[str, ...] = ("attention_dropout",)  # set to 0 when loading: adapters have their own dropout
 
     def biased(self, values: Mapping[str, Any]) -> frozenset[str]:
         """Returns the short names of the linear layers that have a bias under a configuration."""
@@ -91,6 +94,8 @@ class Family:
 
 
 _SLIDING = ("attention_dropout", "use_sliding_window")
+_PHI_DROPOUT = ("attention_dropout", "resid_pdrop", "embd_pdrop")
+_GRANITE_FACTORS = ("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier")
 _QWEN = {"num_key_value_heads": 32, "max_position_embeddings": 32_768}
 _BIASES = {"attention_bias": ATTENTION, "mlp_bias": MLP}
 _GEMMA = {
@@ -103,6 +108,7 @@ _GEMMA = {
     "rms_norm_eps": 1e-6,
     "pad_token_id": 0,
 }
+_GEMMA_SIZES = ("num_key_value_heads", "head_dim", "query_pre_attn_scalar")
 FAMILIES: Mapping[str, Family] = {  # by `model_type`
     "llama": Family({"max_position_embeddings": 2048}, biases=_BIASES),
     "mistral": Family(
@@ -131,6 +137,7 @@ FAMILIES: Mapping[str, Family] = {  # by `model_type`
     ),
     "gemma2": Family(
         {**_GEMMA, "max_position_embeddings": 8192, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
+        never_null=_GEMMA_SIZES,
         biases={"attention_bias": ATTENTION},
         norms=_AROUND,
         norm_offset=1.0,
@@ -143,6 +150,7 @@ FAMILIES: Mapping[str, Family] = {  # by `model_type`
     ),
     "gemma3_text": Family(
         {**_GEMMA, "max_position_embeddings": 131_072},
+        never_null=(*_GEMMA_SIZES, "sliding_window_pattern", "rope_local_base_freq"),
         biases={"attention_bias": ATTENTION},
         norms=_AROUND,
         norm_offset=1.0,
@@ -150,31 +158,30 @@ FAMILIES: Mapping[str, Family] = {  # by `model_type`
         activation_key="hidden_activation",
         embedding_scale="root_of_hidden_size",
         query_scalar_key="query_pre_attn_scalar",
-        attention_cap_key="attn_logit_softcapping",
-        logits_cap_key="final_logit_softcapping",
+        logits_cap_key="final_logit_softcapping",  # its attention reads no cap
         windowed=True,
+        rope_by_layer_type=True,
     ),
     "phi3": Family(
-        {"max_position_embeddings": 4096, "pad_token_id": 32_000},
+        {"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "pad_token_id": 32_000},
+        never_null=("head_dim", "partial_rotary_factor", "original_max_position_embeddings", *_PHI_DROPOUT),
         qkv=JOINED_QKV,
         gate_up=JOINED_GATE_UP,
         windowed=True,
         partly_rotated=True,
+        rope_types=("default", "longrope"),
+        dropout_keys=_PHI_DROPOUT,
     ),
     "olmo2": Family(
         {"max_position_embeddings": 2048, "pad_token_id": 1},
+        never_null=("head_dim", "attention_dropout"),
         biases={"attention_bias": ATTENTION},
         norms=_AFTER,
         head_norms="of_all_heads",
     ),
     "granite": Family(
-        {
-            "max_position_embeddings": 2048,
-            "embedding_multiplier": 1.0,
-            "logits_scaling": 1.0,
-            "residual_multiplier": 1.0,
-            "attention_multiplier": 1.0,
-        },
+        {"max_position_embeddings": 2048, **dict.fromkeys(_GRANITE_FACTORS, 1.0)},
+        never_null=("head_dim", "attention_dropout", *_GRANITE_FACTORS),
         biases=_BIASES,
         embedding_scale_key="embedding_multiplier",
         residual_scale_key="residual_multiplier",

@@ -53,9 +53,10 @@ class ModelShape:
         qkv, gate_up = self.family.qkv, self.family.gate_up
         of_heads = (sum(heads),) if qkv == JOINED_QKV else heads
         of_mlp = (2 * wide,) if gate_up == JOINED_GATE_UP else (wide, wide)
+        inputs = {name: (hidden, size) for name, size in zip(qkv, of_heads, strict=True)}
+        output = {"o_proj": (self.query_size, hidden)}
         return {
-            **{name: (hidden, size) for name, size in zip(qkv, of_heads, strict=True)},
-            "o_proj": (self.query_size, hidden),
+            **({**output, **inputs} if qkv == JOINED_QKV else {**inputs, **output}),  # as the modules are listed
             **{name: (hidden, size) for name, size in zip(gate_up, of_mlp, strict=True)},
             "down_proj": (wide, hidden),
         }

@@ -7,15 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainables.base_model.checks.faults import ModelFault
-from trainables.base_model.checks.rope import MOST_POSITIONS, THETA, Broken, rope_faults
+from trainables.base_model.checks.rope import LAYER_TYPES, MOST_POSITIONS, PARTIAL, THETA, Broken, rope_faults
 from trainables.base_model.checks.tensors import needed_tensors
 from trainables.base_model.checks.values import (
     Rule,
+    decimal,
     either,
     is_whole,
     list_of,
     mapping,
     name_of,
+    never,
+    nothing,
     number,
     or_null,
     text,
@@ -36,8 +39,10 @@ ATTENTIONS = (
     "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4",
 )  # fmt: skip
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-LAYER_TYPES = ("full_attention", "sliding_attention")
 
+_ACTIVATION = name_of(ACTIVATIONS)
+_FACTOR = or_null(number(1e-9, 1e9))
+_DROPOUT = or_null(number(0, 1))
 _TOKEN, _LIST = whole(0, 2**22), list_of(whole(0, 2**22), 64)
 _NAMES = list_of(text(), 64)
 REQUIRED: Mapping[str, Rule] = {
@@ -53,14 +58,27 @@ OPTIONAL: Mapping[str, Rule] = {
     "max_position_embeddings": whole(1, MOST_POSITIONS),
     "rms_norm_eps": number(1e-30, 0.1),
     "rope_theta": THETA,
-    "partial_rotary_factor": or_null(number(1, 1)),
+    "rope_local_base_freq": or_null(THETA),
+    "partial_rotary_factor": PARTIAL,
     "original_max_position_embeddings": or_null(whole(1, MOST_POSITIONS)),
-    "hidden_act": name_of(ACTIVATIONS),
+    "hidden_act": or_null(_ACTIVATION),
+    "hidden_activation": or_null(_ACTIVATION),
     "attention_bias": truth(),
     "mlp_bias": truth(),
     "tie_word_embeddings": truth(),
     "use_cache": truth(),
-    "attention_dropout": or_null(number(0, 1)),
+    "attention_dropout": _DROPOUT,
+    "resid_pdrop": _DROPOUT,
+    "embd_pdrop": _DROPOUT,
+    "query_pre_attn_scalar": or_null(whole(1, 2**24)),
+    "attn_logit_softcapping": or_null(decimal(1e-3, 1e9)),
+    "final_logit_softcapping": or_null(decimal(1e-3, 1e9)),
+    "embedding_multiplier": _FACTOR,
+    "residual_multiplier": _FACTOR,
+    "attention_multiplier": _FACTOR,
+    "logits_scaling": _FACTOR,
+    "clip_qkv": nothing("queries, keys and values are not clipped in this family"),
+    "use_bidirectional_attention": or_null(never("tokens attend to those before them only")),
     "initializer_range": number(0, 1),
     "pretraining_tp": or_null(whole(1, 1024)),
     "bos_token_id": or_null(either(_TOKEN, _LIST)),
@@ -68,6 +86,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "pad_token_id": or_null(whole(-1, 2**22)),  # -1: the first Llama's own
     "use_sliding_window": or_null(truth()),
     "sliding_window": or_null(whole(1, MOST_POSITIONS)),
+    "sliding_window_pattern": or_null(whole(1, MOST_LAYERS)),
     "max_window_layers": or_null(whole(0, MOST_LAYERS)),
     "layer_types": or_null(list_of(name_of(LAYER_TYPES), MOST_LAYERS)),
     "no_rope_layers": or_null(list_of(whole(0, 1), MOST_LAYERS)),
@@ -144,7 +163,10 @@ def _single(values: Mapping[str, Any]) -> Iterator[Broken]:
     for key, why in ELSEWHERE.items():
         if values.get(key):
             yield key, values[key], f"must be left out: {why}"
-    for key in FAMILIES[values["model_type"]].never_null:
+    family = FAMILIES[values["model_type"]]
+    if values.get(family.activation_key, ACTIVATIONS[0]) is None:
+        yield family.activation_key, None, str(_ACTIVATION(None))
+    for key in family.never_null:
         if key in values and values[key] is None and not OPTIONAL[key](None):
             yield key, None, f"must not be null in a model of the type {values['model_type']}"
     for key in values:

@@ -16,9 +16,12 @@ from trainables.base_model.checks.values import (
     truth,
     whole,
 )
+from trainables.base_model.families import FAMILIES
 
 MOST_POSITIONS = 2**27
 THETA = number(1, 1e15)
+PARTIAL = or_null(number(1e-3, 1))
+LAYER_TYPES = ("full_attention", "sliding_attention")
 _FACTOR, _POSITIONS = number(1, 1e6), whole(1, MOST_POSITIONS)
 
 
@@ -42,7 +45,7 @@ RULES: Mapping[str, Rule] = {
     "rope_type": name_of(tuple(TYPES)),
     "type": name_of(tuple(TYPES)),
     "rope_theta": THETA,
-    "partial_rotary_factor": or_null(number(1, 1)),  # these models rotate whole heads
+    "partial_rotary_factor": PARTIAL,
     "factor": _FACTOR,
     "low_freq_factor": number(1e-3, 1e6),
     "high_freq_factor": number(1e-3, 1e6),
@@ -60,10 +63,14 @@ Broken = tuple[str, Any, str]  # the key's path, the value, the rule
 
 
 def rope_faults(values: Mapping[str, Any], head_dim: int | None) -> Iterator[Broken]:
-    """Yields the key, value and rule of each fault in `rope_parameters` and `rope_scaling`.
+    """Yields the key, value and rule of each fault in a configuration's rotary positions.
 
     `head_dim` is None where it is not known. A value that transformers would only warn of is a fault too.
     """
+    whole_heads = not FAMILIES[values["model_type"]].partly_rotated
+    rotated = values.get("partial_rotary_factor")
+    if whole_heads and is_number(rotated) and rotated != 1:
+        yield "partial_rotary_factor", rotated, _whole_heads(values)
     for key in ("rope_parameters", "rope_scaling"):
         given = values.get(key)
         if given is None:
@@ -71,7 +78,21 @@ def rope_faults(values: Mapping[str, Any], head_dim: int | None) -> Iterator[Bro
         if not isinstance(given, dict):
             yield key, given, "must be a mapping of names to values, or null"
             continue
-        yield from ((f"{key}.{name}", value, rule) for name, value, rule in _faults(given, values, head_dim))
+        yield from ((f"{key}.{name}", value, rule) for name, value, rule in _of_layers(key, given, values, head_dim))
+
+
+def _of_layers(key: str, given: Mapping[str, Any], values: Mapping[str, Any], head_dim: int | None) -> Iterator[Broken]:
+    """The faults of one mapping, or of one for each type of layer, as `rope_parameters` of some families are."""
+    if key != "rope_parameters" or not FAMILIES[values["model_type"]].rope_by_layer_type:
+        yield from _faults(given, values, head_dim)
+        return
+    for name, value in given.items():
+        if name not in LAYER_TYPES:
+            yield name, value, f"must stand under the type of layer that it is for ({', '.join(LAYER_TYPES)})"
+        elif value is not None and not isinstance(value, dict):
+            yield name, value, "must be a mapping of names to values, or null"
+        elif value is not None:
+            yield from ((f"{name}.{inner}", one, rule) for inner, one, rule in _faults(value, values, head_dim))
 
 
 def _faults(given: Mapping[str, Any], values: Mapping[str, Any], head_dim: int | None) -> Iterator[Broken]:
@@ -80,6 +101,10 @@ def _faults(given: Mapping[str, Any], values: Mapping[str, Any], head_dim: int |
     yield from ((name, value, "must not be nested here") for name, value in given.items() if isinstance(value, dict))
     kind = given.get("rope_type", given.get("type", "default"))
     if not isinstance(kind, str) or kind not in TYPES:
+        return
+    family = FAMILIES[values["model_type"]]
+    if family.rope_types is not None and kind not in family.rope_types:
+        yield "rope_type", kind, f"must be one of {', '.join(family.rope_types)} in a {values['model_type']} model"
         return
     for name in TYPES[kind].required:
         if given.get(name) is None:
@@ -96,8 +121,22 @@ def _against_each_other(
         yield "high_freq_factor", high, f"must be greater than low_freq_factor, {low}"
     if kind == "yarn" and (given.get("beta_fast") or 32) <= (given.get("beta_slow") or 1):
         yield "beta_fast", given.get("beta_fast"), "must be greater than beta_slow"
-    if kind != "longrope" or head_dim is None:
+    factor = given.get("partial_rotary_factor", values.get("partial_rotary_factor"))
+    if not FAMILIES[values["model_type"]].partly_rotated:
+        if "partial_rotary_factor" in given and factor not in (None, 1):
+            yield "partial_rotary_factor", factor, _whole_heads(values)
+        factor = 1
+    if head_dim is None or not is_number(1 if factor is None else factor):
         return
-    for name in ("short_factor", "long_factor"):
-        if name in given and len(given[name]) != head_dim // 2:
-            yield name, f"{len(given[name])} values", f"must have a value for each half of a head, {head_dim // 2}"
+    rotated = int(head_dim * (1 if factor is None else factor))
+    if rotated < 2 or (rotated % 2 and factor not in (None, 1)):
+        yield "partial_rotary_factor", factor, f"must leave an even number of a head's {head_dim} numbers to rotate"
+    elif kind == "longrope":
+        for name in ("short_factor", "long_factor"):
+            if name in given and len(given[name]) != rotated // 2:
+                part = "a head" if rotated == head_dim else "the part of a head that rotates"
+                yield name, f"{len(given[name])} values", f"must have a value for each half of {part}, {rotated // 2}"
+
+
+def _whole_heads(values: Mapping[str, Any]) -> str:
+    return f"must be 1, or null: a {values['model_type']} model rotates whole heads"

@@ -21,6 +21,22 @@ def number(least: float, most: float) -> Rule:
     return lambda value: None if is_number(value) and least <= value <= most else rule
 
 
+def decimal(least: float, most: float) -> Rule:
+    """Returns the rule of a number with a decimal point, as transformers' classes ask for in places: 30.0, not 30."""
+    rule = f"must be a number from {least:g} to {most:g} with a decimal point, such as 30.0"
+    return lambda value: None if isinstance(value, float) and least <= value <= most else rule
+
+
+def never(why: str) -> Rule:
+    """Returns the rule of a switch that must be off."""
+    return lambda value: None if value is False else f"must be false: {why}"
+
+
+def nothing(why: str) -> Rule:
+    """Returns the rule of a key that must be null."""
+    return lambda value: None if value is None else f"must be null: {why}"
+
+
 def truth() -> Rule:
     """Returns the rule of true or false."""
     return lambda value: None if isinstance(value, bool) else "must be true or false"

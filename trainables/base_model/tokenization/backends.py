@@ -18,17 +18,22 @@ QWEN2_SPLIT = (
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """Whether a space is put before a text (None: as the class has it), and whether before each part of it."""
+class Options:
+    """What files ask of a class.
 
-    add: bool | None = None
-    each: bool = False
+    `add_prefix`: whether a space is put before a text (None: as the class has it), `prefix_each`: whether before each
+    part of it. `unknown` is the token for letters that the vocabulary lacks.
+    """
+
+    add_prefix: bool | None = None
+    prefix_each: bool = False
+    unknown: str | None = None
 
 
-def llama_backend(vocabulary: Vocabulary, merges: Merges, prefix: Prefix = Prefix()) -> Tokenizer:
+def llama_backend(vocabulary: Vocabulary, merges: Merges, options: Options = Options()) -> Tokenizer:
     """Returns SentencePiece's BPE as `LlamaTokenizer` has it: spaces as `▁`, bytes for unknown letters."""
-    add = prefix.add is not False
-    scheme = ("always" if prefix.each else "first") if add else "never"
+    add = options.add_prefix is not False
+    scheme = ("always" if options.prefix_each else "first") if add else "never"
     backend = Tokenizer(BPE(vocab=dict(vocabulary), merges=list(merges), fuse_unk=True, byte_fallback=True))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
     steps: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
@@ -36,20 +41,34 @@ def llama_backend(vocabulary: Vocabulary, merges: Merges, prefix: Prefix = Prefi
     return backend
 
 
-def gpt2_backend(vocabulary: Vocabulary, merges: Merges, prefix: Prefix = Prefix()) -> Tokenizer:
+def gemma_backend(vocabulary: Vocabulary, merges: Merges, options: Options = Options()) -> Tokenizer:
+    """Returns SentencePiece's BPE as `GemmaTokenizer` has it: spaces as `▁` and kept, bytes for unknown letters."""
+    backend = Tokenizer(
+        BPE(
+            vocab=dict(vocabulary), merges=list(merges), fuse_unk=True, unk_token=str(options.unknown),
+            byte_fallback=True,
+        )
+    )  # fmt: skip
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.pre_tokenizer = pre_tokenizers.Split(pattern=" ", behavior="merged_with_previous", invert=False)
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return backend
+
+
+def gpt2_backend(vocabulary: Vocabulary, merges: Merges, options: Options = Options()) -> Tokenizer:
     """Returns byte-level BPE as `GPT2Tokenizer` has it."""
     backend = Tokenizer(_byte_bpe(vocabulary, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(prefix.add))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(options.add_prefix))
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
-def qwen2_backend(vocabulary: Vocabulary, merges: Merges, prefix: Prefix = Prefix()) -> Tokenizer:
+def qwen2_backend(vocabulary: Vocabulary, merges: Merges, options: Options = Options()) -> Tokenizer:
     """Returns byte-level BPE as `Qwen2Tokenizer` has it: characters composed first, texts split by its own rule."""
     backend = Tokenizer(_byte_bpe(vocabulary, merges))
     backend.decoder = decoders.ByteLevel()
     backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = split_then_bytes(QWEN2_SPLIT, bool(prefix.add))
+    backend.pre_tokenizer = split_then_bytes(QWEN2_SPLIT, bool(options.add_prefix))
     return backend
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from trainables.base_model.tokenization.backends import (
-    Prefix,
+    Options,
+    gemma_backend,
     gpt2_backend,
     llama_backend,
     qwen2_backend,
@@ -25,8 +26,11 @@ from trainables.guarded_files import FileRefusedError, parse_json, read_text
 
 MOST_BYTES = 128 * 2**20
 PLAIN = ("TokenizersBackend", "PreTrainedTokenizer")  # whose tokenizer.json is taken as it is
-OWN_CLASSES = {"qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}  # of model types; others have none
-KNOWN_TYPES = ("llama", "mistral", "smollm3", *OWN_CLASSES)
+OWN_CLASSES = {  # of model types; others have none
+    "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer", "gemma2": "GemmaTokenizer", "gemma3_text": "GemmaTokenizer",
+}  # fmt: skip
+ALWAYS_PLAIN = ("mistral", "phi3", "olmo2", "granite")  # whatever class their files name
+KNOWN_TYPES = ("llama", "smollm3", *ALWAYS_PLAIN, *OWN_CLASSES)
 SIDES = ("padding_side", "truncation_side")
 
 
@@ -46,6 +50,16 @@ REBUILT = {
     "Qwen2Tokenizer": Rebuilt(
         qwen2_backend, {"unk_token": _ENDS, "eos_token": _ENDS, "pad_token": _ENDS}, adds_all=True
     ),
+    "GemmaTokenizer": Rebuilt(
+        gemma_backend,
+        {
+            "unk_token": "<unk>",
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "mask_token": "<mask>",
+        },
+    ),
 }
 
 
@@ -64,20 +78,19 @@ def read_folder_tokenizer(folder: Path) -> TextTokenizer | None:
     _check_settings(config)
     rebuilt = REBUILT.get(name)
     backend = Tokenizer.from_str(text)
-    own_added = backend.get_added_tokens_decoder()
-    if rebuilt is not None:
-        parts = _parts(text)
-        if parts is None:
-            return None
-        prefix = Prefix(config.get("add_prefix_space"), bool(config.get("legacy", False)))
-        backend = rebuilt.build(*parts, prefix)
     tokens = read_special_tokens(
         config,
         _mapping(folder / "special_tokens_map.json"),
         _mapping(folder / "added_tokens.json"),
-        own_added,
+        backend.get_added_tokens_decoder(),
         rebuilt.defaults if rebuilt else {},
     )
+    if rebuilt is not None:
+        parts = _parts(text)
+        if parts is None:
+            return None
+        asked = (config.get("add_prefix_space"), bool(config.get("legacy", False)), tokens.text("unk_token"))
+        backend = rebuilt.build(*parts, Options(*asked))
     backend.no_truncation()
     backend.no_padding()
     add_special_tokens(backend, tokens)
@@ -97,7 +110,7 @@ def class_name(config: Mapping[str, Any], model: Mapping[str, Any], byte_level: 
     declared = config.get("tokenizer_class") or model.get("tokenizer_class")
     if kind not in KNOWN_TYPES or not isinstance(declared, str | None):
         return None
-    if kind == "mistral":
+    if kind in ALWAYS_PLAIN:
         return PLAIN[0]
     own = OWN_CLASSES.get(kind)
     if own is not None and (kind == "qwen2" or declared is None):

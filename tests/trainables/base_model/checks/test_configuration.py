@@ -50,6 +50,47 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+TINY = {
+    "vocab_size": 61, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "pad_token_id": None,
+}  # fmt: skip
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+REFUSED: tuple[tuple[str, dict[str, Any], str], ...] = (  # key, configuration, a word of the rule
+    ("attn_logit_softcapping", {"model_type": "gemma2", "attn_logit_softcapping": 50}, "decimal point"),
+    ("final_logit_softcapping", {"model_type": "gemma3_text", "final_logit_softcapping": 0.0}, "from 0.001"),
+    ("use_bidirectional_attention", {"model_type": "gemma3_text", "use_bidirectional_attention": True}, "false"),
+    ("hidden_activation", {"model_type": "gemma2", "hidden_activation": None}, "one of silu"),
+    ("rope_parameters.rope_type", {"model_type": "gemma3_text", "rope_parameters": {"rope_type": "default"}}, "under"),
+    ("rope_parameters.full_attention.factor",
+     {"model_type": "gemma3_text", "rope_parameters": {"full_attention": {"rope_type": "linear"}}}, "must be given"),
+    ("rope_scaling.rope_type", {"model_type": "phi3", "rope_scaling": {"rope_type": "yarn", "factor": 2}}, "phi3"),
+    ("rope_scaling.type", {"model_type": "phi3", "rope_scaling": {**LONG, "rope_type": "longrope", "type": "su"}},
+     "one of"),
+    ("rope_scaling.long_factor", {"model_type": "phi3", "partial_rotary_factor": 0.75,
+                                  "rope_scaling": {**LONG, "long_factor": [1.0] * 8}}, "part of a head"),
+    ("rope_scaling.partial_rotary_factor",
+     {"model_type": "phi3", "rope_scaling": {**LONG, "partial_rotary_factor": 0.1}}, "even number"),
+    ("partial_rotary_factor", {"model_type": "granite", "partial_rotary_factor": 0.5}, "must be 1"),
+    ("resid_pdrop", {"model_type": "phi3", "resid_pdrop": 2}, "from 0 to 1"),
+    ("logits_scaling", {"model_type": "granite", "logits_scaling": 0}, "from 1e-09"),
+    ("clip_qkv", {"model_type": "olmo2", "clip_qkv": 8.0}, "null"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "values", "word"), REFUSED)
+def test_what_a_family_cannot_have_is_refused_by_its_key(key: str, values: dict[str, Any], word: str) -> None:
+    faults = configuration_faults({**TINY, **values}, "config.json")
+    assert [fault.key for fault in faults] == [key]
+    assert word in faults[0].rule
+
+
+def test_a_part_of_a_head_may_rotate_in_a_phi() -> None:
+    values = {**TINY, "model_type": "phi3", "partial_rotary_factor": 0.75, "rope_scaling": LONG}
+    assert configuration_faults(values, "config.json") == []
+    frequencies, _ = ROPE_INIT_FUNCTIONS["longrope"](AutoConfig.for_model(**values), torch.device("cpu"))
+    assert frequencies.shape == (6,)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_is_published_holds(name: str) -> None:
     assert configuration_faults(PUBLISHED[name], "config.json") == []

@@ -15,7 +15,10 @@ from tests.support.trainables.same_tokenizers import agree
 from trainables.base_model.families import FAMILIES
 from trainables.base_model.tokenization.folder import read_folder_tokenizer
 
-CLASSES = (None, "PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer", "GPT2Tokenizer")
+CLASSES = (
+    None, "PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2Tokenizer", "GPT2Tokenizer",
+    "GemmaTokenizer", "GemmaTokenizerFast",
+)  # fmt: skip
 LISTED = {
     "0": {"content": "<unk>", "special": True}, "1": {"content": "<s>", "normalized": True}, "510": {"content": "<z>"},
 }  # fmt: skip
@@ -29,6 +32,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {"bos_token": None, "unk_token": None},
     {"eos_token": "<new>", "legacy": True},
     {"add_prefix_space": False, "clean_up_tokenization_spaces": True},
+    {"unk_token": "<new>", "add_bos_token": True},
 )
 
 
@@ -51,7 +55,9 @@ def test_of_every_class_that_is_built_here(kind: str, model_type: str, tmp_path:
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-@pytest.mark.parametrize(("kind", "declared"), [("metaspace", None), ("prepend", "LlamaTokenizer")])
+@pytest.mark.parametrize(
+    ("kind", "declared"), [("metaspace", None), ("prepend", "LlamaTokenizer"), ("prepend", "GemmaTokenizer")]
+)
 @pytest.mark.parametrize("old_files", [False, True])
 def test_of_every_way_to_name_tokens(
     changes: dict[str, Any], kind: str, declared: str | None, old_files: bool, tmp_path: Path
