@@ -79,8 +79,7 @@ def directions_of(shape: ModelShape, setting: MemorySetting) -> float:
 def update_seconds(shape: ModelShape, load: AdapterLoad, card: GpuCard) -> float:
     """AdamW's time for one adapter, bound by bandwidth."""
     assert card.bandwidth_bytes_per_second is not None
-    numbers = shape.adapter_parameters(load.rank, load.target_modules)
-    return UPDATE_BYTES * numbers / (card.bandwidth_bytes_per_second * card.bandwidth_efficiency)
+    return UPDATE_BYTES * load.parameters(shape) / (card.bandwidth_bytes_per_second * card.bandwidth_efficiency)
 
 
 def adapters_that_pay(
@@ -113,9 +112,7 @@ def _product_flops(shape: ModelShape, one: Pass, directions: float) -> float:
 def _low_rank_flops(shape: ModelShape, one: Pass, training: bool) -> float:
     """x A^T and its product with B: forward twice, backward for inputs and for weights; at a lower efficiency."""
     uses = 4.0 if training else 1.0
-    flops = sum(
-        2.0 * load.rows * one.width * shape.adapter_parameters(load.rank, load.target_modules) for load in one.loads
-    )
+    flops = sum(2.0 * load.rows * one.width * load.parameters(shape) for load in one.loads)
     return uses * flops / LOW_RANK_EFFICIENCY
 
 

@@ -20,7 +20,7 @@ from trainables.memory.fused_layers import (
     plain_attention_forward,
     plain_attention_kept,
 )
-from trainables.memory.setting import MemorySetting, Pass
+from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 ATTENTION, MLP = (*QKV, "o_proj"), (*GATE_UP, *DOWN)  # targets of a layer's two blocks
 
@@ -37,12 +37,16 @@ def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     return _kept_by_attention(shape, setting, one) + _kept_by_mlp(shape, setting, one)
 
 
+def kept_by_update(shape: ModelShape, setting: MemorySetting, one: Pass, load: AdapterLoad) -> int:
+    """Returns the bytes that a layer keeps for one adapter: low-rank parts, and their targets' inputs."""
+    return sum(_of_targets(shape, setting, one.part_of(load), targets) for targets in (ATTENTION, MLP))
+
+
 def _kept_by_attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     """Returns what the attention block keeps.
 
     An fp32 copy of the norm's input (4 d bytes), and with norms of heads theirs (4 (a + k)); rotated queries and keys,
-    values and the attention's output (2 a + 2 k) e, or 4 a e where keys and values are repeated, and its log-sum-exp;
-    the low-rank parts of its targets, and their inputs: the norm's output (d e) and the attention's (there already).
+    values and the attention's output (2 a + 2 k) e, or 4 a e where keys and values are repeated, and its log-sum-exp.
     """
     n, a, k, e = one.tokens, shape.query_size, shape.key_size, setting.compute_bytes
     kept = n * FP32_BYTES * (shape.hidden_size + (a + k if shape.has_head_norms else 0))
@@ -51,17 +55,20 @@ def _kept_by_attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> 
     else:
         keys = k if setting.attention in ("flash", "cpu") else a
         kept += n * ((2 * a + 2 * keys) * e + FP32_BYTES * shape.attention_heads)
-    return kept + low_rank(shape, setting, one, ATTENTION) + _inputs(shape, setting, one, ATTENTION)
+    return kept
 
 
 def _kept_by_mlp(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Returns what the MLP block keeps.
+    """Returns what the MLP block keeps: an fp32 copy of the norm's input (4 d), and gate, its SiLU and up (3 f e)."""
+    return one.tokens * (FP32_BYTES * shape.hidden_size + 3 * shape.intermediate_size * setting.compute_bytes)
 
-    An fp32 copy of the norm's input (4 d bytes); gate, its SiLU, and up (3 f e); the low-rank parts of its targets, and
-    their inputs: the norm's output (d e) and the product before down_proj (f e).
+
+def _of_targets(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
+    """Returns what the block keeps for its targets: their low-rank parts, and what these read.
+
+    That is the norm's output (d e) and the product before down_proj (f e); the attention's output is there already.
     """
-    kept = one.tokens * (FP32_BYTES * shape.hidden_size + 3 * shape.intermediate_size * setting.compute_bytes)
-    return kept + low_rank(shape, setting, one, MLP) + _inputs(shape, setting, one, MLP)
+    return low_rank(shape, setting, one, targets) + _inputs(shape, setting, one, targets)
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
@@ -75,7 +82,7 @@ def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Ma
     """
     n, d, a, f, e = one.tokens, shape.hidden_size, shape.query_size, shape.intermediate_size, setting.compute_bytes
     freed = sum(load.rows * one.width for load in one.loads if "down_proj" in load.target_modules and not load.dropout)
-    no_mlp = _kept_by_mlp(shape, setting, one)
+    no_mlp = _kept_by_mlp(shape, setting, one) + _of_targets(shape, setting, one, MLP)
     attention = n * (d + 4 * a) * e + attention_workspace(shape, setting, one) - no_mlp
     moments = {"mlp": Moment((n * (2 * d + 3 * f) - freed * f) * e, d * f), "attention": Moment(attention)}
     if setting.attention == "math":

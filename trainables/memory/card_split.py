@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from search_spaces.trial_config import MODULE_NAMES
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import MemoryPrediction, predict_pack
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
@@ -27,7 +26,7 @@ def split_layers(
     """
     if not 1 <= cards <= shape.layers:
         raise ValueError(f"cards must be from 1 to the model's {shape.layers} layers; they are {cards}")
-    load = AdapterLoad(USUAL_RANK, MODULE_NAMES, dropout=False, rows=rows, tokens=tokens, targets=rows * tokens)
+    load = AdapterLoad(USUAL_RANK, tuple(shape.linears), dropout=False, rows=rows, tokens=tokens, targets=rows * tokens)
     setting = replace(setting, attention="flash")  # so that plan and host, which each split by themselves, split alike
     last = 0 if shape.tie_word_embeddings else cards - 1
     parts = [ModelPart(1, place == 0, place == last) for place in range(cards)]
@@ -36,7 +35,7 @@ def split_layers(
         place = min(range(cards), key=lambda place: grown[place][0])
         parts[place] = grown[place][1]
         grown[place] = _with_a_layer_more(shape, setting, load, parts[place])
-    return tuple(parts)
+    return tuple(replace(part, above=sum(one.layers for one in parts[place + 1 :])) for place, part in enumerate(parts))
 
 
 def module_cards(parts: Sequence[ModelPart]) -> dict[str, int]:

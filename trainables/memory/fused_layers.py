@@ -38,15 +38,18 @@ def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     """Returns the bytes that a layer's backward reads beside its input; with checkpointing, of one layer at a time.
 
     Two norms' outputs and the residual (3 d), queries, keys and values with one of each for every query head (3 a), the
-    attention's output (a) and its log-sum-exp (one fp32 for each head), gate and up (2 f): n (3 d + 4 a + 2 f) e, and
-    the low-rank parts of all targets but down_proj.
+    attention's output (a) and its log-sum-exp (one fp32 for each head), gate and up (2 f): n (3 d + 4 a + 2 f) e.
     """
     width = 3 * shape.hidden_size + 4 * shape.query_size + 2 * shape.intermediate_size
     softmax = one.tokens * shape.attention_heads * FP32_BYTES
-    targets = (*QKV, "o_proj", *GATE_UP)
-    masks = _masks(shape, setting, one, targets)
-    kept = one.tokens * width * setting.compute_bytes + low_rank(shape, setting, one, targets) + masks
+    kept = one.tokens * width * setting.compute_bytes
     return kept + (plain_attention_kept(shape, one) if setting.attention == "math" else softmax)
+
+
+def kept_by_update(shape: ModelShape, setting: MemorySetting, one: Pass, load: AdapterLoad) -> int:
+    """Returns the bytes that a layer keeps for one adapter: the low-rank parts of all targets but down_proj."""
+    own, targets = one.part_of(load), (*QKV, "o_proj", *GATE_UP)
+    return low_rank(shape, setting, own, targets) + _masks(shape, setting, own, targets)
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import ModuleType
 
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES, NF4_BLOCK
@@ -26,15 +27,14 @@ def training_moments(
     A pass without loads has workspaces alone.
     """
     engine = fused_layers if shape.is_fused else autograd_layers
-    layers_at_once = 1 if setting.gradient_checkpointing else part.layers
     factor = constants.activation_factor
-    kept = engine.kept_by_layer(shape, setting, one)
+    kept = _kept(engine, shape, setting, one, part)
     small = fused_layers.small_tensors(shape, setting, one)
-    inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, part.layers)}
+    inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, part.reached(one))}
     backward = {
         name: {
             **inputs,
-            "activations": math.ceil(factor * (layers_at_once * kept + moment.rows_bytes)) + small,
+            "activations": math.ceil(factor * (kept + moment.rows_bytes)) + small,
             "targets": one.targets * shape.hidden_size * setting.compute_bytes,
             "dequantization": _dequantized(setting, moment.weight_values),
         }
@@ -42,7 +42,7 @@ def training_moments(
     }
     if not part.has_head:
         return backward
-    at_loss = 0 if setting.gradient_checkpointing else layers_at_once * kept
+    at_loss = 0 if setting.gradient_checkpointing else kept
     targets = one.targets if one.loads else None
     loss = {
         **inputs,
@@ -51,6 +51,16 @@ def training_moments(
         "loss_chunk": fused_layers.loss_chunk(shape, setting, targets) + _cast_head(shape, setting),
     }
     return {**backward, "loss": loss}
+
+
+def _kept(engine: ModuleType, shape: ModelShape, setting: MemorySetting, one: Pass, part: ModelPart) -> int:
+    """Returns the bytes that layers keep for their backward: one layer at a time with checkpointing, else all."""
+    reached = part.reached(one)
+    adapted = {load: part.adapted(load) for load in one.loads}
+    if setting.gradient_checkpointing:
+        reached, adapted = min(1, reached), {load: min(1, layers) for load, layers in adapted.items()}
+    updates = sum(adapted[load] * engine.kept_by_update(shape, setting, one, load) for load in one.loads)
+    return reached * engine.kept_by_layer(shape, setting, one) + updates
 
 
 def generation(shape: ModelShape, setting: MemorySetting, tokens: int, part: ModelPart) -> dict[str, int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from search_spaces.trial_config import TrialConfig
+from trainables.base_model.shape import ModelShape
 from trainables.precision import Attention
 
 Device = Literal["cuda", "cpu"]
@@ -38,7 +39,12 @@ class MemorySetting:
 
 @dataclass(frozen=True)
 class AdapterLoad:
-    """One adapter and the micro-batch that it brings: `rows` rows of `tokens` tokens, `targets` targets in them all."""
+    """One adapter and the micro-batch that it brings: `rows` rows of `tokens` tokens, `targets` targets in them all.
+
+    `target_modules` are the short names of a layer's linear layers, `layers` counts the layers that carry them, and
+    `reach` those from the lowest of these up to the model's last, which the backward pass goes through. None: all
+    layers; a reach of None with `layers` given: the model's upper layers, as many.
+    """
 
     rank: int
     target_modules: tuple[str, ...]
@@ -46,6 +52,8 @@ class AdapterLoad:
     rows: int
     tokens: int
     targets: int
+    layers: int | None = None
+    reach: int | None = None
 
     @classmethod
     def of(cls, config: TrialConfig, rows: int, tokens: int, targets: int | None = None) -> AdapterLoad:
@@ -58,6 +66,16 @@ class AdapterLoad:
             tokens,
             rows * tokens if targets is None else targets,
         )
+
+    @property
+    def reached(self) -> int | None:
+        """The layers that the backward pass goes through, counted from the last; None: all."""
+        return self.layers if self.reach is None else self.reach
+
+    def parameters(self, shape: ModelShape) -> int:
+        """Counts the adapter's trainable numbers."""
+        everywhere = shape.adapter_parameters(self.rank, self.target_modules)
+        return everywhere if self.layers is None else everywhere * self.layers // shape.layers
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,10 @@ class Pass:
     def targets(self) -> int:
         """Targets of all rows."""
         return sum(load.targets for load in self.loads)
+
+    def part_of(self, load: AdapterLoad) -> Pass:
+        """One adapter's part of the pass: its rows, padded to the longest of all."""
+        return Pass((replace(load, tokens=self.width),))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from trainables.base_model.shape import ModelShape
 from trainables.limits import ABSMAX_BLOCK, FP32_BYTES, NF4_BLOCK
-from trainables.memory.setting import AdapterLoad, MemorySetting
+from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 FROZEN = ("base_linears", "embedding_and_head", "norms")  # components that are frozen weights
 NF4_TABLES_BYTES = 2048  # of a linear layer: NF4's 16 values, the 8-bit code's 256, the offset, as allocated
@@ -15,11 +15,29 @@ NF4_TABLES_BYTES = 2048  # of a linear layer: NF4's 16 values, the 8-bit code's 
 
 @dataclass(frozen=True)
 class ModelPart:
-    """The part of a model that one card holds: all of it, or some of its layers where several cards share it."""
+    """The part of a model that one card holds: all of it, or some of its layers where several cards share it.
+
+    `above` counts the model's layers that come after this part's.
+    """
 
     layers: int
     has_embedding: bool = True
     has_head: bool = True
+    above: int = 0
+
+    def among_last(self, count: int | None) -> int:
+        """Counts this part's layers that are among the model's last `count`; None: all of this part's."""
+        return self.layers if count is None else min(self.layers, max(0, count - self.above))
+
+    def adapted(self, load: AdapterLoad) -> int:
+        """Counts this part's layers that carry the adapter: the lowest of those that its backward pass reaches."""
+        if load.layers is None or load.reached is None:
+            return self.among_last(load.reached)
+        return self.among_last(load.reached) - self.among_last(load.reached - load.layers)
+
+    def reached(self, one: Pass) -> int:
+        """Counts this part's layers that the backward pass of any adapter goes through; all where there is none."""
+        return max((self.among_last(load.reached) for load in one.loads), default=self.layers)
 
 
 def base_components(shape: ModelShape, setting: MemorySetting, part: ModelPart) -> dict[str, int]:
@@ -51,6 +69,8 @@ def linear_bytes(values: int, setting: MemorySetting) -> int:
 
 def state_components(shape: ModelShape, loads: Sequence[AdapterLoad], part: ModelPart) -> dict[str, int]:
     """Returns the bytes of every trainable number's weight, gradient and two moments of AdamW, all fp32."""
-    numbers = sum(shape.adapter_parameters(load.rank, load.target_modules) for load in loads)
-    weights = FP32_BYTES * numbers * part.layers // shape.layers
+    numbers = sum(
+        shape.adapter_parameters(load.rank, load.target_modules) // shape.layers * part.adapted(load) for load in loads
+    )
+    weights = FP32_BYTES * numbers
     return {"adapter_weights": weights, "gradients": weights, "optimizer_state": 2 * weights}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from trainables.dataset.rows import Row
 from trainables.kernels import elementwise
 from trainables.memory.setting import AdapterLoad
 from trainables.packed import pack
+from trainables.packed.adapter import LoraAdapter
 from trainables.packed.dropout import Thinning
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
@@ -75,7 +77,7 @@ def traced_peak(model: PackedModel, loads: Sequence[AdapterLoad]) -> int:
     for load in loads:
         config = TrialConfig("fp32", load.rank, 16, 0.1 if load.dropout else 0.0, load.target_modules, 1e-4)
         plan = ((tuple(range(len(rows), len(rows) + load.rows)),),)
-        members.append(TrainingMember(model.new_adapter(config), TrainingSettings(), plan, half=False))
+        members.append(TrainingMember(_adapter(model, config, load), TrainingSettings(), plan, half=False))
         start = load.tokens - load.targets // load.rows
         rows += [Row((5,) * load.tokens, start, None, "") for _ in range(load.rows)]
     micro_step(model, members, rows, 0)
@@ -84,6 +86,17 @@ def traced_peak(model: PackedModel, loads: Sequence[AdapterLoad]) -> int:
     with LiveBytes(there) as live:
         micro_step(model, members, rows, 0)
     return live.peak
+
+
+def _adapter(model: PackedModel, config: TrialConfig, load: AdapterLoad) -> LoraAdapter:
+    """Initializes an adapter over the layers that the load names."""
+    linears = {name: layer.base for name, layer in model.linears.items()}
+    layers = model.model.config.num_hidden_layers
+    lowest = 0 if load.reached is None else layers - load.reached
+    carrying = range(lowest, layers if load.layers is None else lowest + load.layers)
+    numbers = {name: int(re.search(r"\.(\d+)\.", name)[1]) for name in linears}
+    own = {name: linear for name, linear in linears.items() if numbers[name] in carrying}
+    return LoraAdapter.fresh(config, own, None)
 
 
 def allocate_as_a_card(monkeypatch: pytest.MonkeyPatch) -> None:

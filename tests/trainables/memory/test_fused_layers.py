@@ -65,6 +65,30 @@ def test_a_mixed_pack_on_a_card_is_within_two_percent(monkeypatch):
     assert predicted_peak(shape, card_setting(True), loads) == pytest.approx(traced_peak(model, loads), rel=0.02)
 
 
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize(("layers", "reach", "over"), [(2, None, 1.01), (1, 1, 1.02), (1, 3, 1.10)])
+def test_adapters_of_some_layers_are_never_low(monkeypatch, checkpointing, layers, reach, over):
+    """Nothing is kept below the lowest layer that carries an adapter.
+
+    The lowest needs no gradient of its input, and where it is below others that carry none, their inputs are freed.
+    """
+    allocate_as_a_card(monkeypatch)
+    model, shape = build(WIDE_MLP, torch.bfloat16, checkpointing, layers=4)
+    loads = [AdapterLoad(8, ALL_LINEAR, False, 2, 48, 32, layers, reach)]
+    measured = traced_peak(model, loads)
+    assert 0.99 * measured <= predicted_peak(shape, card_setting(checkpointing), loads) <= over * measured
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_pack_keeps_what_its_deepest_adapter_needs(monkeypatch, checkpointing):
+    """Within 2 %, as other mixed packs."""
+    allocate_as_a_card(monkeypatch)
+    model, shape = build(WIDE_MLP, torch.bfloat16, checkpointing, layers=4)
+    loads = [AdapterLoad(8, ALL_LINEAR, False, 2, 48, 32, 2), AdapterLoad(8, Q_V, False, 1, 48, 16)]
+    measured = traced_peak(model, loads)
+    assert predicted_peak(shape, card_setting(checkpointing), loads) == pytest.approx(measured, rel=0.02)
+
+
 @pytest.mark.parametrize("targets", [8, 32, 64, 90])
 def test_the_loss_keeps_one_chunk_of_logits_at_most(monkeypatch, targets):
     """A vocabulary that outweighs the layers, in chunks of 16 positions."""
