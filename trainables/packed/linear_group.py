@@ -1,4 +1,4 @@
-"""Computes frozen linear layers under several adapters by hand: y = x W^T, dx = g W, and the updates.
+"""Computes frozen linear layers under several adapters by hand: y = x W^T + b, dx = g W, and the updates.
 
 A frozen weight is dequantized and multiplied once for all rows; sums that share a buffer are accumulated by the matrix
 product itself. Neighbouring rows whose adapters have the same rank and targets share one batched product; in a padded
@@ -33,6 +33,11 @@ class LinearGroup:
         self._linears = list(linears.values())
         self._device = self._linears[0].weight.device
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the layers' weights."""
+        return self._device
+
     @classmethod
     def below(cls, parent: str, names: Sequence[str], linears: Mapping[str, nn.Linear]) -> LinearGroup:
         """Takes the layers `names` of the module `parent` from a model's linear layers."""
@@ -46,7 +51,7 @@ class LinearGroup:
     def outputs(
         self, x: torch.Tensor, updates: Sequence[RunUpdate], residual: torch.Tensor | None = None
     ) -> list[torch.Tensor]:
-        """Returns each layer's output; `residual` (of a single layer) is added to it, in place."""
+        """Returns each layer's output, its bias included; `residual` (of a single layer) is added to it, in place."""
         for update in updates:
             update.project(x)
         return [self._output(place, x, updates, residual) for place in range(len(self.names))]
@@ -54,14 +59,18 @@ class LinearGroup:
     def _output(
         self, place: int, x: torch.Tensor, updates: Sequence[RunUpdate], residual: torch.Tensor | None
     ) -> torch.Tensor:
-        name, weight = self.names[place], frozen_weight(self._linears[place], x.dtype)
+        name, weight, bias = self.names[place], frozen_weight(self._linears[place], x.dtype), self._bias(place, x.dtype)
         own = [update for update in updates if name in update.names]
         if residual is None and not own:
-            return nn.functional.linear(x, weight)
-        y = _blank(x, weight.shape[0], own) if residual is None else residual
+            return nn.functional.linear(x, weight, bias)
+        y, fresh = _begun(x, weight.shape[0], own, bias, residual)
         for update in own:
-            update.add_to_output(name, y, fresh=residual is None)
+            update.add_to_output(name, y, fresh)
         return y.addmm_(x, weight.t())
+
+    def _bias(self, place: int, dtype: torch.dtype) -> torch.Tensor | None:
+        bias = self._linears[place].bias
+        return None if bias is None else bias.to(dtype)
 
     def receive(self, gradients: Sequence[torch.Tensor], updates: Sequence[RunUpdate]) -> None:
         """Hands the outputs' gradients to the updates."""
@@ -87,6 +96,17 @@ class LinearGroup:
         """Adds to the gradients of the adapters' weights, given the layers' input."""
         for update in updates:
             update.accumulate(x)
+
+
+def _begun(
+    x: torch.Tensor, width: int, updates: Sequence[RunUpdate], bias: torch.Tensor | None, residual: torch.Tensor | None
+) -> tuple[torch.Tensor, bool]:
+    """Returns what an output's products are added to, and whether the first update overwrites it instead."""
+    if residual is not None:
+        return residual if bias is None else residual.add_(bias), False
+    if bias is not None:
+        return bias.repeat(len(x), 1), False
+    return _blank(x, width, updates), True
 
 
 def _blank(like: torch.Tensor, width: int, updates: Sequence[RunUpdate]) -> torch.Tensor:

@@ -18,9 +18,9 @@ WIDTHS = {"q_proj": 10, "k_proj": 4, "v_proj": 4}
 IN_FEATURES, TOKENS = 6, 5
 
 
-def linears() -> dict[str, nn.Linear]:
+def linears(biased: bool = False) -> dict[str, nn.Linear]:
     torch.manual_seed(0)
-    return {name: nn.Linear(IN_FEATURES, width, bias=False).requires_grad_(False) for name, width in WIDTHS.items()}
+    return {name: nn.Linear(IN_FEATURES, width, biased).requires_grad_(False) for name, width in WIDTHS.items()}
 
 
 def random_adapter(draw: random.Random, dropout: bool) -> LoraAdapter:
@@ -76,13 +76,14 @@ def by_formula(layers: dict[str, nn.Linear], members: list[PackedRows], x: torch
     return outputs
 
 
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("seed", range(25))
-def test_values_and_gradients_are_those_of_the_formula(seed: int, padded: bool) -> None:
+def test_values_and_gradients_are_those_of_the_formula(seed: int, padded: bool, biased: bool) -> None:
     """fp32: 1e-5 of each tensor's norm, for values and gradients; weights' are added to what is there."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
-    layers, members = linears(), random_pack(draw)
+    layers, members = linears(biased), random_pack(draw)
     rows = max((member.rows.stop for member in members), default=0) + draw.randint(0, 2) or 1
     x = torch.randn(rows, TOKENS, IN_FEATURES).requires_grad_()
     adapters = list(dict.fromkeys(member.adapter for member in members))
@@ -134,8 +135,9 @@ def test_gradients_of_a_padded_pack_hold_no_memory_of_its_highest_rank() -> None
     assert all(grad.is_contiguous() for grad in gradients)
 
 
-def test_a_residual_is_added_in_place() -> None:
-    layer = {"k_proj": linears()["k_proj"]}
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_residual_is_added_in_place(biased: bool) -> None:
+    layer = {"k_proj": linears(biased)["k_proj"]}
     x, residual = torch.randn(7, IN_FEATURES), torch.randn(7, 4)
     expected = residual + layer["k_proj"](x)
     (y,) = LinearGroup(layer).outputs(x, [], residual=residual)
