@@ -22,7 +22,8 @@ from search_spaces.trial_config import MODULE_NAMES, TrialConfig
 from trainables.base_model.load import devices_of
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.dropout import dropout_mask
-from trainables.packed.fused.decoder import FusedDecoder, serves
+from trainables.packed.fused.decoder import FusedDecoder
+from trainables.packed.fused.serving import serves
 from trainables.packed.pack import PADDING_BYTES, Pack, padding_pays
 
 

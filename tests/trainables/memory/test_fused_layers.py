@@ -32,7 +32,7 @@ def build(sizes, dtype, checkpointing, model_type="llama", layers=3, vocabulary=
     if checkpointing:
         options = {"use_reentrant": False, "preserve_rng_state": False}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
-    return PackedModel(model), ModelShape.from_config(config.to_dict())
+    return PackedModel(model, fused=model_type == "llama"), ModelShape.from_config(config.to_dict())
 
 
 def predicted_peak(shape, setting, loads) -> int:

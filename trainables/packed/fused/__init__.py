@@ -1,1 +1,1 @@
-"""Computes a Llama decoder for packs of adapters, forward and backward by hand."""
+"""Computes decoders by their families' declared forms for packs of adapters, forward and backward by hand."""

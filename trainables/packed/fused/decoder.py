@@ -12,46 +12,45 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from trainables.packed.fused.attention import Angles
+from trainables.packed.fused.form import DecoderForm
 from trainables.packed.fused.layer import FusedLayer
 from trainables.packed.fused.norm import FrozenNorm
+from trainables.packed.fused.positions import Positions
 from trainables.packed.pack import Pack
 
 
-def serves(model: nn.Module, linears: Mapping[str, nn.Module]) -> bool:
-    """Whether the model is a Llama of the form that is computed here; `linears` are its linear layers by name."""
-    if not isinstance(model, LlamaForCausalLM):
-        return False
-    config = model.config
-    plain = config.hidden_act == "silu" and not config.attention_bias and not config.mlp_bias
-    return plain and not config.attention_dropout and len(linears) == 7 * config.num_hidden_layers
-
-
 class FusedDecoder:
-    """The decoder of a Llama model, from token ids to its last hidden states."""
+    """The decoder of a model whose family has a form, from token ids to its last hidden states."""
 
     def __init__(self, model: Any, linears: Mapping[str, nn.Linear]) -> None:
-        """`linears` are the frozen layers by their names in the model."""
+        """`linears` are the frozen layers by their names in the model, which `serving.serves` has agreed to."""
         self._decoder = model.get_decoder()
-        layers = enumerate(self._decoder.layers)
-        self._layers = [FusedLayer(f"model.layers.{index}", layer, linears) for index, layer in layers]
-        self._norm = FrozenNorm(self._decoder.norm)
+        form, rotary = DecoderForm.of(model.config), self._decoder.rotary_emb
+        layers = self._decoder.layers
+        self._forms = [form.of_layer(layer.self_attn, rotary) for layer in layers]
+        parts = enumerate(zip(layers, self._forms, strict=True))
+        self._layers = [FusedLayer(f"model.layers.{place}", *part, form, linears) for place, part in parts]
+        self._norm = FrozenNorm(self._decoder.norm, form.family.norm_offset)
+        self._embedding_factor = form.embedding_factor
 
     def hidden(self, input_ids: torch.Tensor, pack: Pack) -> torch.Tensor:
         """Returns the last hidden states, rows x tokens x hidden.
 
         `input_ids` is rows x tokens, padded on the right.
         """
-        embedded = self._decoder.embed_tokens(input_ids)
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
-        cos, sin = (angle[0].contiguous() for angle in self._decoder.rotary_emb(embedded, positions))
-        hidden = self._through_layers(embedded.flatten(0, 1), (cos, sin), pack)
+        embedded = self._embedded(input_ids)
+        positions = Positions.of(self._decoder.rotary_emb, embedded, self._forms)
+        hidden = self._through_layers(embedded.flatten(0, 1), positions, pack)
         return self._norm.apply(hidden.to(self._norm.device)).view(embedded.shape)
 
-    def _through_layers(self, hidden: torch.Tensor, angles: Angles, pack: Pack) -> torch.Tensor:
+    def _embedded(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Returns the embeddings; a factor that depends on the hidden size is applied by transformers' own module."""
+        embedded: torch.Tensor = self._decoder.embed_tokens(input_ids)
+        return embedded if self._embedding_factor == 1.0 else embedded * self._embedding_factor
+
+    def _through_layers(self, hidden: torch.Tensor, positions: Positions, pack: Pack) -> torch.Tensor:
         """Returns the last layer's output.
 
         No gradient goes below the lowest layer that an adapter updates, so nothing is kept there. Hidden states follow
@@ -60,16 +59,16 @@ class FusedDecoder:
         trained = False
         for layer in self._layers:
             if hidden.device != layer.device:
-                hidden, angles = hidden.to(layer.device), (angles[0].to(layer.device), angles[1].to(layer.device))
+                hidden, positions = hidden.to(layer.device), positions.to(layer.device)
             below = not trained
             trained = trained or (torch.is_grad_enabled() and layer.adapted(pack))
             if not trained:
                 with torch.no_grad():
-                    hidden = layer.forward(hidden, angles, pack)
+                    hidden = layer.forward(hidden, positions, pack)
                 continue
             if below:
                 hidden = hidden.detach().requires_grad_()
-            hidden = layer.apply(hidden, angles, pack, input_too=not below)
+            hidden = layer.apply(hidden, positions, pack, input_too=not below)
         return hidden
 
     def output(self, input_ids: torch.Tensor, pack: Pack) -> BaseModelOutputWithPast:

@@ -1,0 +1,109 @@
+"""Attends by softly capped scores, some rows and queries at a time, forward and backward.
+
+With c = cap tanh(factor q k / cap) (Gemma 2, arXiv 2408.00118), p = softmax(c), a = p v, and a gradient g of a:
+
+    dv = p^T g,   dp = g v^T,   dc = p (dp - sum(p dp)),   d(q k) = factor (1 - tanh^2) dc
+
+Scores are fp32, and computed again in the backward pass: queries, keys and values alone are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from trainables.limits import FP32_BYTES
+
+SCORES_BYTES = 2**26  # of the scores that exist at once; a backward pass has up to six tensors of their size
+
+
+class CappedAttention(torch.autograd.Function):
+    """`apply(q, k, v, factor, cap, window)`: causal; tensors are rows x heads x tokens x head_dim."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, factor: float, cap: float, window: int | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.form = (factor, cap, window)
+        attended = _by_token(q)
+        for rows in _row_slices(q.shape):
+            own_q, own_k, own_v = (x[rows].flatten(0, 1) for x in (q, k, v))
+            for queries, keys in _query_slices(q.shape, window):
+                shares, _ = _shares(own_q, own_k, queries, keys, *ctx.form)
+                values = torch.bmm(shares.to(q.dtype), own_v[:, keys])
+                attended[rows, :, queries] = values.unflatten(0, (-1, q.shape[1]))
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None, None]:
+        q, k, v = ctx.saved_tensors
+        grad_q, grad_k, grad_v = (_by_token(x) for x in (q, k, v))
+        for rows in _row_slices(q.shape):
+            own = [x[rows].flatten(0, 1) for x in (grad, q, k, v)]
+            gradients = _rows_backward(own, _query_slices(q.shape, ctx.form[2]), ctx.form)
+            for whole, of_rows in zip((grad_q, grad_k, grad_v), gradients, strict=True):
+                whole[rows] = of_rows.unflatten(0, (-1, q.shape[1]))
+        return grad_q, grad_k, grad_v, None, None, None
+
+
+def _rows_backward(
+    rows: Sequence[torch.Tensor], parts: Iterable[tuple[slice, slice]], form: tuple[float, float, int | None]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the gradients of some rows' queries, keys and values, the last two summed over `parts` in fp32.
+
+    `rows` are the output's gradient, queries, keys and values, each (rows * heads) x tokens x head_dim.
+    """
+    grad, q, k, v = rows
+    grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k).float(), torch.zeros_like(v).float()
+    for queries, keys in parts:
+        shares, bent = _shares(q, k, queries, keys, *form)
+        grad_v[:, keys] += _wide_bmm(shares.to(q.dtype).mT, grad[:, queries])
+        grad_scores = _wide_bmm(grad[:, queries], v[:, keys].mT)
+        grad_scores.sub_((grad_scores * shares).sum(-1, keepdim=True)).mul_(shares)
+        grad_products = grad_scores.mul_(bent.square_().neg_().add_(1)).mul_(form[0]).to(q.dtype)
+        grad_q[:, queries] = torch.bmm(grad_products, k[:, keys])
+        grad_k[:, keys] += _wide_bmm(grad_products.mT, q[:, queries])
+    return grad_q, grad_k, grad_v
+
+
+def _shares(
+    q: torch.Tensor, k: torch.Tensor, queries: slice, keys: slice, factor: float, cap: float, window: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the softmax of capped scores, and tanh(score / cap): both (rows * heads) x queries x keys, in fp32."""
+    bent = _wide_bmm(q[:, queries], k[:, keys].mT).mul_(factor / cap).tanh_()
+    of_queries, of_keys = (torch.arange(part.start, part.stop, device=q.device) for part in (queries, keys))
+    back = of_queries[:, None] - of_keys
+    hidden = (back < 0) if window is None else (back < 0) | (back >= window)
+    return (bent * cap).masked_fill_(hidden, float("-inf")).softmax(-1), bent
+
+
+def _row_slices(shape: torch.Size) -> Iterator[slice]:
+    """Cuts rows x heads x tokens x ... so that all scores of a slice take `SCORES_BYTES`; at least one row each."""
+    rows, heads, tokens = shape[:3]
+    together = max(1, SCORES_BYTES // (heads * tokens**2 * FP32_BYTES))
+    return (slice(first, min(rows, first + together)) for first in range(0, rows, together))
+
+
+def _query_slices(shape: torch.Size, window: int | None) -> Iterator[tuple[slice, slice]]:
+    """Cuts a row's queries so that their scores take `SCORES_BYTES`; with each the keys that it sees."""
+    _, heads, tokens = shape[:3]
+    together = min(tokens, max(1, SCORES_BYTES // (heads * tokens * FP32_BYTES)))
+    for first in range(0, tokens, together):
+        stop = min(tokens, first + together)
+        yield slice(first, stop), slice(0 if window is None else max(0, first + 1 - window), stop)
+
+
+def _by_token(like: torch.Tensor) -> torch.Tensor:
+    """Returns an empty tensor of that shape, in which a token's heads lie side by side."""
+    rows, heads, tokens, head_dim = like.shape
+    return like.new_empty(rows, tokens, heads, head_dim).transpose(1, 2)
+
+
+def _wide_bmm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Returns the batched product in fp32 of factors in any type."""
+    if first.is_cuda and first.dtype != torch.float32:
+        return torch.bmm(first, second, out_dtype=torch.float32)
+    return torch.bmm(first, second).float()
