@@ -8,10 +8,10 @@ repeated, the kernel that serves a card of compute capability 7.5 serves these m
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PretrainedConfig, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -20,9 +20,20 @@ from trainables.precision import Processor, attention_kernel
 REPEATED = "sdpa_repeated_heads"  # transformers' name of this attention
 
 
+def implementation(config: PretrainedConfig) -> Literal["sdpa", "eager"]:
+    """Returns transformers' name of the attention that a model is built with: torch's own, where the model allows it.
+
+    Gemma 2 caps its scores, which torch's attention cannot: its scores of all pairs of tokens are computed one by one.
+    """
+    model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "sdpa" if getattr(model, "_supports_sdpa", False) else "eager"
+
+
 def attend_without_scores(model: PreTrainedModel, processor: Processor, compute: str) -> None:
     """Lets the model repeat keys and values where the processor has no FlashAttention 2 for it."""
     config = model.config
+    if config._attn_implementation != "sdpa":
+        return
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     if attention_kernel(processor, compute, head_dim) not in ("flash", "cpu"):
         model.set_attn_implementation(REPEATED)

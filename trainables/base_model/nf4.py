@@ -17,6 +17,7 @@ from trainables.base_model.files import BaseModelInfo, read_config, weights_fold
 from trainables.base_model.loading.writing import write_model
 from trainables.base_model.location import locate
 from trainables.base_model.weights import Places, load_weights
+from trainables.measure.process_memory import release_free_memory
 from trainables.settings import BaseModelSettings
 from trainables.user_cache import CacheEntry, digest
 
@@ -56,6 +57,7 @@ def _empty_caches(kind: str) -> None:
     then measures the same, whether it was the one that quantized or not.
     """
     gc.collect()
+    release_free_memory()
     if kind == "cuda":
         torch.cuda.empty_cache()
 

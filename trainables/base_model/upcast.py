@@ -57,6 +57,8 @@ def upcast_products(model: nn.Module) -> None:
             module.__class__ = UpcastLinear
         elif type(module) is nn.Embedding:
             module.__class__ = UpcastEmbedding
+        elif isinstance(module, nn.Embedding):  # a family's own, as Gemma's, which scales what a plain one returns
+            module.__class__ = type(f"Upcast{type(module).__name__}", (type(module), UpcastEmbedding), {})
         else:
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.float()

@@ -11,8 +11,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
+from trainables.base_model.attention import implementation
 from trainables.base_model.checks.faults import BaseModelError
-from trainables.base_model.loading.direct import load_directly
+from trainables.base_model.loading.configuration import folder_config
+from trainables.base_model.loading.direct import load_directly, quantize_directly
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,8 @@ def load_weights(
     Raises BaseModelError for what cannot be read or is not whole.
     """
     try:
-        at_once = quantization is None and list(places) == [""]
-        model = _directly(folder, torch.device(places[""]), dtype) if at_once else None
+        at_once = list(places) == [""]
+        model = _directly(folder, torch.device(places[""]), dtype, quantization) if at_once else None
         return model or _from_pretrained(folder, places, dtype, quantization)
     except BaseModelError:
         raise
@@ -42,9 +44,13 @@ def load_weights(
         ) from error
 
 
-def _directly(folder: Path, device: torch.device, dtype: torch.dtype | None) -> PreTrainedModel | None:
+def _directly(
+    folder: Path, device: torch.device, dtype: torch.dtype | None, quantization: BitsAndBytesConfig | None
+) -> PreTrainedModel | None:
     try:
-        return load_directly(folder, device, dtype)
+        if quantization is None:
+            return load_directly(folder, device, dtype)
+        return quantize_directly(folder, device, dtype or quantization.bnb_4bit_compute_dtype, quantization)
     except (AttributeError, ImportError, TypeError) as error:  # another version of transformers may build otherwise
         log.warning("The model is loaded by transformers, which is slower: %s: %s", type(error).__name__, error)
         return None
@@ -53,17 +59,18 @@ def _directly(folder: Path, device: torch.device, dtype: torch.dtype | None) -> 
 def _from_pretrained(
     folder: Path, places: Places, dtype: torch.dtype | None, quantization: BitsAndBytesConfig | None
 ) -> PreTrainedModel:
-    """Loads what transformers has to convert, to quantize, or to spread over several devices."""
+    """Loads what transformers has to convert, or to spread over several devices."""
+    config = folder_config(folder)
     model, report = AutoModelForCausalLM.from_pretrained(
         str(folder),
+        config=config,
         device_map=dict(places),
         dtype=dtype or "auto",
-        attn_implementation="sdpa",
+        attn_implementation=implementation(config),
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
         output_loading_info=True,
-        attention_dropout=0.0,  # it has no seed of a trial's own; an adapter's dropout is lora_dropout
         **({"quantization_config": quantization} if quantization else {}),  # None would hide the configuration's own
     )
     if report["missing_keys"]:  # they would stay random

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from tests.support.small_models import tiny_llama
 from trainables.base_model import upcast
@@ -43,3 +44,20 @@ def test_a_model_keeps_its_16_bit_matrices_and_computes_in_fp32() -> None:
     logits = model(input_ids=IDS).logits
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_of_a_familys_own_keeps_its_16_bits(tied: bool) -> None:
+    """Logits of a Gemma 3, which scales embeddings, within 1e-5 of the same weights' in fp32."""
+    config = Gemma3TextConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, vocab_size=128, tie_word_embeddings=tied,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, whole = (Gemma3ForCausalLM(config).eval().bfloat16() for _ in range(2))
+    whole.load_state_dict(model.state_dict())
+    expected = whole.float()(input_ids=IDS).logits
+    upcast_products(model)
+    assert {parameter.dtype for parameter in model.parameters() if parameter.ndim == 2} == {torch.bfloat16}
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    torch.testing.assert_close(model(input_ids=IDS).logits, expected, rtol=1e-5, atol=1e-5)

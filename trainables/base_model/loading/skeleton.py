@@ -12,14 +12,21 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 from transformers.quantizers import AutoHfQuantizer
 
+from trainables.base_model.attention import implementation
 
-def build_skeleton(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Returns the model in eval mode, its parameters on the meta device, with 4-bit layers where `config` has them."""
+KEPT = "_is_hf_initialized"  # transformers' mark of a parameter that it must not make anew
+
+
+def build_skeleton(config: PretrainedConfig, dtype: torch.dtype, quantized_files: bool = True) -> PreTrainedModel:
+    """Returns the model in eval mode, its parameters on the meta device, with 4-bit layers where `config` has them.
+
+    `quantized_files` tells whether the weights of those are quantized already.
+    """
     with init_empty_weights(include_buffers=False), no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation(config), dtype=dtype)
         quantization = getattr(config, "quantization_config", None)
         if quantization is not None:
-            quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=True)
+            quantizer = AutoHfQuantizer.from_config(quantization, pre_quantized=quantized_files)
             quantizer.preprocess_model(model=model, device_map=None, dtype=dtype)
             quantizer.postprocess_model(model)
             model.hf_quantizer = quantizer
@@ -29,7 +36,8 @@ def build_skeleton(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedMo
 def is_plain(model: PreTrainedModel) -> bool:
     """Whether all tensors have the model's own type, and its modules make those buffers that no file holds."""
     fp32 = [getattr(model, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
-    return not any(fp32) and all(not list(module.parameters(recurse=False)) for module in _making_buffers(model))
+    made = (module for module in _making_buffers(model) if not isinstance(module, nn.Embedding))  # as Gemma scales it
+    return not any(fp32) and all(not list(module.parameters(recurse=False)) for module in made)
 
 
 def wanted_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -50,9 +58,10 @@ def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], device: to
     """Puts the tensors of the folder's files in the place of the skeleton's, and makes what files do not hold.
 
     `tensors` are on `device`, but for the states of quantized weights (`*.quant_state.*`), which are on the CPU.
+    Weights that are to be quantized may be absent.
     """
     layers = four_bit_layers(model)
-    for name in wanted_tensors(model):
+    for name in (name for name in wanted_tensors(model) if name in tensors):
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         if name in layers:
@@ -62,6 +71,8 @@ def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], device: to
         else:
             module._parameters[leaf] = nn.Parameter(tensors[name], tensors[name].is_floating_point())
     for module in _making_buffers(model):
+        for parameter in module.parameters(recurse=False):
+            setattr(parameter, KEPT, True)
         for name in module._non_persistent_buffers_set:
             made = module._buffers[name]
             if made is not None:
@@ -69,6 +80,13 @@ def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], device: to
         model._init_weights(module)
     model.tie_weights()
     _read_generation(model, folder)
+
+
+def quantize(layer: nn.Module, weight: torch.Tensor, device: torch.device) -> None:
+    """Quantizes the weight into its 4-bit layer, as that one asks for; bitsandbytes does so when it moves one."""
+    from bitsandbytes.nn import Params4bit
+
+    layer.weight = Params4bit(weight, requires_grad=False, **vars(layer.weight)).to(device)
 
 
 def _making_buffers(model: nn.Module) -> Iterator[nn.Module]:

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from transformers import Qwen3ForCausalLM as Qwen3
 
 from tests.support.places import SHARED
+from tests.support.trainables.loaded_models import assert_same
 from trainables.base_model import weights
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.load import load_base_model
@@ -48,53 +48,11 @@ def _made(folder: Path, model: type[PreTrainedModel], config: Any, **saving: Any
     return folder
 
 
-def _gradient(model: PreTrainedModel) -> torch.Tensor:
-    """The loss's gradient by the embeddings, which passes backward through every layer, as an adapter's does."""
-    inputs = model.get_input_embeddings()(IDS).detach().requires_grad_(True)
-    model.train()(inputs_embeds=inputs, labels=IDS).loss.backward()
-    model.eval()
-    assert inputs.grad is not None
-    return inputs.grad
-
-
-def _quantization(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """All tensors and values of the quantized weights' states, by name; empty where nothing is quantized."""
-    found: dict[str, torch.Tensor] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-            assert module.weight.module is module
-            assert module.quant_state is module.weight.quant_state
-            for key, value in module.weight.quant_state.as_dict(packed=True).items():
-                found[f"{name}.{key}"] = value
-            found[f"{name}.compute_dtype"] = torch.zeros(0, dtype=module.compute_dtype)
-    return found
-
-
-def _assert_same(ours: PreTrainedModel, theirs: PreTrainedModel) -> None:
-    assert type(ours) is type(theirs)
-    for tensors in (lambda m: m.named_parameters(), lambda m: m.named_buffers(), lambda m: _quantization(m).items()):
-        one, other = dict(tensors(ours)), dict(tensors(theirs))
-        assert list(one) == list(other)
-        for name, tensor in one.items():
-            assert (tensor.dtype, tensor.requires_grad) == (other[name].dtype, other[name].requires_grad), name
-            assert torch.equal(tensor, other[name]), name
-    assert ours.config.to_dict() == theirs.config.to_dict()
-    assert ours.generation_config.to_dict() == theirs.generation_config.to_dict()
-    assert [type(module) for module in ours.modules()] == [type(module) for module in theirs.modules()]
-    assert not any(module.training for module in ours.modules())
-    with torch.no_grad():
-        assert torch.equal(ours(IDS).logits, theirs(IDS).logits)
-    for model in (ours, theirs):
-        model.requires_grad_(False)
-    assert torch.equal(_gradient(ours), _gradient(theirs))
-
-
 @needs_models
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["stories260K", "stories15M"])
 def test_whole_weights_are_loaded_as_transformers_loads_them(name: str, dtype: torch.dtype) -> None:
-    _assert_same(_ours(MODELS / name, dtype), _theirs(MODELS / name, dtype))
+    assert_same(_ours(MODELS / name, dtype), _theirs(MODELS / name, dtype))
 
 
 @needs_models
@@ -103,7 +61,7 @@ def test_whole_weights_are_loaded_as_transformers_loads_them(name: str, dtype: t
 def test_quantized_weights_are_loaded_as_transformers_loads_them(name: str, double: bool, own_cache: Path) -> None:
     load_base_model(BaseModelSettings(str(MODELS / name), double_quantization=double), "nf4", "cpu")
     (folder,) = (path for path in (own_cache / "nf4").iterdir() if path.is_dir())
-    _assert_same(_ours(folder), _theirs(folder))
+    assert_same(_ours(folder), _theirs(folder))
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -113,7 +71,7 @@ def test_tied_heads_and_files_in_shards(tied: bool, sharded: bool, tmp_path: Pat
     folder = _made(tmp_path, LlamaForCausalLM, LlamaConfig(**SIZES, tie_word_embeddings=tied), **saving)
     assert (len(list(folder.glob("*.safetensors"))) > 1) == sharded
     ours = _ours(folder)
-    _assert_same(ours, _theirs(folder))
+    assert_same(ours, _theirs(folder))
     assert (ours.lm_head.weight is ours.model.embed_tokens.weight) == tied
 
 
@@ -129,7 +87,7 @@ def test_tied_heads_and_files_in_shards(tied: bool, sharded: bool, tmp_path: Pat
 )  # fmt: skip
 def test_rotary_frequencies_of_every_kind(rope: dict[str, Any], tmp_path: Path) -> None:
     config = LlamaConfig(**SIZES, rope_parameters={**rope, "rope_theta": 10000.0}, dtype="bfloat16")
-    _assert_same(_ours(_made(tmp_path, LlamaForCausalLM, config)), _theirs(tmp_path))
+    assert_same(_ours(_made(tmp_path, LlamaForCausalLM, config)), _theirs(tmp_path))
 
 
 @needs_models
@@ -140,11 +98,11 @@ def test_quantized_weights_that_are_not_loaded_directly_are_the_same(
     (folder,) = (path for path in (own_cache / "nf4").iterdir() if path.is_dir())
     ours = _ours(folder)
     monkeypatch.setattr(weights, "load_directly", lambda *args: None)
-    _assert_same(ours, weights.load_weights(folder, {"": "cpu"}))
+    assert_same(ours, weights.load_weights(folder, {"": "cpu"}))
 
 
 def test_another_family(tmp_path: Path) -> None:
-    _assert_same(_ours(_made(tmp_path, Qwen3, Qwen3Config(**SIZES, head_dim=16))), _theirs(tmp_path))
+    assert_same(_ours(_made(tmp_path, Qwen3, Qwen3Config(**SIZES, head_dim=16))), _theirs(tmp_path))
 
 
 @pytest.mark.parametrize("change", ["another name", "another shape", "one more", "one less"])
@@ -170,7 +128,7 @@ def test_a_version_of_transformers_that_builds_otherwise_loads_by_itself(
 
     folder = _made(tmp_path, LlamaForCausalLM, LlamaConfig(**SIZES))
     monkeypatch.setattr(weights, "load_directly", fail)
-    _assert_same(weights.load_weights(folder, {"": "cpu"}), _theirs(folder))
+    assert_same(weights.load_weights(folder, {"": "cpu"}), _theirs(folder))
     assert "unexpected argument" in caplog.text
 
 
