@@ -8,6 +8,7 @@ from study.output import plural
 from study.plan.study_plan import PlannedPhase, PlanRow, StudyPlan
 from study.records.infeasible import does_not_fit
 from study.records.units import GIB, format_bytes
+from trainables.memory.moments import basis_words
 
 COMPONENTS = {  # what is shown together
     "base": ("base_linears", "embedding_and_head", "norms"),
@@ -48,6 +49,7 @@ def _hardware(plan: StudyPlan) -> list[str]:
     checkpointing = "with" if training.gradient_checkpointing else "without"
     return [
         f"{machine}{limit}. Memory model: {basis}.",
+        f"Memory of layers: {basis_words(plan.workload.shape)}.",
         f"Micro-batches of {plural(training.micro_batch_size, 'row')} of up to "
         f"{plan.workload.longest} tokens, {checkpointing} activation checkpointing.",
     ]

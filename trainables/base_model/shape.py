@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from trainables.base_model.counted_layer import CountedLayer
 from trainables.base_model.families import FAMILIES, JOINED_GATE_UP, JOINED_QKV, Family
 
 
@@ -27,6 +28,7 @@ class ModelShape:
     tie_word_embeddings: bool
     other_parameters: int
     model_type: str = "llama"
+    counted: CountedLayer | None = None  # the memory of a layer of a family without a form
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> ModelShape:

@@ -10,17 +10,15 @@ from collections.abc import Collection, Mapping
 
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES
-from trainables.memory.fused_layers import (
-    DOWN,
-    GATE_UP,
-    QKV,
-    Moment,
+from trainables.memory.attention_kernels import (
+    Heads,
     attention_workspace,
-    low_rank,
     plain_attention_forward,
     plain_attention_kept,
 )
+from trainables.memory.fused_layers import DOWN, GATE_UP, QKV, Moment
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
+from trainables.memory.updates import low_rank
 
 ATTENTION, MLP = (*QKV, "o_proj"), (*GATE_UP, *DOWN)  # targets of a layer's two blocks
 
@@ -51,7 +49,7 @@ def _kept_by_attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> 
     n, a, k, e = one.tokens, shape.query_size, shape.key_size, setting.compute_bytes
     kept = n * FP32_BYTES * (shape.hidden_size + (a + k if shape.has_head_norms else 0))
     if setting.attention == "math":
-        kept += plain_attention_kept(shape, one) + n * a * e
+        kept += plain_attention_kept(Heads.of(shape), one) + n * a * e
     else:
         keys = k if setting.attention in ("flash", "cpu") else a
         kept += n * ((2 * a + 2 * keys) * e + FP32_BYTES * shape.attention_heads)
@@ -83,11 +81,11 @@ def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Ma
     n, d, a, f, e = one.tokens, shape.hidden_size, shape.query_size, shape.intermediate_size, setting.compute_bytes
     freed = sum(load.rows * one.width for load in one.loads if "down_proj" in load.target_modules and not load.dropout)
     no_mlp = _kept_by_mlp(shape, setting, one) + _of_targets(shape, setting, one, MLP)
-    attention = n * (d + 4 * a) * e + attention_workspace(shape, setting, one) - no_mlp
+    attention = n * (d + 4 * a) * e + attention_workspace(Heads.of(shape), setting, one) - no_mlp
     moments = {"mlp": Moment((n * (2 * d + 3 * f) - freed * f) * e, d * f), "attention": Moment(attention)}
     if setting.attention == "math":
         rows = n * (2 * a + 3 * shape.key_size) * e
-        moments["attention_forward"] = Moment(plain_attention_forward(shape, one) + rows - no_mlp)
+        moments["attention_forward"] = Moment(plain_attention_forward(Heads.of(shape), one) + rows - no_mlp)
     if shape.has_head_norms:
         moments["head_norm"] = Moment(5 * FP32_BYTES * n * a)
     return moments

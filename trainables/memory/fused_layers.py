@@ -8,17 +8,21 @@ adapter's weights are cast to e.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES, logits_chunk_rows
+from trainables.memory.attention_kernels import (
+    Heads,
+    attention_workspace,
+    plain_attention_forward,
+    plain_attention_kept,
+)
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
+from trainables.memory.updates import low_rank, low_rows, masks, thinned
 
 QKV, GATE_UP, DOWN = ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)
-# The memory-efficient kernel's backward sums keys' and values' gradients in fp32 beside the registers where heads of 16
-# bits are wider than 64: tiles of 64 keys, for each row and head, or for 200 of them (torch 2.13, kernel_backward.h).
-STAGED_HEAD_DIM, STAGED_KEYS, FEWEST_STAGED = 64, 64, 200
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ def kept_by_layer(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     width = 3 * shape.hidden_size + 4 * shape.query_size + 2 * shape.intermediate_size
     softmax = one.tokens * shape.attention_heads * FP32_BYTES
     kept = one.tokens * width * setting.compute_bytes
-    return kept + (plain_attention_kept(shape, one) if setting.attention == "math" else softmax)
+    return kept + (plain_attention_kept(Heads.of(shape), one) if setting.attention == "math" else softmax)
 
 
 def kept_by_update(shape: ModelShape, setting: MemorySetting, one: Pass, load: AdapterLoad) -> int:
     """Returns the bytes that a layer keeps for one adapter: the low-rank parts of all targets but down_proj."""
     own, targets = one.part_of(load), (*QKV, "o_proj", *GATE_UP)
-    return low_rank(shape, setting, own, targets) + _masks(shape, setting, own, targets)
+    return low_rank(shape, setting, own, targets) + masks(shape, setting, own, targets)
 
 
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
@@ -66,13 +70,13 @@ def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Ma
     """
     n, e = one.tokens, setting.compute_bytes
     d, a, k, f = shape.hidden_size, shape.query_size, shape.key_size, shape.intermediate_size
-    down = n * (d + f) * e + low_rank(shape, setting, one, DOWN) + _masks(shape, setting, one, DOWN)
+    down = n * (d + f) * e + low_rank(shape, setting, one, DOWN) + masks(shape, setting, one, DOWN)
     gate_up = 2 * n * d * e + low_rows(setting, one, GATE_UP)
     after_mlp = low_rows(setting, one, (*GATE_UP, "o_proj"))  # gradients of A x stay until the layer is done
     heads = a if setting.attention == "math" else 4 * a  # its scores are gone when there are gradients of heads
     attention = n * (2 * d + heads) * e + _in_attention(shape, setting, one) + after_mlp
     qkv = n * (3 * d + 2 * a + 2 * k) * e + after_mlp + low_rows(setting, one, QKV)
-    plain = {"attention_forward": Moment(plain_attention_forward(shape, one) - 2 * n * (d + f) * e)}
+    plain = {"attention_forward": Moment(plain_attention_forward(Heads.of(shape), one) - 2 * n * (d + f) * e)}
     return {
         **(plain if setting.attention == "math" else {}),
         "down": Moment(down, d * f),
@@ -111,87 +115,8 @@ def loss_chunk(shape: ModelShape, setting: MemorySetting, targets: int | None) -
     return there * shape.vocab_size * setting.compute_bytes
 
 
-def low_rank(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
-    """Returns the bytes of A x (n rank e) of these targets in one layer, and of A and B cast to e."""
-    casts = sum(
-        load.rank * (sum(shape.linears[name])) for load in one.loads for name in load.target_modules if name in targets
-    )
-    return low_rows(setting, one, targets) + casts * setting.compute_bytes
-
-
-def low_rows(setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
-    """Returns the bytes of A x of these targets in one layer, n rank e for each adapter's own rows."""
-    return sum(
-        load.rows * one.width * load.rank * len(_of(load, targets)) * setting.compute_bytes for load in one.loads
-    )
-
-
-def thinned(one: Pass, targets: Collection[str]) -> int:
-    """Counts the tokens of rows whose adapters have dropout at one of the targets."""
-    return sum(load.rows * one.width for load in one.loads if load.dropout and _of(load, targets))
-
-
 def _in_attention(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
     """Returns the bytes inside the attention's backward, or after it keys' and values' gradients summed to their own
     heads (2 k)."""
     summed = 2 * one.tokens * shape.key_size * setting.compute_bytes if shape.key_size < shape.query_size else 0
-    return max(attention_workspace(shape, setting, one), summed)
-
-
-def attention_workspace(shape: ModelShape, setting: MemorySetting, one: Pass) -> int:
-    """Returns the bytes inside the attention's backward, beside gradients.
-
-    Both kernels without scores sum the queries' gradient in fp32 (4 a); the memory-efficient one stages keys' and
-    values' too where they do not fit the registers.
-    """
-    if setting.attention == "cpu":
-        return 0
-    if setting.attention == "math":
-        return 2 * FP32_BYTES * pairs(shape, one)
-    summed = FP32_BYTES * one.tokens * shape.query_size
-    staged = setting.attention == "memory_efficient" and setting.compute_bytes < FP32_BYTES
-    if not staged or shape.head_dim <= STAGED_HEAD_DIM:
-        return summed
-    tiles = max(FEWEST_STAGED, one.rows * shape.attention_heads)
-    return summed + 2 * tiles * STAGED_KEYS * shape.head_dim * FP32_BYTES
-
-
-def plain_attention_kept(shape: ModelShape, one: Pass) -> int:
-    """Returns the bytes that plain mathematics keeps for its backward.
-
-    Queries, keys and values of all query heads in fp32 (12 a), and all scores' softmax in fp32, a number for each pair
-    of tokens of a row in each head.
-    """
-    return 3 * FP32_BYTES * one.tokens * shape.query_size + FP32_BYTES * pairs(shape, one)
-
-
-def plain_attention_forward(shape: ModelShape, one: Pass) -> int:
-    """Returns the bytes of plain mathematics' forward beside what it keeps.
-
-    The scores, their softmax, and which of them are minus infinity (9 bytes a pair, of all heads), the causal mask, and
-    queries, keys and values in fp32 before and after they are scaled and repeated (4 (2 a + 2 k) a token).
-    """
-    mask = (FP32_BYTES + 1) * one.width**2
-    rows = 2 * FP32_BYTES * one.tokens * (shape.query_size + shape.key_size)
-    return (2 * FP32_BYTES + 1) * pairs(shape, one) + mask + rows
-
-
-def pairs(shape: ModelShape, one: Pass) -> int:
-    """Counts pairs of tokens over all rows and heads."""
-    return one.rows * shape.attention_heads * one.width**2
-
-
-def _masks(shape: ModelShape, setting: MemorySetting, one: Pass, targets: Collection[str]) -> int:
-    """Returns the bytes of dropout masks, kept on a CPU alone: a card computes them anew from counters."""
-    if setting.device != "cpu":
-        return 0
-    return sum(
-        load.rows * one.width * shape.linears[name][0] * setting.compute_bytes
-        for load in one.loads
-        if load.dropout
-        for name in _of(load, targets)
-    )
-
-
-def _of(load: AdapterLoad, targets: Collection[str]) -> list[str]:
-    return [name for name in load.target_modules if name in targets]
+    return max(attention_workspace(Heads.of(shape), setting, one), summed)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES, NF4_BLOCK
-from trainables.memory import autograd_layers, fused_layers
+from trainables.memory import autograd_layers, counted_layers, fused_layers
 from trainables.memory.setting import MemoryConstants, MemorySetting, Pass
 from trainables.memory.weights import ModelPart
 from trainables.settings import GenerationSettings
@@ -26,10 +26,10 @@ def training_moments(
 
     A pass without loads has workspaces alone.
     """
-    engine = fused_layers if shape.is_fused else autograd_layers
+    engine = _engine(shape)
     factor = constants.activation_factor
     kept = _kept(engine, shape, setting, one, part)
-    small = fused_layers.small_tensors(shape, setting, one)
+    small = (counted_layers if engine is counted_layers else fused_layers).small_tensors(shape, setting, one)
     inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, part.reached(one))}
     backward = {
         name: {
@@ -53,6 +53,20 @@ def training_moments(
     return {**backward, "loss": loss}
 
 
+def basis_words(shape: ModelShape) -> str:
+    """Says what the memory of a model's layers is predicted from."""
+    if _engine(shape) is counted_layers:
+        return f"counted from one layer of {shape.model_type}"
+    return "formulas of the fused path" if shape.is_fused else "formulas of transformers' own layers"
+
+
+def _engine(shape: ModelShape) -> ModuleType:
+    """Returns the module that predicts the bytes of the model's layers."""
+    if shape.is_fused:
+        return fused_layers
+    return autograd_layers if shape.counted is None else counted_layers
+
+
 def _kept(engine: ModuleType, shape: ModelShape, setting: MemorySetting, one: Pass, part: ModelPart) -> int:
     """Returns the bytes that layers keep for their backward: one layer at a time with checkpointing, else all."""
     reached = part.reached(one)
@@ -69,8 +83,13 @@ def generation(shape: ModelShape, setting: MemorySetting, tokens: int, part: Mod
     Keys and values in all layers (2 k e a token), and in the prompt's pass gate, up and their product (3 f) and four
     hidden states (4 d); the letters are those of `trainables.memory.fused_layers`.
     """
-    cache = 2 * part.layers * (tokens + NEW_TOKENS) * shape.key_size * setting.compute_bytes
-    prompt = tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) * setting.compute_bytes
+    counted = _engine(shape) is counted_layers
+    width = counted_layers.cached_width(shape) if counted else shape.key_size
+    cache = 2 * part.layers * (tokens + NEW_TOKENS) * width * setting.compute_bytes
+    if counted:
+        prompt = counted_layers.prompt_bytes(shape, setting, tokens)
+    else:
+        prompt = tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) * setting.compute_bytes
     logits = (FP32_BYTES + setting.compute_bytes) * shape.vocab_size
     weight = _dequantized(setting, shape.largest_linear)
     return {"key_value_cache": cache, "activations": prompt + logits, "dequantization": weight}
