@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
 from tests.support.lora_cases import lora_config, random_rows
 from tests.support.small_models import tiny_llama
@@ -36,6 +37,7 @@ def test_hidden_states_follow_the_layers() -> None:
     model = tiny_llama(layers=LAYERS)
     for name, card in SPLIT.items():
         model.get_submodule(name).to("meta" if card else "cpu")
+        add_hook_to_module(model.get_submodule(name), AlignDevicesHook("meta" if card else "cpu"))
     packed = PackedModel(model)
     adapter = packed.new_adapter(lora_config())
     rows = random_rows(3)

@@ -12,7 +12,6 @@ from search_spaces.footprint import Footprint
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.packed_model import PackedModel
-from trainables.packed.target_loss import target_nats
 from trainables.packed.training import collate, target_hidden
 
 
@@ -144,7 +143,7 @@ def _evaluate_batch(
     ]
     with model.rows_of(packed) as causal:
         hidden = target_hidden(causal, batch)
-    nats = target_nats(hidden, model.head, batch.targets)
+    nats = model.target_nats(hidden, batch.targets)
     per_row = [float(part.double().sum()) for part in torch.split(nats, batch.targets_per_group)]
     chosen = _likeliest_of_one_token(model, hidden, batch.targets_per_group, [*rows] * len(adapters), labels)
     results = []
@@ -169,8 +168,11 @@ def _likeliest_of_one_token(
     counts = torch.tensor(targets_per_row)
     firsts = (counts.cumsum(0) - counts)[asked].to(hidden.device)
     tokens = torch.tensor([[answer[0] for answer in _tokens(rows[place])] for place in asked], device=hidden.device)
-    # In fp32, where 16 bits would make ties of near answers. The normalizer is common to all answers.
+    # In fp32, where 16 bits would make ties of near answers. The normalizer is common to all answers, and neither a
+    # division nor a cap changes their order.
     scores = torch.einsum("rd,rad->ra", hidden[firsts].float(), model.head[tokens].float())
+    if (bias := model.output_head.bias) is not None:
+        scores += bias[tokens].float()
     for place, index in zip(asked, scores.argmax(dim=1).tolist(), strict=True):
         chosen[place] = labels[index]
     return chosen

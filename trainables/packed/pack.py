@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -45,6 +46,7 @@ class Run:
         if len(units) > len(self.adapters):
             self.adapter_of_unit = torch.tensor([self.adapters.index(one) for one in units], device=device)
         self._zeros: dict[tuple[int, int], torch.Tensor] = {}
+        self.kept: dict[Any, Any] | None = None  # the adapters' weights side by side, where several passes need them
         self.thinning = None
         if self.dropout and kernels_on(device):
             parts = zip(members, counts, strict=True)
@@ -60,10 +62,11 @@ class Run:
 class Pack:
     """The adapters whose rows go through the model together, sorted by row."""
 
-    def __init__(self, members: Sequence[PackedRows] = (), padded: bool = False) -> None:
-        """`padded`: adapters of unlike rank or dropout share products too."""
+    def __init__(self, members: Sequence[PackedRows] = (), padded: bool = False, keeps: bool = False) -> None:
+        """`padded`: adapters of unlike rank or dropout share products too. `keeps`: for passes without training, whose
+        weights are laid side by side once for all of them."""
         self.members = tuple(members)
-        self._padded = padded
+        self._padded, self._keeps = padded, keeps
         self._by_names: dict[tuple[str, ...], list[Run]] = {}
         self._by_targets: dict[tuple[torch.device, tuple[tuple[int, ...], ...]], list[Run]] = {}
 
@@ -99,6 +102,7 @@ class Pack:
                 for places in ([(place,) for place in own] if members[0].dropout else [own])
             ]
         for number, run in enumerate(runs):
+            run.kept = {} if self._keeps else None
             run.first = not any(_overlap(run.rows, before.rows) for before in runs[:number])
         return runs
 

@@ -33,7 +33,8 @@ class RunUpdate:
         self.span = slice(run.rows.start * tokens, run.rows.stop * tokens)
         self._run = run
         self._unit_tokens = run.unit_rows * tokens
-        self._a, self._b = (_filled_up if run.padded else _gathered)(run, names, dtype)
+        self.low = torch.empty(0)  # the input in the adapters' ranks, scaled: what `project` computes
+        self._a, self._b = _weights(run, names, dtype)
         self._parts = [slice(index * run.rank, (index + 1) * run.rank) for index in range(len(names))]
         self._dropout = Dropout(run.members, run.thinning, names[0], tokens, self._a) if run.dropout else None
 
@@ -52,12 +53,12 @@ class RunUpdate:
 
     def project(self, x: torch.Tensor) -> None:
         """Takes the layers' input down to the adapters' ranks."""
-        self._low = torch.bmm(self._input(x), self._a.transpose(1, 2)).mul_(self._run.scales)
+        self.low = torch.bmm(self._input(x), self._a.transpose(1, 2)).mul_(self._run.scales)
 
     def add_to_output(self, name: str, y: torch.Tensor, fresh: bool) -> None:
         """Adds the update of layer `name` to the run's part of `y`; `fresh`: overwrites it."""
         index = self.names.index(name)
-        low, b = self._low[:, :, self._parts[index]], self._b[index]
+        low, b = self.low[:, :, self._parts[index]], self._b[index]
         self._units(y).baddbmm_(low, b.transpose(1, 2), beta=int(not fresh))
 
     def receive(self, gradients: Sequence[torch.Tensor]) -> None:
@@ -83,7 +84,7 @@ class RunUpdate:
         """Adds to the gradients of the adapters' weights, given the layers' input."""
         adapters = self._run.adapters
         for name, gradient, part in zip(self.names, self._gradients, self._parts, strict=True):
-            grad_b = self._per_adapter(_wide_bmm(gradient.transpose(1, 2), self._low[:, :, part]))
+            grad_b = self._per_adapter(_wide_bmm(gradient.transpose(1, 2), self.low[:, :, part]))
             accumulate([adapter.weights[name].b for adapter in adapters], self._of_own_rank(grad_b.unbind(), dim=1))
         grad_a = self._per_adapter(_wide_bmm(self._grad_low.transpose(1, 2), self._input(x)))
         pairs = [adapter.weights[name] for adapter in adapters for name in self.names]
@@ -107,6 +108,16 @@ class RunUpdate:
             return gradients
         total = gradients.new_zeros(len(self._run.adapters), *gradients.shape[1:])
         return total.index_add_(0, self._run.adapter_of_unit, gradients)
+
+
+def _weights(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Returns a run's weights in `dtype`, those that it keeps where it does."""
+    if run.kept is None:
+        return (_filled_up if run.padded else _gathered)(run, names, dtype)
+    key = (tuple(names), dtype)
+    if key not in run.kept:
+        run.kept[key] = (_filled_up if run.padded else _gathered)(run, names, dtype)
+    return run.kept[key]
 
 
 def _gathered(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -11,24 +11,40 @@ import torch
 
 from trainables.kernels.elementwise import softmax_nats
 from trainables.limits import logits_chunk_rows
+from trainables.packed.logits_form import PLAIN, LogitsForm
 
 HALF_FACTOR = 1024.0  # what fp16 shares are multiplied by: 1 / 128,256 would be a subnormal number
 
 
-def target_nats(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def target_nats(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    targets: torch.Tensor,
+    form: LogitsForm = PLAIN,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Returns minus the log-likelihood of each target, in nats.
 
-    `hidden` is n x d (the positions before the targets), `head` is vocabulary x d and frozen, `targets` is n token ids;
-    the result is n fp32 numbers. Logits exist for one chunk of positions at a time; where `hidden` needs a gradient, it
-    is computed in the same pass, as softmax(logits) - onehot(target) times the head, and only scaled in the backward.
-    Products are taken in the type of `hidden`.
+    `hidden` is n x d (the positions before the targets), `head` is vocabulary x d and frozen, as its `bias` is;
+    `targets` is n token ids, `form` what the model makes of the products; the result is n fp32 numbers. Logits exist
+    for one chunk of positions at a time; where `hidden` needs a gradient, it is computed in the same pass, as
+    softmax(logits) - onehot(target), through the form, times the head, and only scaled in the backward. Products are
+    taken in the type of `hidden`.
     """
-    return _TargetNats.apply(hidden, head.to(hidden.dtype), targets.to(hidden.device))
+    bias = None if bias is None else bias.to(hidden.dtype)
+    return _TargetNats.apply(hidden, head.to(hidden.dtype), targets.to(hidden.device), form, bias)
 
 
 class _TargetNats(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        targets: torch.Tensor,
+        form: LogitsForm,
+        bias: torch.Tensor | None,
+    ) -> torch.Tensor:
         needs_gradient = ctx.needs_input_grad[0]
         nats = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if needs_gradient else None
@@ -38,7 +54,9 @@ class _TargetNats(torch.autograd.Function):
         for start in range(0, len(targets), max(1, size)):
             part = slice(start, start + size)
             logits = torch.mm(hidden[part], head.T, out=buffer[: len(targets) - start])
-            nats[part] = softmax_nats(logits, targets[part], factor, needs_gradient)
+            if bias is not None:
+                logits += bias
+            nats[part] = softmax_nats(logits, targets[part], factor, needs_gradient, form.divisor, form.cap)
             if gradient is not None:
                 torch.mm(logits, head, out=gradient[part])
         if gradient is not None:
@@ -47,7 +65,7 @@ class _TargetNats(torch.autograd.Function):
         return nats
 
     @staticmethod
-    def backward(ctx: Any, grad_nats: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, grad_nats: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         # The product is taken in fp32: a loss scaler's factor may not fit 16 bits.
-        return (gradient.float() * (grad_nats / ctx.factor)[:, None]).to(gradient.dtype), None, None
+        return (gradient.float() * (grad_nats / ctx.factor)[:, None]).to(gradient.dtype), None, None, None, None

@@ -18,7 +18,6 @@ from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.member import StepResult, TrainingMember, Update, discard_gradients
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassLimits, plan_passes
-from trainables.packed.target_loss import target_nats
 
 WHOLE_STEP = PassLimits(max_tokens=2**40, fixed_tokens=2**40)  # everything in one pass
 
@@ -96,7 +95,7 @@ def run_pass(
     keys = [dropout_key(member.step, batch.number) for member, batch in zip(own, one, strict=True)]
     with model.rows_of(pack_rows([member.adapter for member in own], groups, keys)) as causal:
         hidden = target_hidden(causal, batch)
-        nats = target_nats(hidden, model.head, batch.targets)
+        nats = model.target_nats(hidden, batch.targets)
         parts = torch.split(nats, batch.targets_per_group)
         means = torch.stack([part.sum() / step_targets(member, rows) for part, member in zip(parts, own, strict=True)])
         scales = torch.tensor([member.scaler.scale for member in own], device=means.device)

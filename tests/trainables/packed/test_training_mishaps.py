@@ -17,7 +17,7 @@ from tests.support.trainables.packed_cases import (
     take_and_compare,
 )
 from trainables.packed import member as member_module
-from trainables.packed import training as training_module
+from trainables.packed import packed_model as packed_model_module
 from trainables.packed.member import apply_gradients
 from trainables.packed.optimization import LossScaler
 from trainables.packed.training import accumulate_gradients, train_step
@@ -44,7 +44,7 @@ def test_a_loss_that_is_not_finite_touches_nobody_else() -> None:
     assert members[1].step == 1
 
 
-@pytest.mark.parametrize(("module", "where"), [(training_module, "target_nats"), (member_module, "total_norm")])
+@pytest.mark.parametrize(("module", "where"), [(packed_model_module, "target_nats"), (member_module, "total_norm")])
 def test_out_of_memory_anywhere_in_a_step_changes_nobody(
     module: Any, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

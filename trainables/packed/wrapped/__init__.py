@@ -1,0 +1,1 @@
+"""Trains adapters under transformers' own layers, which serve any decoder of linear layers."""
