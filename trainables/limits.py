@@ -1,4 +1,4 @@
-"""Sizes that the memory model, the plan and the engine share: the default pack, passes, the logits' chunk."""
+"""Sizes that the memory model, the plan and the engine share: the default pack, passes, logits, scores."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ NF4_BLOCK = 64  # values that share an absmax
 ABSMAX_BLOCK = 256  # absmax values that share a scale
 NF4_VALUE_BYTES = 0.5 + 1 / NF4_BLOCK + FP32_BYTES / (NF4_BLOCK * ABSMAX_BLOCK)
 
+# Of capped attention scores that exist at once, in fp32; a backward pass has up to six tensors of their size.
+CAPPED_SCORES_BYTES = 64 * 2**20
+
 LOGITS_CHUNK_BYTES = 64 * 2**20  # of logits that exist at once, in the head's type
 _FEWEST_CHUNK_ROWS, _CHUNK_ROWS = 16, 64
 
@@ -37,3 +40,13 @@ def logits_chunk_rows(vocabulary: int, number_bytes: int) -> int:
     """
     rows = max(_FEWEST_CHUNK_ROWS, LOGITS_CHUNK_BYTES // (number_bytes * vocabulary))
     return rows if rows < _CHUNK_ROWS else rows // _CHUNK_ROWS * _CHUNK_ROWS
+
+
+def capped_score_part(heads: int, tokens: int) -> tuple[int, int]:
+    """Returns of how many rows, and of how many queries of each, capped attention scores exist at once.
+
+    As many as `CAPPED_SCORES_BYTES` hold of whole rows; else of one row as many queries; at least one query.
+    """
+    of_query = FP32_BYTES * heads * tokens
+    queries = min(tokens, max(1, CAPPED_SCORES_BYTES // of_query))
+    return max(1, CAPPED_SCORES_BYTES // (of_query * tokens)), queries

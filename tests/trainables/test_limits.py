@@ -11,12 +11,15 @@ from tests.support.trainables.memory_cases import LLAMA_3
 from trainables import limits
 from trainables.limits import (
     ABSMAX_BLOCK,
+    CAPPED_SCORES_BYTES,
+    FP32_BYTES,
     LOGITS_CHUNK_BYTES,
     MOST_PASS_TOKENS,
     NF4_BLOCK,
     NF4_VALUE_BYTES,
     TRAINING_BYTES,
     USUAL_PASS_TOKENS,
+    capped_score_part,
     logits_chunk_rows,
 )
 from trainables.memory.setting import AdapterLoad, MemorySetting
@@ -62,6 +65,21 @@ def test_an_nf4_value_takes_what_a_weight_of_whole_blocks_takes() -> None:
     values = 5 * NF4_BLOCK * ABSMAX_BLOCK
     assert linear_bytes(values, MemorySetting("nf4", "fp16")) - NF4_TABLES_BYTES == NF4_VALUE_BYTES * values
     assert pytest.approx(4.127, abs=5e-4) == 8 * NF4_VALUE_BYTES
+
+
+@given(st.integers(1, 64), st.integers(1, 2**17))
+def test_capped_scores_of_whole_rows_or_of_some_queries_fill_their_bytes(heads: int, tokens: int) -> None:
+    """Exact: one row or query more would not fit; more than one row only whole, and one query whatever it takes."""
+    rows, queries = capped_score_part(heads, tokens)
+    row_bytes = FP32_BYTES * heads * tokens**2
+    if row_bytes <= CAPPED_SCORES_BYTES:
+        assert queries == tokens
+        assert rows * row_bytes <= CAPPED_SCORES_BYTES < (rows + 1) * row_bytes
+    else:
+        assert rows == 1
+        of_query = FP32_BYTES * heads * tokens
+        assert queries == 1 or queries * of_query <= CAPPED_SCORES_BYTES
+        assert (queries + 1) * of_query > CAPPED_SCORES_BYTES
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])

@@ -4,7 +4,9 @@ With c = cap tanh(factor q k / cap) (Gemma 2, arXiv 2408.00118), p = softmax(c),
 
     dv = p^T g,   dp = g v^T,   dc = p (dp - sum(p dp)),   d(q k) = factor (1 - tanh^2) dc
 
-Scores are fp32, and computed again in the backward pass: queries, keys and values alone are kept.
+Scores are fp32, and computed again in the backward pass: queries, keys and values alone are kept. How many exist at
+once is `trainables.limits.CAPPED_SCORES_BYTES`. Beside them there are the q, k and v of their rows once more, in the
+backward pass also the gradients of those, of k and v in fp32.
 """
 
 from __future__ import annotations
@@ -14,9 +16,7 @@ from typing import Any
 
 import torch
 
-from trainables.limits import FP32_BYTES
-
-SCORES_BYTES = 2**26  # of the scores that exist at once; a backward pass has up to six tensors of their size
+from trainables.limits import capped_score_part
 
 
 class CappedAttention(torch.autograd.Function):
@@ -81,16 +81,16 @@ def _shares(
 
 
 def _row_slices(shape: torch.Size) -> Iterator[slice]:
-    """Cuts rows x heads x tokens x ... so that all scores of a slice take `SCORES_BYTES`; at least one row each."""
+    """Cuts the rows of rows x heads x tokens x head_dim into those whose scores exist at once, in parts or whole."""
     rows, heads, tokens = shape[:3]
-    together = max(1, SCORES_BYTES // (heads * tokens**2 * FP32_BYTES))
+    together, _ = capped_score_part(heads, tokens)
     return (slice(first, min(rows, first + together)) for first in range(0, rows, together))
 
 
 def _query_slices(shape: torch.Size, window: int | None) -> Iterator[tuple[slice, slice]]:
-    """Cuts a row's queries so that their scores take `SCORES_BYTES`; with each the keys that it sees."""
+    """Cuts a row's queries into those whose scores exist at once; with each the keys that it sees."""
     _, heads, tokens = shape[:3]
-    together = min(tokens, max(1, SCORES_BYTES // (heads * tokens * FP32_BYTES)))
+    _, together = capped_score_part(heads, tokens)
     for first in range(0, tokens, together):
         stop = min(tokens, first + together)
         yield slice(first, stop), slice(0 if window is None else max(0, first + 1 - window), stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from trainables import limits
 from trainables.limits import FP32_BYTES
 from trainables.packed.fused import capped_attention
 from trainables.packed.fused.capped_attention import CappedAttention
@@ -31,7 +32,7 @@ def by_formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | 
 @pytest.mark.parametrize("room", [1, 2 * OF_QUERY, 2 * TOKENS * OF_QUERY, 2**26])
 def test_values_and_gradients_are_the_formulas(window: int | None, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp32: 1e-5; in parts of one query, of two, of two rows, and at once."""
-    monkeypatch.setattr(capped_attention, "SCORES_BYTES", room)
+    monkeypatch.setattr(limits, "CAPPED_SCORES_BYTES", room)
     inputs = [drawn(seed).requires_grad_() for seed in range(3)]
     grad = drawn(3)
     expected = by_formula(*inputs, window)
@@ -44,7 +45,7 @@ def test_values_and_gradients_are_the_formulas(window: int | None, room: int, mo
 
 @pytest.mark.parametrize("room", [OF_QUERY, 3 * OF_QUERY, 2 * TOKENS * OF_QUERY])
 def test_no_more_scores_exist_at_once_than_there_is_room_for(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capped_attention, "SCORES_BYTES", room)
+    monkeypatch.setattr(limits, "CAPPED_SCORES_BYTES", room)
     sizes = []
     original = capped_attention._shares
 

@@ -128,9 +128,10 @@ def test_gradients_are_pefts_packed_or_alone_checkpointed_or_not(case: str) -> N
 
 
 def wrong_forms() -> list[tuple[str, str, object]]:
-    """Each family's form with each field as a plain form has it; a Llama's, which is plain, with one of a Gemma."""
+    """Each family's form with each field as a plain form has it; a Llama's, and an OLMo's norms, with another's."""
     plain = families.Family({})
-    return [("llama", "norm_offset", 1.0)] + [
+    before = families.LayerNorms("post_attention_layernorm", None, "post_feedforward_layernorm")
+    return [("llama", "norm_offset", 1.0), ("olmo2", "norms", before)] + [
         (model_type, field, getattr(plain, field))
         for model_type, family in families.FAMILIES.items()
         for field in READ
