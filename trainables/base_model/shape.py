@@ -112,8 +112,8 @@ class ModelShape:
 
     @property
     def is_fused(self) -> bool:
-        """Whether `trainables.packed.fused` computes it: a Llama without biases. Others train through transformers."""
-        return self.model_type == "llama" and self.other_parameters == self._norms()
+        """Whether `trainables.packed.fused` computes it: each family with a form. Others go through transformers."""
+        return self.model_type in FAMILIES
 
     def adapter_parameters(self, rank: int, target_modules: tuple[str, ...]) -> int:
         """Counts an adapter's trainable numbers: A is rank x in, B is out x rank at each target (Hu et al. 2021)."""

@@ -42,4 +42,4 @@ def test_a_shape_has_the_parameters_of_the_model(model_type, changes):
     assert shape.parameter_count == sum(parameter.numel() for parameter in model.parameters())
     linears = {name.rsplit(".", 1)[-1]: m for name, m in model.model.named_modules() if isinstance(m, torch.nn.Linear)}
     assert {name: (m.in_features, m.out_features) for name, m in linears.items()} == dict(shape.linears)
-    assert shape.is_fused == (model_type == "llama" and not changes.get("mlp_bias"))
+    assert shape.is_fused

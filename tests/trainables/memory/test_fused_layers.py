@@ -105,9 +105,10 @@ def test_the_loss_keeps_one_chunk_of_logits_at_most(monkeypatch, targets):
 @pytest.mark.parametrize("model_type", ["mistral", "qwen3"])
 @pytest.mark.parametrize("checkpointing", [True, False])
 @pytest.mark.parametrize("targets", [Q_V, ALL_LINEAR], ids="+".join)
-def test_other_models_by_autograd_are_within_eight_percent(model_type, checkpointing, targets):
+def test_other_models_by_autograd_are_within_eight_percent(monkeypatch, model_type, checkpointing, targets):
+    """Of models that have a form, computed as if they had none."""
+    monkeypatch.setattr(ModelShape, "is_fused", False)
     model, shape = build(WIDE_MLP, torch.bfloat16, checkpointing, model_type)
-    assert not shape.is_fused
     for dropout in (False, True):
         loads = [AdapterLoad(8, targets, dropout, rows=2, tokens=48, targets=32)]
         measured = traced_peak(model, loads)
