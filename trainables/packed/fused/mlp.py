@@ -22,11 +22,11 @@ from trainables.packed.run_update import RunUpdate
 class MlpState:
     """All that the block's backward needs, from its input to the input of its last product.
 
-    In widths of n tokens, where d and f are those of hidden states and between gate and down projection: `residual` is
-    d; `normed` is d, or the residual itself where no norm stands before the block; `gate` and `up` are f each, views of
-    one tensor where their projection is joined. `product` is d, with a norm after the block and without checkpointing;
-    with it, the backward pass computes the product again, from f that live as long. Then what `RunUpdate` keeps of gate
-    and up.
+    Widths of n tokens, where d and f are those of hidden states and between gate and down projection: `residual` is d;
+    `normed` is d, or the residual itself where no norm stands before the block; `gate` and `up` are f each, views of
+    one tensor where their projection is joined. `product` is d, with a norm after the block and without checkpointing
+    alone; under checkpointing the backward pass computes it again, and for that the activated gate once more (f). Then
+    what `RunUpdate` keeps of gate and up.
     """
 
     residual: torch.Tensor  # the block's input

@@ -11,7 +11,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from trainables.base_model.families import FAMILIES
 from trainables.packed.fused.form import ACTIVATIONS, DecoderForm
 
-DROPOUTS = ("attention_dropout", "resid_pdrop")  # of other things than LoRA's input
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
@@ -22,7 +21,7 @@ def serves(model: Any, linears: Mapping[str, nn.Linear]) -> bool:
     norms, an activation that is computed here, no dropout, and attention to earlier tokens alone.
     """
     config = model.config
-    if not _is_of_a_family(model) or any(getattr(config, key, None) for key in DROPOUTS):
+    if not _is_of_a_family(model):
         return False
     if getattr(config, FAMILIES[config.model_type].activation_key, None) not in ACTIVATIONS:
         return False
@@ -30,6 +29,7 @@ def serves(model: Any, linears: Mapping[str, nn.Linear]) -> bool:
     return (
         _attends_to_earlier_tokens(config)
         and _linears_as_expected(form, config, linears)
+        and not any(map(_drops, decoder.layers))
         and all(_norms_of(layer, linears) == _expected_norms(form) for layer in decoder.layers)
         and _ends_as_expected(form, decoder)
     )
@@ -45,6 +45,12 @@ def _is_of_a_family(model: Any) -> bool:
 def _attends_to_earlier_tokens(config: Any) -> bool:
     types = set(getattr(config, "layer_types", None) or ())
     return types <= LAYER_TYPES and not getattr(config, "use_bidirectional_attention", None)
+
+
+def _drops(layer: Any) -> bool:
+    """Whether a layer in training drops scores or outputs; LoRA's own dropout is none of the layer's."""
+    of_outputs = (module.p for module in layer.modules() if isinstance(module, nn.Dropout))
+    return bool(getattr(layer.self_attn, "attention_dropout", None)) or any(of_outputs)
 
 
 def _linears_as_expected(form: DecoderForm, config: Any, linears: Mapping[str, nn.Linear]) -> bool:

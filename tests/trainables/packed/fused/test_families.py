@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from search_spaces.trial_config import TrialConfig
 from tests.support.trainables.tiny_families import CASES, FEW_TOKENS, WINDOW, tiny_family
@@ -156,6 +158,22 @@ def shows(model: Any) -> bool:
         return True
     theirs = model.get_decoder()(input_ids=ids_of(2), use_cache=False).last_hidden_state
     return difference(fused_hidden(model, [], ids_of(2)), theirs) > 100 * VALUES
+
+
+@pytest.mark.parametrize("case", ["qwen2", "gemma2", "phi3", "olmo2"])
+def test_four_bit_weights_are_served_too(case: str, tmp_path: Path) -> None:
+    """fp32 products of dequantized weights: 1e-5 relative; biased, capped, joined, normalized after."""
+    tiny_family(case, hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.float32}
+    quantization = BitsAndBytesConfig(load_in_4bit=True, **options)
+    places = {"device_map": {"": "cpu"}, "dtype": torch.float32, "attn_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantization, **places)
+    for linear in linears_of(model).values():
+        linear.support_avx512bf16_for_cpu = False
+    assert serves(model, linears_of(model))
+    with torch.no_grad():
+        theirs = model.get_decoder()(input_ids=ids_of(2), use_cache=False).last_hidden_state
+        assert difference(fused_hidden(model, [], ids_of(2)), theirs) <= VALUES
 
 
 @pytest.mark.parametrize("case", CASES)
