@@ -1,43 +1,49 @@
-"""Elementwise parts: plain torch against autograd of the formula, and the kernels against plain torch.
+"""Plain torch's elementwise parts: against autograd of their formulas, in closed form, and in each type.
 
-Kernels run on a card, or on a CPU under Triton's interpreter (TRITON_INTERPRET=1 with triton installed).
+Gradients are those of fp64, to 1e-5 of a number; the kernels are compared with these in `test_triton_launches`.
 """
 
 import importlib.util
-import os
+import math
 import sys
 import types
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy, gelu, silu
 
+from tests.support.trainables.kernel_cases import (
+    HEAD_DIM,
+    HEADS,
+    KEY_HEADS,
+    ROWS,
+    TOKENS,
+    TURNING,
+    KernelCase,
+    angles,
+    cases,
+    drawn,
+    halves,
+    heads,
+)  # fmt: skip
 from trainables import kernels
 from trainables.kernels import elementwise
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_kernels = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None or not (INTERPRETED or DEVICE == "cuda"),
-    reason="needs triton, and a card or its interpreter",
-)
-TOKENS, ROWS, HEADS, KEY_HEADS, HEAD_DIM = 5, 3, 6, 2, 12
-DTYPES = [torch.float32, torch.float16]
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": silu,
+    "gelu_tanh": lambda x: gelu(x, approximate="tanh"),
+}
+FORMS = [(1.0, None), (8.0, None), (1.0, 5.0), (4.0, 3.0)]  # of logits: a divisor and a cap
+ROUNDED_ONCE = [case for case in cases() if case.operation != "rotate_backward"]  # sums of heads are rounded first
 
 
-def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cpu") -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
+def _close(ours, expected) -> None:
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6, check_dtype=False)
 
 
-def angles(dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    turns = torch.arange(TOKENS)[:, None] / 10 ** torch.linspace(0, 2, HEAD_DIM // 2)
-    both = torch.cat((turns, turns), dim=-1)
-    return both.cos().to(device, dtype), both.sin().to(device, dtype)
-
-
-def heads(dtype: torch.dtype = torch.float32, device: str = "cpu", key_heads: int = KEY_HEADS) -> list[torch.Tensor]:
-    n = ROWS * TOKENS
-    counts = (HEADS, key_heads, key_heads)
-    return [drawn(n, count, HEAD_DIM, dtype=dtype, seed=count, device=device) for count in counts]
+def _exact(x: torch.Tensor) -> torch.Tensor:
+    return x.double().requires_grad_()
 
 
 def test_rms_norm_and_its_gradient_are_transformers() -> None:
@@ -49,140 +55,146 @@ def test_rms_norm_and_its_gradient_are_transformers() -> None:
     expected = norm(x)
     expected.backward(grad)
     torch.testing.assert_close(elementwise.rms_norm(x.detach(), norm.weight, 1e-5), expected, rtol=1e-6, atol=1e-6)
-    ours = elementwise.rms_norm_backward(grad, x.detach(), norm.weight, 1e-5, residual)
-    torch.testing.assert_close(ours, x.grad + residual, rtol=1e-5, atol=1e-6)
+    _close(elementwise.rms_norm_backward(grad, x.detach(), norm.weight, 1e-5, residual), x.grad + residual)
+    _close(elementwise.rms_norm_backward(grad, x.detach(), norm.weight, 1e-5, None), x.grad)
 
 
-def test_gated_and_its_gradient_are_autograds() -> None:
-    gate, up, grad = drawn(9, 20).requires_grad_(), drawn(9, 20, seed=1).requires_grad_(), drawn(9, 20, seed=2)
-    expected = torch.nn.functional.silu(gate) * up
+def test_a_norm_of_one_plus_its_weight_is_gemmas() -> None:
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+
+    norm = Gemma2RMSNorm(24, eps=1e-6).requires_grad_(False)
+    norm.weight.copy_(drawn(24, seed=1))
+    x, grad = drawn(7, 24).requires_grad_(), drawn(7, 24, seed=2)
+    expected = norm(x)
     expected.backward(grad)
-    torch.testing.assert_close(elementwise.gated(gate.detach(), up.detach()), expected)
+    _close(elementwise.rms_norm(x.detach(), norm.weight, 1e-6, 1.0), expected)
+    _close(elementwise.rms_norm_backward(grad, x.detach(), norm.weight, 1e-6, None, 1.0), x.grad)
+
+
+def test_a_norm_takes_rows_that_lie_apart() -> None:
+    wide, weight, grad = drawn(7, 60), drawn(24, seed=1), drawn(7, 48, seed=2)[:, :24]
+    x = wide[:, 12:36]
+    ours, expected = (elementwise.rms_norm(y, weight, 1e-5) for y in (x, x.contiguous()))
+    assert ours.is_contiguous()
+    assert torch.equal(ours, expected)
+    ours = elementwise.rms_norm_backward(grad, x, weight, 1e-5, x)
+    assert torch.equal(ours, elementwise.rms_norm_backward(grad.clone(), x.clone(), weight, 1e-5, x.clone()))
+    assert torch.equal(wide, drawn(7, 60))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 7.0, 1e4])
+def test_a_norm_forgets_the_length_of_a_row(scale: float) -> None:
+    """So a row has the same norm at each length, and its gradient is orthogonal to it (without eps)."""
+    x, weight, grad = drawn(5, 32), drawn(32, seed=1), drawn(5, 32, seed=2)
+    _close(elementwise.rms_norm(x * scale, weight, 0.0), elementwise.rms_norm(x, weight, 0.0))
+    along = (elementwise.rms_norm_backward(grad, x * scale, weight, 0.0, None) * x * scale).sum(-1)
+    assert along.abs().max() < 1e-4  # a sum of 32 terms of size 1
+    ones = elementwise.rms_norm(x * scale, torch.zeros(32), 0.0, offset=1.0)
+    _close(ones.pow(2).mean(-1), torch.ones(5))
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gated_and_its_gradient_are_autograds(activation: str, joined: bool) -> None:
+    gate, up = halves(20, joined=joined)
+    exact_gate, exact_up, grad = _exact(gate), _exact(up), drawn(7, 20, seed=2)
+    expected = ACTIVATIONS[activation](exact_gate) * exact_up
+    expected.backward(grad.double())
+    ours = elementwise.gated(gate, up, activation)
+    assert ours.is_contiguous()
+    _close(ours, expected)
     for activated in (False, True):
-        ours = elementwise.gated_backward(grad.clone(), gate.detach().clone(), up.detach().clone(), activated)
-        torch.testing.assert_close(ours[:2], (gate.grad, up.grad), rtol=1e-5, atol=1e-6)
-        assert ours[2] is None or activated
-    torch.testing.assert_close(ours[2], expected)
+        gate, up = halves(20, joined=joined)
+        back = elementwise.gated_backward(grad.clone(), gate, up, activated, activation)
+        _close(back[:2], (exact_gate.grad, exact_up.grad))
+        assert (back[2] is not None) == activated
+        if joined:
+            _close(gate._base, torch.cat((exact_gate.grad, exact_up.grad), dim=1))
+    _close(back[2], expected)
 
 
-@pytest.mark.parametrize("key_heads", [KEY_HEADS, HEADS])
-def test_rotation_and_its_gradient_are_transformers(key_heads: int) -> None:
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, repeat_kv
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_far_from_zero_an_activation_is_its_input_or_nothing(activation: str) -> None:
+    x = torch.tensor([[-60_000.0, -200.0, 0.0, 200.0, 60_000.0]])
+    ones = torch.ones_like(x)
+    assert torch.equal(elementwise.gated(x, ones, activation), x.clamp(min=0))
+    slope, value, _ = elementwise.gated_backward(ones.clone(), x.clone(), ones.clone(), False, activation)
+    assert slope.tolist() == [[0.0, 0.0, 0.5, 1.0, 1.0]]
+    assert torch.equal(value, x.clamp(min=0))
 
-    cos, sin = angles()
-    q, k, v = (y.requires_grad_() for y in heads(key_heads=key_heads))
+
+@pytest.mark.parametrize("key_heads", KEY_HEADS)
+@pytest.mark.parametrize("width", TURNING)
+@pytest.mark.parametrize("joined", [False, True])
+def test_rotation_and_its_gradient_are_transformers(key_heads: int, width: int | None, joined: bool) -> None:
+    """Phi's: the first numbers of a head turn; where all do, it is Llama's."""
+    from transformers.models.llama.modeling_llama import repeat_kv
+    from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
+
+    turns = (None, None) if width is None else angles(width)
+    q, k, v = (y.clone().requires_grad_() for y in heads(key_heads, joined=joined))
     by_row = [y.view(ROWS, TOKENS, -1, HEAD_DIM).transpose(1, 2) for y in (q, k, v)]
-    q_turned, k_turned = apply_rotary_pos_emb(by_row[0], by_row[1], cos[None], sin[None])
+    if width is not None:
+        by_row[:2] = apply_rotary_pos_emb(by_row[0], by_row[1], *(turn[None] for turn in turns))
     group = HEADS // key_heads
-    expected = [q_turned, repeat_kv(k_turned, group), repeat_kv(by_row[2], group)]
+    expected = [by_row[0], *(repeat_kv(y, group) for y in by_row[1:])]
     expected = [y.transpose(1, 2).reshape(-1, HEADS, HEAD_DIM) for y in expected]
     grads = [drawn(ROWS * TOKENS, HEADS, HEAD_DIM, seed=seed) for seed in range(3)]
     torch.autograd.backward(expected, grads)
-    ours = elementwise.rotate(*(y.detach().clone() for y in (q, k, v)), cos, sin)
-    torch.testing.assert_close(list(ours), expected, rtol=1e-6, atol=1e-6)
-    back = elementwise.rotate_backward(*(grad.clone() for grad in grads), cos, sin, group)
-    torch.testing.assert_close(list(back), [q.grad, k.grad, v.grad], rtol=1e-5, atol=1e-6)
+    _close(list(elementwise.rotate(*heads(key_heads, joined=joined), *turns)), expected)
+    back = elementwise.rotate_backward(*(grad.clone() for grad in grads), *turns, group)
+    _close(list(back), [q.grad, k.grad, v.grad])
 
 
-def _close(ours, expected, dtype: torch.dtype) -> None:
-    """Storage in 16 bits rounds each number once; fp32 sums differ in order."""
-    tolerance = {"rtol": 2e-3, "atol": 2e-3} if dtype == torch.float16 else {"rtol": 1e-5, "atol": 1e-5}
-    torch.testing.assert_close(ours, expected, **tolerance)
+@pytest.mark.parametrize("width", [8, HEAD_DIM])
+def test_rotation_keeps_lengths_and_its_backward_turns_back(width: int) -> None:
+    q, k, v = heads(HEADS)
+    turned = elementwise.rotate(q, k, v, *angles(width))
+    _close(turned[0].norm(dim=-1), q.norm(dim=-1))
+    assert torch.equal(turned[0][..., width:], q[..., width:])
+    _close(elementwise.rotate_backward(*turned, *angles(width), 1), (q, k, v))
 
 
-@needs_kernels
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("width", [32, 40])
-def test_norm_kernels_are_plain_torch(dtype: torch.dtype, width: int) -> None:
-    from trainables.kernels import triton_launches
-
-    x, weight, grad, residual = (
-        drawn(*shape, dtype=dtype, seed=seed, device=DEVICE)
-        for seed, shape in enumerate(((6, width), (width,), (6, width), (6, width)))
-    )
-    plain = _plain("rms_norm", x, weight, 1e-5)
-    _close(triton_launches.rms_norm(x, weight, 1e-5, 0.0), plain, dtype)
-    back = _plain("rms_norm_backward", grad, x, weight, 1e-5, residual)
-    _close(triton_launches.rms_norm_backward(grad, x, weight, 1e-5, residual, 0.0), back, dtype)
-
-
-@needs_kernels
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_gated_kernels_are_plain_torch(dtype: torch.dtype) -> None:
-    from trainables.kernels import triton_launches
-
-    gate, up, grad = (drawn(3, 70, dtype=dtype, seed=seed, device=DEVICE) for seed in range(3))
-    _close(triton_launches.gated(gate, up, "silu"), _plain("gated", gate, up), dtype)
-    expected = _plain("gated_backward", grad, gate.clone(), up.clone(), True)
-    _close(triton_launches.gated_backward(grad.clone(), gate.clone(), up.clone(), True, "silu"), expected, dtype)
-    without = triton_launches.gated_backward(grad, gate.clone(), up.clone(), False, "silu")
-    _close(without[:2], expected[:2], dtype)
-    assert without[2] is None
-
-
-@needs_kernels
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("key_heads", [KEY_HEADS, HEADS])
-def test_rotation_kernels_are_plain_torch(dtype: torch.dtype, key_heads: int) -> None:
-    from trainables.kernels import triton_launches
-
-    cos, sin = angles(dtype, DEVICE)
-    given = heads(dtype, DEVICE, key_heads)
-    expected = _plain("rotate", *given, cos, sin)
-    _close(triton_launches.rotate(*(y.clone() for y in given), cos, sin), expected, dtype)
-    grads = [drawn(ROWS * TOKENS, HEADS, HEAD_DIM, dtype=dtype, seed=seed, device=DEVICE) for seed in range(3)]
-    back = _plain("rotate_backward", *grads, cos, sin, HEADS // key_heads)
-    _close(
-        triton_launches.rotate_backward(*(grad.clone() for grad in grads), cos, sin, HEADS // key_heads), back, dtype
-    )
-
-
-@needs_kernels
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("width", [50, 4096, 5000])
-def test_loss_kernel_is_plain_torch(dtype: torch.dtype, width: int) -> None:
-    from trainables.kernels import triton_launches
-
-    logits = drawn(4, width, dtype=dtype, device=DEVICE) * 3
-    logits[1, 7] = float("nan")
-    targets = torch.tensor([0, 3, width - 1, 11], device=DEVICE)
-    plain, ours = logits.clone(), logits.clone()
-    expected = _plain("softmax_nats", plain, targets, 8.0, True)
-    nats = triton_launches.softmax_nats(ours, targets, 8.0, True, 1.0, None)
-    assert nats.isnan().tolist() == [False, True, False, False]
-    finite = [0, 2, 3]
-    torch.testing.assert_close(nats[finite], expected[finite], rtol=1e-5, atol=1e-5)
-    _close(ours[finite], plain[finite], dtype)
+@pytest.mark.parametrize(("divisor", "cap"), FORMS)
+def test_the_loss_and_its_gradient_are_autograds(divisor: float, cap: float | None) -> None:
+    logits, targets = drawn(6, 50) * 9, torch.arange(6) * 9
+    exact = _exact(logits)
+    bent = exact / divisor
+    bent = bent if cap is None else cap * torch.tanh(bent / cap)
+    expected = cross_entropy(bent, targets, reduction="none")
+    expected.sum().backward()
     untouched = logits.clone()
-    triton_launches.softmax_nats(untouched, targets, 8.0, False, 1.0, None)
-    assert torch.equal(untouched[finite], logits[finite])
+    _close(elementwise.softmax_nats(untouched, targets, 16.0, False, divisor, cap), expected)
+    assert torch.equal(untouched, logits)
+    _close(elementwise.softmax_nats(logits, targets, 16.0, True, divisor, cap), expected)
+    _close(logits, 16 * exact.grad)
 
 
-def _thinned(x: torch.Tensor, keys: list[int], numbers: list[int], layer: int, add_to: torch.Tensor | None = None):
-    from trainables.kernels import triton_launches
+def test_forms_of_logits_meet_where_they_say_the_same() -> None:
+    logits, targets = drawn(6, 50) * 9, torch.arange(6)
+    plain = elementwise.softmax_nats(logits, targets, 1.0, False)
+    _close(elementwise.softmax_nats(logits * 8, targets, 1.0, False, divisor=8.0), plain)
+    _close(elementwise.softmax_nats(logits, targets, 1.0, False, cap=1e6), plain)
+    flat = elementwise.softmax_nats(logits, targets, 1.0, False, cap=1e-6)
+    _close(flat, torch.full((6,), math.log(50)))
 
-    rates = torch.full((len(keys),), 0.25, device=DEVICE)
-    as_tensors = [torch.tensor(some, device=DEVICE) for some in (keys, numbers)]
-    return triton_launches.thin(x, *as_tensors, rates, layer, len(x) // len(keys), add_to)
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", ROUNDED_ONCE, ids=map(str, ROUNDED_ONCE))
+def test_sixteen_bits_round_once(case: KernelCase, dtype: torch.dtype) -> None:
+    """What is computed from 16-bit numbers is what fp32 computes from them, rounded at the end."""
+    short = case.arguments(dtype, "cpu")
+    wide = [one.float() if _is_float(one) else one for one in case.arguments(dtype, "cpu")]
+    ours, expected = getattr(elementwise, case.operation)(*short), getattr(elementwise, case.operation)(*wide)
+    pairs = [(ours, expected)] if isinstance(ours, torch.Tensor) else list(zip(ours, expected, strict=True))
+    for one, other in [*pairs, (short[0], wide[0])] if case.operation == "softmax_nats" else pairs:
+        if one is not None:
+            bits = {"rtol": 2 * torch.finfo(dtype).eps, "atol": 1e-5}
+            torch.testing.assert_close(one.float(), other, **bits)
 
 
-@needs_kernels
-def test_dropout_kernel_depends_on_key_row_token_and_layer_alone() -> None:
-    tokens, features = 40, 50
-    ones = torch.ones(2 * tokens, features, device=DEVICE)
-    both = _thinned(ones, [2**40 + 1, 2**40 + 2], [0, 0], 5)
-    assert both.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
-    assert float(both.mean()) == pytest.approx(1.0, abs=0.04)  # 4000 draws: four standard errors
-    assert torch.equal(both[tokens:], _thinned(ones[tokens:], [2**40 + 2], [0], 5))
-    shorter = _thinned(ones[: 2 * 7], [2**40 + 1, 2**40 + 2], [0, 0], 5)  # other padding, the same masks
-    assert torch.equal(shorter[7:], both[tokens : tokens + 7])
-    other_row, other_layer = _thinned(ones, [2**40 + 1] * 2, [0, 1], 5), _thinned(ones, [2**40 + 1] * 2, [0, 0], 6)
-    assert torch.equal(other_row[:tokens], both[:tokens])
-    for differs in (both[tokens:], other_row[tokens:], other_layer[:tokens]):
-        assert not torch.equal(differs, both[:tokens])
-    total = torch.full_like(ones, 2.0)
-    assert _thinned(ones, [2**40 + 1, 2**40 + 2], [0, 0], 5, add_to=total) is total
-    torch.testing.assert_close(total, both + 2)
+def _is_float(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def test_where_no_kernel_can_be_built_plain_torch_serves_and_the_log_says_so(monkeypatch, caplog) -> None:
@@ -197,12 +209,3 @@ def test_where_no_kernel_can_be_built_plain_torch_serves_and_the_log_says_so(mon
     monkeypatch.setattr(torch, "ones", lambda *shape, device: torch.full(shape, 1.0))
     assert elementwise._kernels.__wrapped__() is None
     assert "C compiler" in caplog.text
-
-
-def _plain(name: str, *arguments):
-    """The plain torch version, on whatever device."""
-    built, elementwise._kernels = elementwise._kernels, lambda: None
-    try:
-        return getattr(elementwise, name)(*arguments)
-    finally:
-        elementwise._kernels = built
