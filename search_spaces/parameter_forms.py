@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from search_spaces.faults import SpaceError, SpaceFault, TrialConfigError
+from search_spaces.layer_ranges import ALL, HALVES, layers_text, parse_layers
 from search_spaces.parameter_kinds import (
     Choice,
     Fixed,
@@ -29,6 +30,7 @@ EXAMPLES = {
     "lora_alpha": "{rank_times: 2}",
     "lora_dropout": "0.05",
     "learning_rate": "2.0e-4",
+    "layers": "{choice: [all, last_half, [16, 31]]}",
 }  # also the names of all parameters
 FORMS = ("choice", "int", "float", "log_int", "log_float", "rank_times")
 CONDITIONAL = "Write for example `{choice: [0.0, 0.1], when: {precision: nf4}, otherwise: 0.05}`."
@@ -87,7 +89,7 @@ def _choice(name: str, key: str, value: Any) -> Choice:
 
 def _range(name: str, key: str, form: str, value: Any) -> Range:
     integer, log = form.endswith("int"), form.startswith("log_")
-    if name in ("precision", "target_modules"):
+    if name in ("precision", "target_modules", "layers"):
         raise _fault(key, value, f"{name} is no number and has no range", example(name))
     if name == "rank" and not integer:
         raise _fault(key, value, "rank is a whole number", "Write `int` or `log_int`.")
@@ -140,6 +142,9 @@ def _value(name: str, key: str, value: Any) -> Value:
     """The value as `Value`, checked by TrialConfig's rules."""
     if name == "target_modules":
         return _modules(key, value)
+    if name == "layers":
+        _try(name, key, value, parse_layers(value))
+        return layers_text(parse_layers(value))
     _try(name, key, value, value)
     return value  # type: ignore[no-any-return]
 
@@ -148,7 +153,7 @@ def _modules(key: str, value: Any) -> Value:
     modules = split_modules(value) if isinstance(value, str) else value
     if not isinstance(modules, list | tuple) or not all(isinstance(one, str) for one in modules):
         rule = f"must be {', '.join(TARGET_SETS)}, or a list of modules"
-        raise _fault(key, value, rule, f"Modules are {', '.join(MODULE_NAMES)}.")
+        raise _fault(key, value, rule, f"Modules are for example {', '.join(MODULE_NAMES)}.")
     _try("target_modules", key, value, tuple(modules))
     return join_modules(tuple(modules))
 
@@ -164,7 +169,9 @@ def _try(name: str, key: str, written: Any, value: Any) -> None:
 
 
 def _value_remedy(name: str, value: Any) -> str:
-    names = {"precision": PRECISIONS, "target_modules": (*TARGET_SETS, *MODULE_NAMES)}.get(name, ())
+    names = {"precision": PRECISIONS, "target_modules": (*TARGET_SETS, *MODULE_NAMES), "layers": (ALL, *HALVES)}.get(
+        name, ()
+    )
     texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
     near = [match for text in texts if text not in names for match in difflib.get_close_matches(text, names, n=1)]
     return f"Did you mean `{near[0]}`?" if near else example(name)

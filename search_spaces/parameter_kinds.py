@@ -6,9 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.trial_config import MODULE_NAMES, TARGET_SETS
+from search_spaces.layer_ranges import parse_layers
+from search_spaces.target_modules import TARGET_SETS, join_modules, split_modules
 
-Value = str | int | float  # what Optuna stores; target modules are their set's name, or names joined by `+`
+__all__ = [
+    "Choice", "Conditions", "Fixed", "Kind", "Parameter", "Range", "RankTimes", "Value",
+    "join_modules", "split_modules", "written",
+]  # fmt: skip
+
+# What Optuna stores: target modules as `join_modules` has them, layers as `layers_text` has them.
+Value = str | int | float
 Conditions = tuple[tuple[str, tuple[Value, ...]], ...]  # all must hold: the parameter's value is one of these
 
 
@@ -108,20 +115,9 @@ class Parameter:
 
 
 def written(name: str, value: Value) -> Any:
-    """A value as YAML has it: target modules without a set's name as a list."""
+    """A value as YAML has it: target modules without a set's name, and a range of layers, as a list."""
     if name == "target_modules" and isinstance(value, str) and value not in TARGET_SETS:
-        return value.split("+")
+        return list(split_modules(value))
+    if name == "layers" and isinstance(layers := parse_layers(value), tuple):
+        return list(layers)
     return value
-
-
-def join_modules(modules: tuple[str, ...]) -> str:
-    """Target modules as one text, the same for every order: their set's name, or the modules joined by `+`."""
-    for name, members in TARGET_SETS.items():
-        if set(members) == set(modules):
-            return name
-    return "+".join(sorted(modules, key=MODULE_NAMES.index))
-
-
-def split_modules(text: str) -> tuple[str, ...]:
-    """The modules that `join_modules` joined."""
-    return TARGET_SETS.get(text) or tuple(text.split("+"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search_spaces.faults import SpaceError, SpaceFault
+from search_spaces.layer_ranges import ALL, Layers, parse_layers
 from search_spaces.parameter_kinds import (
     Choice,
     Fixed,
@@ -28,16 +29,23 @@ __all__ = [
 ]  # fmt: skip
 
 
+UNWRITTEN = (Parameter("layers", Fixed(ALL)),)  # in a space that does not have them
+
+
 def parse_space(mapping: Any) -> SearchSpace:
     """Reads a space as its YAML has it. Raises SpaceError with every fault."""
-    return SearchSpace(parse_parameters(mapping))
+    return SearchSpace(parse_parameters(mapping), _spelled(mapping["target_modules"]))
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """The parameters of a space, in its file's order; every configuration that they allow is valid."""
+    """The parameters of a space, in its file's order; every configuration that they allow is valid.
+
+    `spelled` are names of linear layers as the file spells them out, of which a list may be a set to `parameters`.
+    """
 
     parameters: tuple[Parameter, ...]
+    spelled: frozenset[str] = field(default=frozenset(), compare=False)
 
     def sample(self, suggest: Callable[[Parameter], Value], seed: int) -> TrialConfig:
         """One configuration; `suggest` is called for every choice or range whose conditions hold, in a fixed order.
@@ -61,7 +69,8 @@ class SearchSpace:
 
     def grid_parameters(self, config: TrialConfig) -> dict[str, Value]:
         """The values for which `sample` returns this configuration, for Optuna's `enqueue_trial`."""
-        known: dict[str, Value] = {**config.to_dict(), "target_modules": join_modules(config.target_modules)}
+        modules, layers = join_modules(config.target_modules), config.layer_range
+        known: dict[str, Value] = {**config.to_dict(), "target_modules": modules, "layers": layers}
         asked = {}
         for parameter in in_dependency_order(self.parameters):
             if isinstance(parameter.kind, Choice | Range) and _holds(parameter, known):
@@ -78,6 +87,25 @@ class SearchSpace:
         """The sets of target modules that occur, in the file's order."""
         return tuple(dict.fromkeys(split_modules(str(value)) for value in self["target_modules"].values()))
 
+    def layers(self) -> tuple[Layers, ...]:
+        """The restrictions to layers that occur, in the file's order; None is all layers."""
+        return tuple(dict.fromkeys(map(parse_layers, self["layers"].values())))
+
+    def targets(self) -> tuple[tuple[tuple[str, ...], Layers], ...]:
+        """The target modules and layers that occur together, in the order of a grid."""
+        needed = [self[name] for name in ("target_modules", "layers")]
+        for parameter in needed:  # grows: what conditions depend on decides, too
+            needed += [self[name] for name in parameter.depends_on() if self[name] not in needed]
+        order = in_dependency_order(needed)
+        found: dict[tuple[tuple[str, ...], Layers], None] = {}
+        for combination in itertools.product(*(_deciding_values(parameter, needed) for parameter in order)):
+            picked = {parameter.name: value for parameter, value in zip(order, combination, strict=True)}
+            known: dict[str, Value] = {}
+            for parameter in order:
+                known[parameter.name] = _value(parameter, known, _pick_from(picked))
+            found[split_modules(str(known["target_modules"])), parse_layers(known["layers"])] = None
+        return tuple(found)
+
     def with_precision(self, precision: str) -> SearchSpace:
         """This space with one of its precisions fixed, and what depends on it decided."""
         if precision not in self.precisions():
@@ -86,21 +114,30 @@ class SearchSpace:
         decided = {"precision": Parameter("precision", Fixed(precision))}
         for parameter in in_dependency_order(self.parameters):
             decided.setdefault(parameter.name, _decide(parameter, decided))
-        return SearchSpace(tuple(decided[parameter.name] for parameter in self.parameters))
+        return replace(self, parameters=tuple(decided[parameter.name] for parameter in self.parameters))
 
     def to_mapping(self) -> dict[str, Any]:
         """The form that `parse_space` reads, for YAML."""
         return {parameter.name: parameter.to_yaml() for parameter in self.parameters}
 
     def __getitem__(self, name: str) -> Parameter:
-        """The parameter of that name."""
-        return next(parameter for parameter in self.parameters if parameter.name == name)
+        """The parameter of that name; of one that may be left out and is, its usual value."""
+        return next(parameter for parameter in (*self.parameters, *UNWRITTEN) if parameter.name == name)
 
     def _resolve(self, pick: Callable[[Parameter], Value], seed: int) -> TrialConfig:
         known: dict[str, Value] = {}
         for parameter in in_dependency_order(self.parameters):
             known[parameter.name] = _value(parameter, known, pick)
         return TrialConfig.from_dict({**known, "seed": seed})
+
+
+def _spelled(form: Any) -> frozenset[str]:
+    """The texts in the lists of a parameter's form."""
+    if isinstance(form, Mapping):
+        return frozenset().union(*(_spelled(one) for name, one in form.items() if name in ("choice", "otherwise")))
+    if isinstance(form, list):
+        return frozenset().union(*({one} if isinstance(one, str) else _spelled(one) for one in form))
+    return frozenset()
 
 
 def _value(parameter: Parameter, known: Mapping[str, Value], pick: Callable[[Parameter], Value]) -> Value:
@@ -123,6 +160,16 @@ def _grid_values(parameter: Parameter) -> tuple[Value, ...]:
     if isinstance(parameter.kind, Range):
         return (parameter.kind.midpoint(),)
     return (parameter.kind.value if isinstance(parameter.kind, Fixed) else parameter.kind.factor,)
+
+
+def _deciding_values(parameter: Parameter, others: Sequence[Parameter]) -> tuple[Value, ...]:
+    """Values that stand for all of a parameter, as far as other parameters' conditions tell them apart."""
+    if not isinstance(parameter.kind, Range):
+        return _grid_values(parameter)
+    kind = parameter.kind
+    named = (value for other in others for name, wanted in other.when if name == parameter.name for value in wanted)
+    ends = (kind.low, kind.midpoint(), kind.high)
+    return tuple(dict.fromkeys((*ends, *(one for one in named if kind.low <= one <= kind.high))))  # type: ignore[operator]
 
 
 def _pick_from(values: Mapping[str, Value]) -> Callable[[Parameter], Value]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.faults import SpaceError, SpaceFault
+from search_spaces.layer_ranges import ALL
 from search_spaces.parameter_forms import parse_parameter
 from search_spaces.parameter_kinds import Choice, Fixed, Parameter, Range, Value, written
 from search_spaces.parameters import SearchSpace
@@ -15,8 +16,9 @@ from search_spaces.trial_config import TrialConfig
 def parse_point(space: SearchSpace, mapping: Any, seed: int) -> TrialConfig:
     """The configuration that these values name in a space; what the space itself decides may be left out.
 
-    `seed` is its seed, unless `mapping` has one. Raises SpaceError with every fault: values that the space cannot give,
-    and parameters that it leaves open and that have no value.
+    Layers that are left out are all, where the space can give that. `seed` is its seed, unless `mapping` has one.
+    Raises SpaceError with every fault: values that the space cannot give, and parameters that it leaves open and that
+    have no value.
     """
     if not isinstance(mapping, Mapping):
         rule = "must hold parameters and their values"
@@ -29,6 +31,8 @@ def parse_point(space: SearchSpace, mapping: Any, seed: int) -> TrialConfig:
 
     def pick(parameter: Parameter) -> Value:
         if parameter.name not in mapping:
+            if parameter.name == "layers" and parameter.may_be(ALL):
+                return ALL
             missing.append(parameter)
         value = values.get(parameter.name)
         return value if value is not None and parameter.may_be(value) else parameter.values()[0]
@@ -44,6 +48,12 @@ def parse_point(space: SearchSpace, mapping: Any, seed: int) -> TrialConfig:
     if faults:
         raise SpaceError(faults)
     return config
+
+
+def point_of(config: TrialConfig) -> dict[str, Any]:
+    """All values of a configuration but its seed, as `parse_point` reads them."""
+    values = {name: value for name, value in config.to_dict().items() if name != "seed"}
+    return {**values, "layers": config.layer_range}
 
 
 def _seed(seed: Any) -> tuple[int, list[SpaceFault]]:
@@ -89,7 +99,7 @@ def _missing(parameter: Parameter) -> SpaceFault:
 def _impossible(parameter: Parameter, value: Value, config: TrialConfig) -> SpaceFault:
     kind = parameter.kind
     if parameter.may_be(value):  # then its conditions, or the rank, decide otherwise
-        there = str(config.to_dict()[parameter.name])
+        there = str({"layers": config.layer_range, **config.to_dict()}[parameter.name])
     elif isinstance(kind, Range):
         there = f"a number from {kind.low} to {kind.high}"
     else:

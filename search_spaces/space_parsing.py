@@ -10,6 +10,7 @@ from search_spaces.parameter_forms import EXAMPLES, example, parse_parameter
 from search_spaces.parameter_kinds import Fixed, Kind, Parameter, RankTimes
 from search_spaces.trial_config import MAX_ALPHA
 
+OPTIONAL = ("layers",)  # not written where it is left out
 DEFAULTS: dict[str, Kind] = {"lora_alpha": RankTimes(2), "lora_dropout": Fixed(0.0)}
 
 
@@ -28,9 +29,9 @@ def parse_parameters(mapping: Any) -> tuple[Parameter, ...]:
     for name in EXAMPLES:
         if name not in mapping and name in DEFAULTS:
             parsed[name] = Parameter(name, DEFAULTS[name])
-        elif name not in mapping:
+        elif name not in mapping and name not in OPTIONAL:
             faults.append(SpaceFault(name, None, "must be given", example(name), missing=True))
-    faults += _cross_faults(parsed)
+    faults += _cross_faults(parsed) + _absent_faults(parsed, mapping)
     if faults:
         raise SpaceError(faults)
     return tuple(parsed.values())
@@ -64,12 +65,22 @@ def _cross_faults(parsed: Mapping[str, Parameter]) -> list[SpaceFault]:
 def _condition_faults(parameter: Parameter, parsed: Mapping[str, Parameter]) -> list[SpaceFault]:
     faults = []
     for other, wanted in parameter.when:
-        if other not in parsed:
-            continue
         key, rule = f"{parameter.name}.when.{other}", f"must be a value that {other} can take"
+        if other not in parsed:  # it is missing, or has faults of its own
+            continue
         remedy = f"It can be {', '.join(map(str, parsed[other].values()))}."
         faults += [SpaceFault(key, one, rule, remedy) for one in wanted if not parsed[other].may_be(one)]
     return faults
+
+
+def _absent_faults(parsed: Mapping[str, Parameter], mapping: Mapping[str, Any]) -> list[SpaceFault]:
+    """Conditions on a parameter that may be left out, and is."""
+    return [
+        SpaceFault(f"{parameter.name}.when.{other}", list(wanted), "must be a parameter of the space", example(other))
+        for parameter in parsed.values()
+        for other, wanted in parameter.when
+        if other in OPTIONAL and other not in mapping
+    ]
 
 
 def _cycle_faults(parsed: Mapping[str, Parameter]) -> list[SpaceFault]:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 from search_spaces.faults import BrokenRule, TrialConfigError
+from search_spaces.layer_ranges import Layers, broken_layer_rules, layers_text, parse_layers
+from search_spaces.target_modules import (
+    MODULE_NAMES,
+    TARGET_SETS,
+    broken_module_rules,
+    canonical,
+    modules_name,
+    split_modules,
+)
+
+__all__ = ["MODULE_NAMES", "PRECISIONS", "TARGET_SETS", "Precision", "TrialConfig"]
 
 Precision = Literal["fp32", "bf16", "fp16", "nf4"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
-TARGET_SETS: dict[str, tuple[str, ...]] = {
-    "q_v": ("q_proj", "v_proj"),
-    "all_linear": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-}
-MODULE_NAMES = TARGET_SETS["all_linear"]
 MAX_RANK = 1024
 MAX_ALPHA = 65536
 RULES = {
@@ -34,7 +39,9 @@ class TrialConfig:
     """What was sampled for one trial, with its seed.
 
     `lora_alpha` / `rank` scales the update (Hu et al. 2021, arXiv 2106.09685); `precision` is the base model's, as in
-    QLoRA (Dettmers et al. 2023, arXiv 2305.14314). Raises TrialConfigError with every broken rule.
+    QLoRA (Dettmers et al. 2023, arXiv 2305.14314). `target_modules` are as asked for, a set as the names that it has in
+    a Llama; `search_spaces.resolution` says which linear layers of a model they mean, in `layers` (None: all of them).
+    Raises TrialConfigError with every broken rule.
     """
 
     precision: Precision
@@ -44,6 +51,7 @@ class TrialConfig:
     target_modules: tuple[str, ...]
     learning_rate: float
     seed: int = 0
+    layers: Layers = None
 
     def __post_init__(self) -> None:
         if broken := _broken_rules(self):
@@ -55,30 +63,33 @@ class TrialConfig:
         return self.lora_alpha / self.rank
 
     @property
-    def target_set(self) -> str:
+    def module_set(self) -> str:
         """The target modules' short name: `q_v`, `all_linear`, or the modules joined by `+`."""
-        return _set_name(self.target_modules)
+        return modules_name(self.target_modules)
+
+    @property
+    def layer_range(self) -> str:
+        """The layers as a text: `all`, `last_half`, `16-31`."""
+        return layers_text(self.layers)
+
+    @property
+    def target_set(self) -> str:
+        """What is updated, in short: `q_v`, and with layers `q_v[16-31]`."""
+        return self.module_set if self.layers is None else f"{self.module_set}[{self.layer_range}]"
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as JSON-ready values."""
+        """The configuration as JSON-ready values; without `layers` where all are meant, as in earlier versions."""
         # `asdict` would copy each value deeply, which takes ten times as long.
-        return {**vars(self), "target_modules": list(self.target_modules)}
+        values = {**vars(self), "target_modules": list(self.target_modules)}
+        layers = values.pop("layers")
+        return values if layers is None else {**values, "layers": list(layers) if isinstance(layers, tuple) else layers}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
         """Reads `to_dict`'s form; target modules may also be a set's name, or module names joined by `+`."""
         modules = values["target_modules"]
-        if isinstance(modules, str):
-            modules = TARGET_SETS.get(modules) or tuple(modules.split("+"))
-        return cls(**{**values, "target_modules": tuple(modules)})
-
-
-@lru_cache(maxsize=1024)  # a report asks for it dozens of times a trial
-def _set_name(target_modules: tuple[str, ...]) -> str:
-    for name, modules in TARGET_SETS.items():
-        if set(modules) == set(target_modules):
-            return name
-    return "+".join(name.removesuffix("_proj") for name in target_modules)
+        modules = split_modules(modules) if isinstance(modules, str) else canonical(tuple(modules))
+        return cls(**{**values, "target_modules": modules, "layers": parse_layers(values.get("layers"))})
 
 
 def _broken_rules(config: TrialConfig) -> list[BrokenRule]:
@@ -92,18 +103,7 @@ def _broken_rules(config: TrialConfig) -> list[BrokenRule]:
         "seed": _is_int(seed) and 0 <= seed < 2**31,
     }
     broken = [BrokenRule(name, RULES[name], f"it is {getattr(config, name)!r}") for name in holds if not holds[name]]
-    return broken + _broken_module_rules(config.target_modules)
-
-
-def _broken_module_rules(modules: tuple[str, ...]) -> list[BrokenRule]:
-    broken: list[BrokenRule] = []
-    if not modules:
-        broken.append(BrokenRule("target_modules", "must name at least one module"))
-    if unknown := [str(name) for name in modules if name not in MODULE_NAMES]:
-        broken.append(BrokenRule("target_modules", f"may hold {', '.join(MODULE_NAMES)}", f"not {', '.join(unknown)}"))
-    if len(set(modules)) != len(modules):
-        broken.append(BrokenRule("target_modules", "must be distinct"))
-    return broken
+    return broken + broken_module_rules(config.target_modules) + broken_layer_rules(config.layers)
 
 
 def _is_int(value: object) -> bool:

@@ -56,12 +56,15 @@ class Effect:
 
 
 def standard_effects(records: Sequence[TrialRecord], resamples: int = RESAMPLES, seed: int = 0) -> list[Effect]:
-    """The paper's questions, each for quality, memory and time: rank, target modules, precision.
+    """The paper's questions, each for quality, memory and time: rank, target modules, layers, precision.
 
-    Rank 64 is compared with 8, or the highest with the lowest there are where one of those was not tried. Questions
+    Rank 64 is compared with 8, or the highest with the lowest there are where one of those was not tried; all layers
+    with each part of them. Questions
     that the records say nothing of are left out; one without pairs stays, with `pairs` 0.
     """
     asked = [("rank", *_rank_levels(records)), ("target_modules", "q_v", "all_linear")]
+    parts = sorted({record.config.layer_range for record in records if record.config.layers is not None})
+    asked += [("layers", "all", part) for part in parts]
     asked += [("precision", bits, "nf4") for bits in SIXTEEN_BIT]
     there = [(factor, before, after) for factor, before, after in asked if _tried(records, factor, before, after)]
     every = [one for question in there for one in effects(records, *question, METRICS, resamples, seed)]
@@ -119,8 +122,9 @@ def matched_pairs(records: Sequence[TrialRecord], factor: str, before: Any, afte
 
 
 def level_of(record: TrialRecord, factor: str) -> Any:
-    """A trial's level of a factor; target modules by their set's name."""
-    return record.config.target_set if factor == "target_modules" else getattr(record.config, factor)
+    """A trial's level of a factor; target modules by their set's name, layers as a text (`all`, `16-31`)."""
+    names = {"target_modules": "module_set", "layers": "layer_range"}
+    return getattr(record.config, names.get(factor, factor))
 
 
 def _rest(record: TrialRecord, factor: str, view: str) -> Hashable:
@@ -131,7 +135,9 @@ def _rest(record: TrialRecord, factor: str, view: str) -> Hashable:
         "rank": config.rank,
         "lora_alpha": config.lora_alpha if view == "lora_alpha" else round(config.scaling, 12),
         "lora_dropout": config.lora_dropout,
-        "target_modules": config.target_set,
+        # Sorted and not by name, in which long patterns are cut.
+        "target_modules": tuple(sorted(config.target_modules)),
+        "layers": config.layers,
         "learning_rate": config.learning_rate,
         "seed": config.seed,
     }

@@ -87,7 +87,8 @@ def _distribution(values: Sequence[Any]) -> Any:
 _READERS: dict[str, Callable[[TrialRecord], Any]] = {
     "precision": lambda record: record.config.precision,
     "rank": lambda record: record.config.rank,
-    "target_modules": lambda record: record.config.target_set,
+    "target_modules": lambda record: record.config.module_set,
+    "layers": lambda record: record.config.layer_range,
     "lora_alpha": lambda record: float(record.config.lora_alpha),
     "lora_dropout": lambda record: float(record.config.lora_dropout),
     "learning_rate": lambda record: record.config.learning_rate,

@@ -110,6 +110,7 @@ def _settings(study: Study, record: TrialRecord) -> list[Sequence[str]]:
         ("lora_alpha", f"{config.lora_alpha:g}"),
         ("lora_dropout", f"{config.lora_dropout:g}"),
         ("target_modules", ", ".join(config.target_modules)),
+        *([("layers", config.layer_range)] if config.layers is not None else []),
         ("learning_rate", f"{config.learning_rate:g}"),
         ("seed", str(config.seed)),
     ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from search_spaces.resolution import short_names
 from search_spaces.trial_config import TrialConfig
 from study.hardware.targets import Target
 from study.plan.workload import Workload
@@ -80,10 +81,12 @@ def memory_setting(precision: str, workload: Workload, target: Target) -> Memory
 
 
 def load_of(config: TrialConfig, workload: Workload) -> AdapterLoad:
-    """The adapter with the largest micro-batch that the data have."""
+    """The adapter with the largest micro-batch that the data have, as if it updated all layers."""
     rows = workload.training.micro_batch_size
     tokens = rows * workload.longest
-    return AdapterLoad.of(config, rows, workload.longest, max(1, min(tokens, round(tokens * workload.target_share))))
+    targets = max(1, min(tokens, round(tokens * workload.target_share)))
+    modules = short_names(workload.shape.targets(config.target_modules, config.layers))
+    return replace(AdapterLoad.of(config, rows, workload.longest, targets), target_modules=modules)
 
 
 def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from search_spaces.trial_config import MODULE_NAMES
+from search_spaces.resolution import TargetError, TargetFault
+from search_spaces.target_modules import TARGET_SETS
 from study.config.study_config import ConfigError, ConfigFault, StudyConfig
 from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.machine import find_cards
@@ -68,7 +69,7 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
         tokenizer = attempt("base_model.path", model.path, lambda: load_tokenizer(model), BaseModelError)
     faults += _precision_faults(config, on_these_cards=weights and here)
     if info:
-        faults += _module_faults(config, tuple(info.shape.linears))
+        faults += _module_faults(config, info.shape)
         faults += _length_faults(config, info.max_positions)
     statistics, fingerprint, tokens = None, "", ""
     where = data.source or data.train_file
@@ -155,13 +156,17 @@ def _precision_faults(config: StudyConfig, on_these_cards: bool) -> list[ConfigF
     return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
 
 
-def _module_faults(config: StudyConfig, there: tuple[str, ...]) -> list[ConfigFault]:
-    asked = {name for one in config.space.target_modules() for name in one}
-    missing = [name for name in MODULE_NAMES if name in asked and name not in there]
-    if not missing:
-        return []
-    rule = f"must be among the base model's linear layers, {', '.join(there)}"
-    return [ConfigFault(config.file, "space.target_modules", ", ".join(missing), rule, "Leave them out.")]
+def _module_faults(config: StudyConfig, shape: ModelShape) -> list[ConfigFault]:
+    """Target modules and layers of the space that the model does not have, each told once."""
+    spelled = [(name,) for name in sorted(config.space.spelled - TARGET_SETS.keys())]
+    found: dict[tuple[str, str], TargetFault] = {}
+    for modules, layers in (*config.space.targets(), *((name, None) for name in spelled)):
+        try:
+            shape.targets(modules, layers)
+        except TargetError as error:
+            for fault in error.faults:
+                found.setdefault((fault.name, str(fault.value)), fault)
+    return [ConfigFault(config.file, f"space.{one.name}", one.value, one.rule, one.remedy) for one in found.values()]
 
 
 def _length_faults(config: StudyConfig, positions: int) -> list[ConfigFault]:

@@ -116,13 +116,14 @@ def flat_row(record: TrialRecord) -> dict[str, Any]:
     """The record without curve, samples and evaluation rows; missing values are None.
 
     Measurements keep their names and predictions become `predicted_...`, so that the two never share a column; target
-    modules are their set's name.
+    modules are their set's name, and layers a text (`all`, `16-31`).
     """
     infeasible = record.infeasible or {}
     return {
         **{name: getattr(record, name) for name in ("study", "trial_id", "status", "reason", "error", "adapter")},
         **record.config.to_dict(),
-        "target_modules": record.config.target_set,
+        "target_modules": record.config.module_set,
+        "layers": record.config.layer_range,
         **{name: record.measurements[name] for name in MEASUREMENTS},
         **{f"predicted_{name}": value for name, value in record.predictions.items()},
         **{f"infeasible_{name}": infeasible.get(name) for name in INFEASIBLE},

@@ -21,6 +21,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "lora_alpha": NUMBER,
     "lora_dropout": NUMBER,
     "target_modules": TEXT,
+    "layers": TEXT,
     "learning_rate": NUMBER,
     "seed": WHOLE,
     **dict.fromkeys(MEASUREMENTS, NUMBER),
@@ -57,8 +58,8 @@ def results_table(records: Sequence[TrialRecord]) -> pa.Table:
     """Returns one row a trial, by the names of `COLUMNS`; a missing value is null.
 
     Measurements keep their names and predictions become `predicted_...`, so that the two never share a column; target
-    modules are their set's name. Measured numbers are 64-bit floats, exact for whole numbers up to 2**53. A prediction
-    that `COLUMNS` does not know gets a column at the end.
+    modules are their set's name, layers a text. Measured numbers are 64-bit floats, exact for whole numbers up to
+    2**53. A prediction that `COLUMNS` does not know gets a column at the end.
     """
     rows = [flat_row(record) for record in records]
     kinds = {**COLUMNS, **{name: NUMBER for row in rows for name in row if name not in COLUMNS}}

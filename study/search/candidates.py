@@ -29,7 +29,7 @@ def all_configurations(space: SearchSpace, seed: int) -> list[TrialConfig] | Non
         if size is None or product * size > LISTED_COMBINATIONS:
             return None
         product *= size
-    return SearchSpace(tuple(map(_listed, space.parameters))).grid([seed])
+    return replace(space, parameters=tuple(map(_listed, space.parameters))).grid([seed])
 
 
 def _size(parameter: Parameter) -> int | None:
@@ -116,7 +116,7 @@ def _names(space: SearchSpace) -> list[str]:
 
 
 def _columns(space: SearchSpace, name: str, configs: Sequence[TrialConfig]) -> list[list[float]]:
-    if name in ("precision", "target_modules"):
+    if name in ("precision", "target_modules", "layers"):
         return _marks(space, name, configs)
     low, high = _ends(space, name)
     if low == high:
@@ -130,6 +130,8 @@ def _marks(space: SearchSpace, name: str, configs: Sequence[TrialConfig]) -> lis
     """A column for each value but the first, of 1 where a configuration has it."""
     if name == "precision":
         return [[float(config.precision == one) for config in configs] for one in space.precisions()[1:]]
+    if name == "layers":
+        return [[float(config.layers == one) for config in configs] for one in space.layers()[1:]]
     others = [set(one) for one in space.target_modules()[1:]]
     return [[float(set(config.target_modules) == one) for config in configs] for one in others]
 

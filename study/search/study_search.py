@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.parameters import SpaceError
-from search_spaces.points import parse_point
+from search_spaces.points import parse_point, point_of
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
 from study.records.objectives import objective_values
@@ -178,9 +178,8 @@ class StudySearch:
             return "" if same else f"{record.trial_id} was asked for with another configuration"
         if self._planned_configs.get(record.trial_id) == record.config:
             return ""
-        values = {name: value for name, value in record.config.to_dict().items() if name != "seed"}
         try:
-            parse_point(self._sampling.space, values, 0)
+            parse_point(self._sampling.space, point_of(record.config), 0)
         except SpaceError as error:
             return f"its configuration is outside the space ({', '.join(fault.key for fault in error.faults)})"
         return ""

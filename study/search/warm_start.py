@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis.load import Study, StudyDirectoryError, load_study
 from search_spaces.parameters import SearchSpace, SpaceError
-from search_spaces.points import parse_point
+from search_spaces.points import parse_point, point_of
 from study.config.study_config import ConfigError, ConfigFault, StudyConfig
 from study.hardware.machine import find_cards
 from study.records.objectives import Objective, objective_values
@@ -110,9 +110,8 @@ def refusal(
         return "measured on another device, with another batch, or by another version of the engine"
     if record.status == "complete" and objective_values(record.measurements, objectives) is None:
         return "an objective was not measured"
-    values = {name: value for name, value in record.config.to_dict().items() if name != "seed"}
     try:
-        parse_point(space, values, 0)
+        parse_point(space, point_of(record.config), 0)
     except SpaceError as error:
         return f"outside the space ({', '.join(fault.key for fault in error.faults)})"
     return None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces.parameter_kinds import Choice, Fixed, Parameter, Range, RankTimes, join_modules
+from search_spaces.parameter_kinds import Choice, Fixed, Parameter, Range, RankTimes, join_modules, split_modules
 from search_spaces.parameters import SearchSpace, SpaceError, Value, parse_space
 from search_spaces.trial_config import TrialConfig
 from study.strict_yaml import parse_yaml, read_yaml, strict_text
@@ -111,11 +111,14 @@ def test_grid_parameters_lead_back_to_the_configuration(mapping: dict[str, Any],
 def test_every_value_of_a_sample_is_one_the_parameter_may_be(mapping: dict[str, Any], seed: int) -> None:
     space = parse_space(mapping)
     config, _ = _asked(space, seed)
-    values = {**config.to_dict(), "target_modules": join_modules(config.target_modules)}
+    modules, layers = join_modules(config.target_modules), config.layer_range
+    values = {**config.to_dict(), "target_modules": modules, "layers": layers}
     for parameter in space.parameters:
         assert parameter.may_be(values[parameter.name])
     assert config.precision in space.precisions()
     assert set(config.target_modules) in [set(modules) for modules in space.target_modules()]
+    assert config.layers in space.layers()
+    assert (split_modules(modules), config.layers) in space.targets()
 
 
 # Grids

@@ -55,7 +55,24 @@ def test_scaling_is_alpha_over_rank() -> None:
         ({"seed": 2**31}, "seed must be an integer from 0"),
         ({"seed": 1.0}, "seed must be an integer"),
         ({"target_modules": ()}, "target_modules must name at least one module"),
-        ({"target_modules": ("q_proj", "w_proj")}, "not w_proj"),
+        ({"target_modules": ("q_proj", "w proj")}, "not w proj"),
+        ({"target_modules": ("q_proj", "")}, "target_modules may hold"),
+        ({"target_modules": ("q_proj+v_proj",)}, "not q_proj+v_proj"),
+        ({"target_modules": (".q_proj",)}, "not .q_proj"),
+        ({"target_modules": ("x" * 201,)}, "of at most 200 characters"),
+        ({"target_modules": ("re:",)}, "not re:"),
+        ({"target_modules": ("re:(",)}, "not re:("),
+        ({"target_modules": (r"re:q proj",)}, "no spaces"),
+        ({"target_modules": ("re:" + "a" * 198,)}, "of at most 200 characters"),
+        ({"target_modules": (3,)}, "not 3"),
+        ({"layers": (3, 2)}, "layers must be all, first_half, last_half, or the first and the last layer"),
+        ({"layers": (-1, 2)}, "it is [-1, 2]"),
+        ({"layers": (0, 10_000)}, "it is [0, 10000]"),
+        ({"layers": (0, True)}, "layers must be"),
+        ({"layers": (0, 1.0)}, "layers must be"),
+        ({"layers": (1, 2, 3)}, "it is [1, 2, 3]"),
+        ({"layers": "half"}, "it is 'half'"),
+        ({"layers": 3}, "it is 3"),
         ({"target_modules": ("q_proj", "q_proj")}, "target_modules must be distinct"),
     ],
 )
@@ -69,9 +86,9 @@ def test_refuses(changes: dict[str, Any], rule: str) -> None:
 def test_refuses_everything_at_once() -> None:
     bad = {"precision": "x", "rank": 0, "lora_alpha": 0, "lora_dropout": 2, "learning_rate": 0, "seed": -1}
     with pytest.raises(ValueError, match="precision") as caught:
-        TrialConfig(**{**GOOD, **bad, "target_modules": ("x", "x")})
+        TrialConfig(**{**GOOD, **bad, "target_modules": ("x y", "x y"), "layers": "x"})
     first_words = [line.split()[0] for line in str(caught.value).splitlines()]
-    assert first_words == [*bad, "target_modules", "target_modules"]
+    assert first_words == [*bad, "target_modules", "target_modules", "layers"]
 
 
 def test_is_frozen_and_hashable() -> None:

@@ -16,6 +16,7 @@ ENDS: dict[str, tuple[float, float]] = {
     "lora_dropout": (0.0, 0.9999999999999999),
     "learning_rate": (5e-324, 1.0),
 }
+OTHER_NAMES = ("qkv_proj", "self_attn.q_proj", "layers.3.mlp.up_proj", r"re:layers\.[23]+\..*", "re:.*_proj")
 
 
 def space_mappings() -> st.SearchStrategy[dict[str, Any]]:
@@ -25,13 +26,15 @@ def space_mappings() -> st.SearchStrategy[dict[str, Any]]:
 
 def random_mapping(chance: random.Random) -> dict[str, Any]:
     """One such space."""
-    rest = ["rank", "lora_alpha", "lora_dropout", "target_modules", "learning_rate"]
+    rest = ["rank", "lora_alpha", "lora_dropout", "target_modules", "learning_rate", "layers"]
     order = ["precision", *chance.sample(rest, len(rest))]
     forms: dict[str, Any] = {}
     for name in order:
         forms[name] = _with_conditions(chance, name, _form(chance, name, "rank" in forms), forms)
     needed = {other for form in forms.values() if isinstance(form, dict) for other in form.get("when", ())}
-    left_out = {name for name in ("lora_dropout", "lora_alpha") if name not in needed and chance.random() < 0.2}
+    left_out = {
+        name for name in ("lora_dropout", "lora_alpha", "layers") if name not in needed and chance.random() < 0.2
+    }
     return {name: forms[name] for name in chance.sample(order, len(order)) if name not in left_out}
 
 
@@ -76,15 +79,20 @@ def _value(chance: random.Random, name: str) -> Any:
     if name == "rank":
         return chance.choice([1, 8, 1024, chance.randint(1, 1024)])
     if name == "target_modules":
-        some = chance.sample(MODULE_NAMES, chance.randint(1, len(MODULE_NAMES)))
+        names = MODULE_NAMES if chance.random() < 0.7 else (*MODULE_NAMES, *OTHER_NAMES)
+        some = chance.sample(names, chance.randint(1, len(names)))
         return chance.choice([*TARGET_SETS, some, some])
+    if name == "layers":
+        return chance.choice(["all", "first_half", "last_half", sorted(chance.choices(range(40), k=2))])
     return chance.choice([*ENDS[name], 0.5, chance.uniform(*ENDS[name])])
 
 
 def _distinct(name: str, values: Sequence[Any]) -> list[Any]:
     def identity(value: Any) -> Any:
         modules = TARGET_SETS.get(value) if isinstance(value, str) else value
-        return frozenset(modules or ()) if name == "target_modules" else value
+        if name == "target_modules":
+            return frozenset(modules or ())
+        return tuple(value) if isinstance(value, list) else value
 
     return list({identity(value): value for value in values}.values())
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from search_spaces.layer_ranges import Layers
+from search_spaces.resolution import resolve
 from trainables.base_model.counted_layer import CountedLayer
 from trainables.base_model.families import FAMILIES, JOINED_GATE_UP, JOINED_QKV, Family
 
@@ -62,6 +64,17 @@ class ModelShape:
             **{name: (hidden, size) for name, size in zip(gate_up, of_mlp, strict=True)},
             "down_proj": (wide, hidden),
         }
+
+    @cached_property
+    def linear_names(self) -> tuple[str, ...]:
+        """All layers' linear layers by their names in the model, in its order."""
+        attention = (*self.family.qkv, "o_proj")
+        blocks = [f"{'self_attn' if name in attention else 'mlp'}.{name}" for name in self.linears]
+        return tuple(f"model.layers.{layer}.{name}" for layer in range(self.layers) for name in blocks)
+
+    def targets(self, target_modules: Sequence[str], layers: Layers = None) -> tuple[str, ...]:
+        """Returns the linear layers that a configuration means here. Raises TargetError with all that are not there."""
+        return resolve(target_modules, layers, self.linear_names, self.family.targets)
 
     @property
     def family(self) -> Family:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from search_spaces.resolution import resolve
 from search_spaces.trial_config import TrialConfig
 
 
@@ -32,12 +33,12 @@ class LoraAdapter:
     def fresh(
         cls, config: TrialConfig, linears: Mapping[str, nn.Linear], device: torch.device | None = None
     ) -> LoraAdapter:
-        """Initializes an adapter for the target modules among a model's linear layers, by their names.
+        """Initializes an adapter for the target modules among a model's linear layers, by their full names.
 
-        Its weights are on `device`, or each on that of its layer.
+        Its weights are on `device`, or each on that of its layer. Raises TargetError where the model lacks a target.
         """
-        targets = {name: linear for name, linear in linears.items() if name.rsplit(".", 1)[-1] in config.target_modules}
-        return cls(config, {name: initial_weights(linear, name, config, device) for name, linear in targets.items()})
+        names = resolve(config.target_modules, config.layers, linears)
+        return cls(config, {name: initial_weights(linears[name], name, config, device) for name in names})
 
     def parameters(self) -> list[nn.Parameter]:
         """Lists all weights, in the base model's order of layers, A before B."""

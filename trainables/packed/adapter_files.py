@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from search_spaces.resolution import linear_name
+from search_spaces.target_modules import is_pattern
 from search_spaces.trial_config import TrialConfig
 from trainables.comparability import differences
 from trainables.guarded_files import parse_json
@@ -21,6 +23,7 @@ from trainables.packed.optimization import LossScaler
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
+PEFT_PREFIX, PEFT_A, PEFT_B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"  # of tensors' names
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -151,7 +154,7 @@ def peft_tensors(adapter: LoraAdapter) -> dict[str, torch.Tensor]:
     All fp32: `lora_A` is rank x in_features, `lora_B` out_features x rank.
     """
     return {
-        f"base_model.model.{name}.weight": tensor.detach().to("cpu", copy=True).contiguous()
+        f"{PEFT_PREFIX}{name}.weight": tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in adapter.named_tensors().items()
     }
 
@@ -160,14 +163,16 @@ def peft_files(
     tensors: Mapping[str, torch.Tensor], config: TrialConfig, base_model_path: str, revision: str
 ) -> dict[str, bytes]:
     """Returns `peft_tensors` as the files that `PeftModel.from_pretrained` reads, by name."""
+    updated = [name.removeprefix(PEFT_PREFIX).removesuffix(PEFT_A) for name in tensors if name.endswith(PEFT_A)]
+    values = peft_config(config, updated, base_model_path, revision)
     return {
         ADAPTER_FILE: save(dict(tensors), metadata={"format": "pt"}),
-        ADAPTER_CONFIG_FILE: json.dumps(peft_config(config, base_model_path, revision), indent=2).encode(),
+        ADAPTER_CONFIG_FILE: json.dumps(values, indent=2).encode(),
     }
 
 
-def peft_config(config: TrialConfig, base_model_path: str, revision: str) -> dict[str, Any]:
-    """Returns the values of `adapter_config.json`, in PEFT's words."""
+def peft_config(config: TrialConfig, updated: Sequence[str], base_model_path: str, revision: str) -> dict[str, Any]:
+    """Returns the values of `adapter_config.json`, in PEFT's words; `updated` are the linear layers' full names."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -176,7 +181,28 @@ def peft_config(config: TrialConfig, base_model_path: str, revision: str) -> dic
         "r": config.rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
-        "target_modules": sorted(config.target_modules),
+        **_peft_targets(config, updated),
         "bias": "none",
         "inference_mode": True,
     }
+
+
+def _peft_targets(config: TrialConfig, updated: Sequence[str]) -> dict[str, Any]:
+    """Short names where they mean the same to PEFT, with the layers' numbers where not all are meant; else full names.
+
+    PEFT takes a short name anywhere in a model: in another stack too, such as a vision tower, which only a model has
+    whose decoder is not directly in its base.
+    """
+    names = [found for name in updated if (found := linear_name(name))]
+    lists = {name.full.removesuffix(name.below).rstrip(".") for name in names}
+    plain = all("." not in entry and not is_pattern(entry) for entry in config.target_modules)
+    if not plain or len(lists) != 1 or "." in min(lists):
+        return {"target_modules": list(updated)}
+    shorts = sorted({name.short for name in names})
+    if config.layers is None:
+        return {"target_modules": shorts}
+    layers = {
+        "layers_to_transform": sorted({name.layer for name in names}),
+        "layers_pattern": names[0].below.split(".")[0],
+    }
+    return {"target_modules": shorts, **layers}

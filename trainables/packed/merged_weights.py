@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.checks.folders import CONFIG
 from trainables.base_model.checks.safetensors_header import read_header
-from trainables.base_model.checks.tensors import HEAD, PREFIX
+from trainables.base_model.checks.tensors import HEAD
 from trainables.base_model.checks.weight_files import INDEX_FILE, weight_files
+from trainables.base_model.families import FAMILIES
 from trainables.base_model.hub import SMALL_FILES
 from trainables.guarded_files import read_json
-from trainables.packed.adapter_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE
+from trainables.packed.adapter_files import ADAPTER_CONFIG_FILE, ADAPTER_FILE, PEFT_A, PEFT_B, PEFT_PREFIX
 from trainables.shown_values import shortened
 
-_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _NOT_COPIED = (CONFIG, INDEX_FILE, ADAPTER_CONFIG_FILE)
 
 
@@ -32,14 +32,16 @@ def write_merged(base_folder: Path, adapter_folder: Path, target: Path) -> str:
 
     `W = W0 + (alpha / r) B A` (Hu et al. 2021), summed in fp32 and rounded once, to fp16 where the base's weight is
     fp16, else to bf16. One tensor at a time is in memory, beside the shard being written. Raises BaseModelError where
-    the adapter is of another model, and where a merged weight is too large for fp16.
+    the adapter is of another model or updates an output head that is the embedding too, and where a merged weight is
+    too large for fp16.
     """
     updates = low_rank_updates(adapter_folder)
+    _check_untied(base_folder, updates)
     left, dtypes = set(updates), set()
     files = weight_files(base_folder)
     for file in files:
         shard = _merged_shard(file, updates)
-        left -= set(map(_full_name, shard))
+        left -= {_updated_name(name, updates) for name in shard}
         dtypes |= {tensor.dtype for tensor in shard.values() if tensor.is_floating_point()}
         save_file(shard, target / file.name, metadata={"format": "pt"})
         (target / file.name).chmod(0o644)  # safetensors' files are for their owner alone
@@ -65,9 +67,9 @@ def low_rank_updates(adapter_folder: Path) -> dict[str, tuple[torch.Tensor, torc
         config: Mapping[str, Any] = read_json(adapter_folder / ADAPTER_CONFIG_FILE)
         scale = config["lora_alpha"] / config["r"]
         tensors = load_file(adapter_folder / ADAPTER_FILE)
-        modules = [name.removesuffix(_A) for name in tensors if name.endswith(_A)]
+        modules = [name.removesuffix(PEFT_A) for name in tensors if name.endswith(PEFT_A)]
         return {
-            f"{module.removeprefix(_PREFIX)}.weight": (tensors[module + _A], tensors[module + _B], scale)
+            f"{module.removeprefix(PEFT_PREFIX)}.weight": (tensors[module + PEFT_A], tensors[module + PEFT_B], scale)
             for module in modules
         }
     except (OSError, ValueError, LookupError, TypeError, ZeroDivisionError) as error:
@@ -78,16 +80,28 @@ def low_rank_updates(adapter_folder: Path) -> dict[str, tuple[torch.Tensor, torc
         ) from error
 
 
-def _full_name(name: str) -> str:
-    """A weight's name in the causal model; a base that was saved without its head leaves the prefix out."""
-    return name if name == HEAD or name.startswith(PREFIX) else PREFIX + name
+def _check_untied(base_folder: Path, updates: Mapping[str, Any]) -> None:
+    values = read_json(base_folder / CONFIG)
+    usual = FAMILIES[values["model_type"]].defaults if values.get("model_type") in FAMILIES else {}
+    if HEAD in updates and values.get("tie_word_embeddings", usual.get("tie_word_embeddings", False)):
+        raise BaseModelError(
+            f"a merged weight must be of its layer alone; {HEAD!r} is the input embedding too (tie_word_embeddings). "
+            "Take the adapter without merging it."
+        )
+
+
+def _updated_name(name: str, updates: Mapping[str, Any]) -> str:
+    """A weight's name in the causal model; a base that was saved without its head leaves out the first part."""
+    if name in updates:
+        return name
+    return next((full for full in updates if full.partition(".")[2] == name), name)
 
 
 def _merged_shard(file: Path, updates: Mapping[str, tuple[torch.Tensor, torch.Tensor, float]]) -> dict[str, Any]:
     shard = {}
     with safe_open(file, framework="pt") as weights:
         for name in weights.keys():  # noqa: SIM118 (it is no mapping)
-            shard[name] = _merged(name, weights.get_tensor(name), updates.get(_full_name(name)))
+            shard[name] = _merged(name, weights.get_tensor(name), updates.get(_updated_name(name, updates)))
     return shard
 
 

@@ -80,7 +80,7 @@ def _path(basis: Mapping[str, Any], footprint: Footprint) -> Path:
 
 def _key_values(basis: Mapping[str, Any], footprint: Footprint) -> dict[str, Any]:
     """As JSON has them, so that what is read compares with what would be written."""
-    values = {"schema_version": SCHEMA_VERSION, "basis": dict(basis), "footprint": asdict(footprint)}
+    values = {"schema_version": SCHEMA_VERSION, "basis": dict(basis), "footprint": footprint.to_dict()}
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
