@@ -175,3 +175,19 @@ def test_vllm_takes_an_exported_adapter_as_a_lora_module(tmp_path: Path) -> None
         assert tensor.shape[0 if kind == "lora_A" else 1] == 8
     a, b, scale = low_rank_updates(adapter)["model.layers.0.self_attn.q_proj.weight"]
     assert (a.shape, b.shape, scale) == ((8, 32), (32, 8), 2.0)
+
+
+def test_a_tied_head_is_not_merged(tmp_path: Path, target: Path) -> None:
+    base, adapter = save_base("fp32", tmp_path / "base"), tmp_path / "adapter"
+    save_adapter(base, adapter)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    head = {
+        f"base_model.model.lm_head.lora_{name}.weight": torch.zeros(size)
+        for name, size in (("A", (4, 32)), ("B", (97, 4)))
+    }
+    save_file({**tensors, **head}, adapter / "adapter_model.safetensors")
+    write_merged(base, adapter, target)  # its head is its own
+    values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    (base / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": True}), encoding="utf-8")
+    with pytest.raises(BaseModelError, match=r"'lm_head.weight' is the input embedding too"):
+        write_merged(base, adapter, target)
