@@ -128,7 +128,8 @@ def _entry_faults(entry: str, there: Sequence[LinearName], sets: Mapping[str, Se
     elif is_pattern(entry):
         example = there[0].below if there else "layers.0.mlp.up_proj"
         rule = f"must match whole names of the base model's linear layers, such as {example}; short names: "
-        yield TargetFault("target_modules", entry, rule + _listed(shorts), r"Write for example `re:.*\.q_proj`.")
+        example = rf"re:.*\.{shorts[0] if shorts else 'q_proj'}"
+        yield TargetFault("target_modules", entry, rule + _listed(shorts), f"Write for example `{example}`.")
     else:
         yield TargetFault("target_modules", entry, rule, _remedy(entry, there, shorts))
 

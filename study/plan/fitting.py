@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search_spaces.resolution import short_names
 from search_spaces.trial_config import TrialConfig
 from study.hardware.targets import Target
 from study.plan.workload import Workload
@@ -85,7 +84,8 @@ def load_of(config: TrialConfig, workload: Workload) -> AdapterLoad:
     rows = workload.training.micro_batch_size
     tokens = rows * workload.longest
     targets = max(1, min(tokens, round(tokens * workload.target_share)))
-    modules = short_names(workload.shape.targets(config.target_modules, config.layers))
+    updated = workload.shape.targets(config.target_modules, config.layers)
+    modules = tuple(name for name in workload.shape.linears if any(one.endswith(f".{name}") for one in updated))
     return replace(AdapterLoad.of(config, rows, workload.longest, targets), target_modules=modules)
 
 

@@ -74,7 +74,7 @@ class ModelShape:
 
     def targets(self, target_modules: Sequence[str], layers: Layers = None) -> tuple[str, ...]:
         """Returns the linear layers that a configuration means here. Raises TargetError with all that are not there."""
-        return resolve(target_modules, layers, self.linear_names, self.family.targets)
+        return resolve(target_modules, layers, self.linear_names, self.family.targets or None)
 
     @property
     def family(self) -> Family:

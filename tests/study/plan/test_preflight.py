@@ -124,6 +124,74 @@ def test_too_little_data(tmp_path: Path, tiny_model: Path, changes: dict[str, in
     assert words in fault
 
 
+ONE_LAYER = {"choice": ["q_v", ["layers.0.mlp.up_proj"]]}
+FAR_LAYER = {"choice": ["q_v", ["layers.2.mlp.up_proj"], [r"re:layers\.[0-9]"]]}
+MANY_WRONG = {"target_modules": {"choice": [["x"], ["re:y"]]}, "layers": {"choice": [[0, 7], "all", [9, 9]]}}
+
+
+@pytest.mark.parametrize(
+    ("space", "faults"),
+    [
+        ({"target_modules": ["q_prj"]}, [
+            'space.target_modules = "q_prj": must be among the base model\'s linear layers, q_proj, k_proj, v_proj, '
+            "o_proj, gate_proj, up_proj, down_proj. Did you mean `q_proj`?",
+        ]),
+        ({"target_modules": FAR_LAYER}, [
+            'space.target_modules = "layers.2.mlp.up_proj": must be among the base model\'s linear layers',
+            "must match whole names of the base model's linear layers, such as layers.0.self_attn.q_proj",
+        ]),
+        ({"layers": [1, 2]}, [
+            "space.layers = [1, 2]: must be among the base model's 2 layers, 0 to 1. "
+            "Write for example `layers: [1, 1]`.",
+        ]),
+        ({"target_modules": ONE_LAYER, "layers": {"choice": ["all", "last_half"]}}, [
+            'space.target_modules = "layers.0.mlp.up_proj": must mean linear layers within layers last_half; '
+            "layers.0.mlp.up_proj is outside. Leave out `layers`, or the entry.",
+        ]),
+        (MANY_WRONG, [
+            'space.target_modules = "x"', "space.layers = [0, 7]", "space.layers = [9, 9]",
+            'space.target_modules = "re:y"',
+        ]),
+    ],
+)  # fmt: skip
+def test_targets_that_the_model_lacks(
+    space: dict[str, Any], faults: list[str], tmp_path: Path, tiny_model: Path
+) -> None:
+    usual = {"precision": "fp32", "rank": 4, "target_modules": "q_v", "learning_rate": 1e-3}
+    found = refused(tmp_path, tiny_model, space={**usual, **space})
+    assert len(found) == len(faults)
+    for text, expected in zip(found, faults, strict=True):
+        assert expected in text
+
+
+def test_targets_that_never_occur_together_are_no_fault(tmp_path: Path, tiny_model: Path) -> None:
+    layers = {"choice": ["last_half", [1, 1]], "when": {"target_modules": "q_v"}, "otherwise": "all"}
+    modules = {"choice": ["q_v", ["layers.0.mlp.up_proj", r"re:.*\.k_proj"]]}
+    space = {"precision": "fp32", "rank": 4, "target_modules": modules, "layers": layers, "learning_rate": 1e-3}
+    assert checked(tmp_path, tiny_model, space=space)
+
+
+def test_names_that_a_family_s_joined_layers_stand_for(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set means the family's own layers; a Llama's names, spelled out, are refused as any other."""
+    from trainables.base_model import files
+
+    real = files.inspect
+
+    def joined(settings: Any, weights: bool = True) -> Any:
+        info = real(settings, weights)
+        return dataclasses.replace(info, shape=dataclasses.replace(info.shape, model_type="phi3"))
+
+    monkeypatch.setattr(files, "inspect", joined)
+    space = {"precision": "fp32", "rank": 4, "target_modules": {"choice": ["q_v", "all_linear"]}, "learning_rate": 1e-3}
+    assert checked(tmp_path, tiny_model, space=space)
+    faults = refused(tmp_path, tiny_model, space={**space, "target_modules": ["q_proj", "v_proj"]})
+    for name, fault in zip(("q_proj", "v_proj"), faults, strict=True):
+        assert f'space.target_modules = "{name}": must be among the base model\'s linear layers, ' in fault
+    assert all("Did you mean `qkv_proj`?" in fault for fault in faults)
+
+
 def test_modules_that_the_model_lacks(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainables.base_model import files
 
