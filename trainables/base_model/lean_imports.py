@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 IMPORTED = ("transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto")
 COMPILER = ("torch._dynamo", "torch._dynamo._trace_wrapped_higher_order_op")
-UNUSED = ("scipy", "sklearn", "torchvision", "torchaudio", "pandas", "librosa", "soundfile")  # asked for
+UNUSED = ("scipy", "sklearn", "torchvision", "torchaudio", "pandas", "librosa", "soundfile", "triton")  # asked for
 
 
 def import_libraries() -> None:
