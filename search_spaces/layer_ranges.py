@@ -13,7 +13,7 @@ ALL = "all"  # as a text; in configurations it is None
 HALVES = ("first_half", "last_half")
 MOST_LAYERS = 10_000
 RULE = f"must be {', '.join((ALL, *HALVES))}, or the first and the last layer, such as [16, 31], counted from 0"
-_RANGE = re.compile(r"(\d{1,5})-(\d{1,5})")
+_RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 def parse_layers(value: Any) -> Layers:
@@ -21,13 +21,13 @@ def parse_layers(value: Any) -> Layers:
     if value is None or value == ALL:
         return None
     if isinstance(value, str) and (found := _RANGE.fullmatch(value)):
-        return int(found[1]), int(found[2])
+        return int(found[1]), int(found[2] or found[1])
     return tuple(value) if isinstance(value, list) else value
 
 
 def layers_text(layers: Layers) -> str:
-    """The layers as one text: `all`, `last_half`, `16-31`."""
-    return "-".join(map(str, layers)) if isinstance(layers, tuple) else layers or ALL
+    """The layers as one text: `all`, `last_half`, `16-31`, and `16` for one alone."""
+    return "-".join(map(str, dict.fromkeys(layers))) if isinstance(layers, tuple) else layers or ALL
 
 
 def broken_layer_rules(layers: Any) -> list[BrokenRule]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from analysis.load import Study
 from analysis.wording import configuration_name, format_value
 from study.records.record import TrialRecord
+from trainables.guarded_files import read_json
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
@@ -109,7 +111,7 @@ def _settings(study: Study, record: TrialRecord) -> list[Sequence[str]]:
         ("rank", str(config.rank)),
         ("lora_alpha", f"{config.lora_alpha:g}"),
         ("lora_dropout", f"{config.lora_dropout:g}"),
-        ("target_modules", ", ".join(config.target_modules)),
+        ("target_modules", ", ".join(_updated(study, record))),
         *([("layers", config.layer_range)] if config.layers is not None else []),
         ("learning_rate", f"{config.learning_rate:g}"),
         ("seed", str(config.seed)),
@@ -121,6 +123,18 @@ def _settings(study: Study, record: TrialRecord) -> list[Sequence[str]]:
     rows += [("optimizer steps", "–" if steps is None else f"{steps:,}")]
     rows += [("tokens trained on", "–" if tokens is None else f"{tokens:,}")]
     return [*rows, *((name, str(value)) for name, value in training.items() if value is not None)]
+
+
+def _updated(study: Study, record: TrialRecord) -> Sequence[str]:
+    """The linear layers' short names as the adapter's own file has them; else what was asked for.
+
+    A set stands in a record as a Llama's names, which the model may not have.
+    """
+    with suppress(OSError, ValueError, TypeError, KeyError):  # FileRefusedError is a ValueError
+        names = read_json(study.directory / str(record.adapter) / "adapter_config.json")["target_modules"]
+        if not any("." in name for name in names):
+            return [str(name) for name in names]
+    return record.config.target_modules
 
 
 def _data(study: Study, record: TrialRecord) -> str:

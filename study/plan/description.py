@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from analysis.wording import DASH, format_number, format_value
+from search_spaces.layer_ranges import Layers, layers_text
 from search_spaces.parameters import Range
+from search_spaces.resolution import short_names
+from search_spaces.target_modules import modules_name
 from study.config.study_config import StudyConfig
 from study.hardware.machine import usable_cores
 from study.hardware.targets import target_here
@@ -20,6 +23,7 @@ from study.reporting.naming import short_name, told_apart
 from study.search.planned_trials import planned_trials
 from study.search.search_task import SearchTask
 from trainables.base_model.location import name_and_place
+from trainables.base_model.shape import ModelShape
 from trainables.dataset.batches import planned_steps
 from trainables.limits import DEFAULT_PACK
 from trainables.packed.optimization import evaluation_steps
@@ -31,6 +35,7 @@ MISSING = {
 
 
 LISTED_CONFIGURATIONS = 24
+SHOWN_TARGETS = 6
 SPLIT_FACTS = {
     "rows": "rows", "left_out": "left out", "dropped": "dropped",
     "truncated": "truncated", "overlap": "in other splits", "tokens": "tokens",
@@ -47,6 +52,7 @@ def describe(config: StudyConfig) -> str:
         "base model": _model(config, found),
         "trials": _trials(config, counts),
         **_middles(config),
+        **_targets(config, found),
         **_warm_starts(config),
         "each trial": _training(config, found),
         "data": _data(config),
@@ -171,6 +177,24 @@ def _middles(config: StudyConfig) -> Mapping[str, str]:
         return {}
     values = ", ".join(f"{name} {kind.midpoint():.4g}" for name, kind in ranges)
     return {"ranges": f"a grid takes the middle of each: {values}"}
+
+
+def _targets(config: StudyConfig, found: Preflight) -> Mapping[str, str]:
+    """What target modules mean in this model, where that is not plain from how they are written."""
+    shape = found.shape
+    if shape is None:
+        return {}
+    asked = [one for one in config.space.targets() if one[1] is not None or not set(one[0]) <= shape.linears.keys()]
+    words = [_target_words(shape, modules, layers) for modules, layers in asked[:SHOWN_TARGETS]]
+    more = [f"and {len(asked) - SHOWN_TARGETS} more"] if len(asked) > SHOWN_TARGETS else []
+    return {"targets": "; ".join([*words, *more])} if words else {}
+
+
+def _target_words(shape: ModelShape, modules: tuple[str, ...], layers: Layers) -> str:
+    """`q_v[2-3]: 2 linear layers, qkv_proj`."""
+    updated = shape.targets(modules, layers)
+    within = "" if layers is None else f"[{layers_text(layers)}]"
+    return f"{modules_name(modules)}{within}: {plural(len(updated), 'linear layer')}, {', '.join(short_names(updated))}"
 
 
 def plan_words(config: StudyConfig, found: Preflight, counts: Mapping[str, int]) -> str:

@@ -22,6 +22,7 @@ SPACE = {"precision": "fp32", "rank": 8, "target_modules": "q_v", "learning_rate
         ([16, 31], (16, 31), "16-31"),
         ((16, 31), (16, 31), "16-31"),
         ("16-31", (16, 31), "16-31"),
+        ([3, 3], (3, 3), "3"),
     ],
 )
 def test_every_form_is_read(written: Any, layers: Layers, text: str) -> None:
