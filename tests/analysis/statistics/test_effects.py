@@ -49,6 +49,31 @@ def grid(record: MakeRecord, noise: float = 0.0, seeds: int = 1) -> list[TrialRe
     return records
 
 
+def test_layers_are_a_factor_of_their_own(record: MakeRecord) -> None:
+    """Half the layers are compared with all, at equal modules; modules only at equal layers."""
+    records = []
+    for modules, m in (("q_v", 1.0), ("all_linear", 0.8)):
+        for layers, part in ((None, 1.0), ("last_half", 1.25), ((0, 3), 1.5)):
+            one = reconfigured(record(len(records), "bf16", 8, modules), layers=layers)
+            records.append(measured(one, perplexity=20 * m * part))
+    for after, change in (("last_half", 0.25), ("0-3", 0.5)):
+        found = effect(records, "layers", "all", after, "perplexity")
+        assert found.pairs == 2
+        assert found.change is not None
+        assert found.change.value == pytest.approx(change)
+    modules_alone = effect(records, "target_modules", "q_v", "all_linear", "perplexity")
+    assert (modules_alone.pairs, round(modules_alone.change.value, 9)) == (3, -0.2)  # type: ignore[union-attr]
+    asked = {(one.factor, one.before, one.after) for one in standard_effects(records)}
+    assert {("layers", "all", "last_half"), ("layers", "all", "0-3")} < asked
+
+
+def test_patterns_whose_short_names_are_alike_do_not_pair(record: MakeRecord) -> None:
+    long = [rf"re:layers\.(2[0-9]|{middle}0)\.self_attn\.q_proj" for middle in (3, 4)]
+    one, other = (reconfigured(record(n, "bf16", 8 * (n + 1), "q_v"), target_modules=(long[n],)) for n in range(2))
+    assert level_of(one, "target_modules") == level_of(other, "target_modules")
+    assert matched_pairs([one, other], "rank", 8, 16) == []
+
+
 def test_a_product_of_factors_is_found_exactly(record: MakeRecord) -> None:
     records = grid(record)
     asked = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from study.plan import description
 from study.plan.description import describe, trial_counts
 from study.plan.preflight import Preflight
 from tests.support.made_up_studies import SPACE, write_study_file
+from trainables.base_model.shape import ModelShape
 
 FACTS = {"rows": 32, "dropped": 0, "truncated": 3, "tokens": 1234, "median_length": 17.5, "max_length": None}
 
@@ -49,6 +51,21 @@ def test_a_folder_of_a_hub_ids_name_comes_first_and_is_said(tmp_path: Path) -> N
     (tmp_path / "nobody" / "nothing").mkdir(parents=True)
     (tmp_path / "nobody" / "nothing" / "config.json").write_text("{}")
     assert described(tmp_path)["base model"].startswith(f"{tmp_path}/nobody/nothing (local folder): llama")
+
+
+def test_targets_that_are_not_plain_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = ModelShape(32, 48, 4, 4, 2, 8, 97, False, 0, model_type="phi3")
+    found = description.check(None, weights=False)
+    monkeypatch.setattr(description, "check", lambda config, weights: replace(found, shape=shape))
+    monkeypatch.setattr(description, "plan_words", lambda *_: "")
+    modules = {"choice": ["q_v", ["o_proj"], [r"re:layers\.[12]\.mlp\..*"]]}
+    facts = described(tmp_path, space={**SPACE, "target_modules": modules})
+    assert facts["targets"] == (
+        r"q_v: 4 linear layers, qkv_proj; re:layers\.[12]\.mlp\..*: 4 linear layers, gate_up_proj, down_proj"
+    )
+    facts = described(tmp_path, space={**SPACE, "target_modules": ["o_proj"], "layers": [3, 3]})
+    assert facts["targets"] == "o[3]: 1 linear layer, o_proj"
+    assert "targets" not in described(tmp_path, space={**SPACE, "target_modules": ["o_proj"]})
 
 
 def test_a_search_lists_no_configurations(tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def test_real_numbers_and_huge_spaces_are_not_listed() -> None:
     assert len(all_configurations(fixed, 0) or ()) == 2 * 3 * 2 * 100
 
 
+def test_layers_and_patterns_have_features_of_their_own() -> None:
+    modules = ["q_v", ["self_attn.q_proj"], [r"re:.*\.(up|down)_proj"]]
+    layers = {"choice": ["all", "last_half", [0, 3]]}
+    space = parse_space({**SMALL.to_mapping(), "target_modules": {"choice": modules}, "layers": layers})
+    every = all_configurations(space, 0) or []
+    assert len(np.unique(features(space, every), axis=0)) == len(every)
+    assert {one.layers for one in every} == {None, "last_half", (0, 3)}
+
+
 def test_features_lie_between_0_and_1_and_tell_configurations_apart() -> None:
     every = LISTED.grid([0])
     table = features(LISTED, every)

@@ -44,6 +44,20 @@ def keep(config: StudyConfig, *records: TrialRecord) -> None:
             store.append(record)
 
 
+@pytest.mark.parametrize(
+    ("space", "outside"),
+    [({}, [1, 2]), ({"layers": "last_half"}, [0, 2]), ({"layers": {"choice": ["all", [0, 3]]}}, [1]),
+     ({"layers": {"choice": ["last_half", [0, 3]]}}, [0])],
+)  # fmt: skip
+def test_trials_of_other_layers_are_outside_a_space(space: dict[str, Any], outside: list[int]) -> None:
+    """Earlier versions' trials, which say nothing of layers, updated all of them."""
+    configs = [make_config(rank=8), make_config(rank=8, layers="last_half"), make_config(rank=8, layers=[0, 3])]
+    wider = parse_space({**SPACE, **space})
+    reasons = [refusal(earlier(0, config=one), wider, [], OURS) for one in configs]
+    assert [number for number, reason in enumerate(reasons) if reason] == outside
+    assert {reason for reason in reasons if reason} == {"outside the space (layers)"}
+
+
 def test_what_compares_is_taken_and_the_rest_is_counted_by_reason(config: StudyConfig) -> None:
     other = {"quality": "other", "cost": "other"}
     keep(config, earlier(0), earlier(1, 2, "stopped"), earlier(2, comparable=other), earlier(3, status="failed"))
