@@ -1,4 +1,4 @@
-"""Effects of rank, target modules and precision, each at equal everything else, with an interval.
+"""Effects of rank, target modules, layers and precision, each at equal everything else, with an interval.
 
 An effect is the mean over pairs of trials that differ in one choice only. Quality and cost are compared as ratios (the
 mean of log ratios, so that +10 % and back is nothing), accuracy as a difference.

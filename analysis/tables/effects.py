@@ -1,4 +1,4 @@
-"""The tables of effects: rank and target modules, and NF4's price."""
+"""The tables of effects: rank, target modules and layers, and NF4's price."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRIC_WORDS = {
 
 
 def effects_table(study: Study) -> Table | None:
-    """What rank and target modules do, over pairs of trials equal in all else; None without pairs.
+    """What rank, target modules and layers do, over pairs of trials equal in all else; None without pairs.
 
     The precision has a table of its own, `nf4_price_table`.
     """
