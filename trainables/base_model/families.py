@@ -88,7 +88,9 @@ class Family:
 
     @property
     def targets(self) -> Mapping[str, tuple[str, ...]]:
-        """The linear layers that each set of target modules means in this family."""
+        """The linear layers that each set of target modules means in this family; none where it has no form."""
+        if not self.qkv:
+            return {}
         q_v = ("q_proj", "v_proj") if self.qkv == QKV else self.qkv
         return {"q_v": q_v, "all_linear": (*self.qkv, "o_proj", *self.gate_up, "down_proj")}
 
@@ -189,6 +191,8 @@ FAMILIES: Mapping[str, Family] = {  # by `model_type`
         logits_divisor_key="logits_scaling",
     ),
 }
+
+FORMLESS = Family({}, norms=LayerNorms(None, None, None, None), qkv=(), gate_up=())  # of a decoder that was probed
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,11 +16,13 @@ from trainables.base_model.checks.faults import BaseModelError, ModelFault, rais
 from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
 from trainables.base_model.checks.gguf_model import read_gguf_config
+from trainables.base_model.checks.rope import MOST_POSITIONS
 from trainables.base_model.checks.weight_files import weight_files
-from trainables.base_model.families import with_defaults
+from trainables.base_model.families import FAMILIES, with_defaults
 from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf
 from trainables.base_model.hub import hub_snapshot
 from trainables.base_model.location import ModelFiles, locate
+from trainables.base_model.probe.probe import probe
 from trainables.base_model.shape import ModelShape
 from trainables.settings import BaseModelSettings
 from trainables.shown_values import shortened
@@ -78,7 +80,7 @@ def weights_folder(files: ModelFiles) -> Path:
 def read_values(files: ModelFiles) -> dict[str, Any]:
     """Reads the model's configuration as its files have it, every value checked.
 
-    Raises BaseModelError for what is no dense, unquantized Llama-like causal model.
+    Raises BaseModelError for what is no dense, unquantized decoder.
     """
     if files.kind == "gguf":
         return read_gguf_config(Path(files.path))
@@ -108,14 +110,23 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
     files = locate(settings)
     if files.kind == "folder":
         raise_any(folder_faults(Path(files.path), weights))
-    values = with_defaults(read_values(files))
+    shape, positions = _described(read_values(files))
     return BaseModelInfo(
         path=settings.path,
         revision=_small_files(files).name if files.kind == "hub" else None,
         sha256=_weights_hash(files) if weights else "",
-        shape=ModelShape.from_config(values),
-        max_positions=values["max_position_embeddings"],
+        shape=shape,
+        max_positions=positions,
     )
+
+
+def _described(values: Mapping[str, Any]) -> tuple[ModelShape, int]:
+    """The model's shape, and the most tokens of a row: by its family's form, or else as it was probed."""
+    if values["model_type"] in FAMILIES:
+        known = with_defaults(values)
+        return ModelShape.from_config(known), known["max_position_embeddings"]
+    facts = probe(values)
+    return ModelShape.of_facts(facts), facts.max_positions or MOST_POSITIONS
 
 
 def _built(files: ModelFiles, build: Callable[[], Built]) -> Built:

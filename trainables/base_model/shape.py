@@ -10,14 +10,17 @@ from typing import Any
 from search_spaces.layer_ranges import Layers
 from search_spaces.resolution import resolve
 from trainables.base_model.counted_layer import CountedLayer
-from trainables.base_model.families import FAMILIES, JOINED_GATE_UP, JOINED_QKV, Family
+from trainables.base_model.families import FAMILIES, FORMLESS, JOINED_GATE_UP, JOINED_QKV, Family
+from trainables.base_model.probe.facts import DecoderFacts, LayerLinear
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A dense decoder of one of the families in `trainables.base_model.families`.
+    """A dense decoder: of one of the families in `trainables.base_model.families`, or probed.
 
     `other_parameters` are the whole model's norms and biases: neither linear weights nor embeddings, never quantized.
+    `probed` are all linear layers of the layers of a decoder without a form; its `intermediate_size` is the widest of
+    them.
     """
 
     hidden_size: int
@@ -30,7 +33,8 @@ class ModelShape:
     tie_word_embeddings: bool
     other_parameters: int
     model_type: str = "llama"
-    counted: CountedLayer | None = None  # the memory of a layer of a family without a form
+    probed: tuple[LayerLinear, ...] = ()  # all layers' linear layers, of a family without a form
+    counted: CountedLayer | None = None  # the memory of one of its layers
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> ModelShape:
@@ -50,9 +54,32 @@ class ModelShape:
         )
         return replace(shape, other_parameters=shape._norms() + shape._biases(values))
 
+    @classmethod
+    def of_facts(cls, facts: DecoderFacts) -> ModelShape:
+        """Returns the shape of a decoder that was probed."""
+        return cls(
+            hidden_size=facts.hidden_size,
+            intermediate_size=facts.intermediate_size,
+            layers=facts.layers,
+            attention_heads=facts.attention_heads,
+            key_value_heads=facts.key_value_heads,
+            head_dim=facts.head_dim,
+            vocab_size=facts.vocab_size,
+            tie_word_embeddings=facts.tie_word_embeddings,
+            other_parameters=facts.other_parameters,
+            model_type=facts.model_type,
+            probed=facts.linears,
+            counted=None if facts.counted is None else CountedLayer.from_json(facts.counted),
+        )
+
     @cached_property
     def linears(self) -> Mapping[str, tuple[int, int]]:
-        """One layer's linear weights by short name: (in_features, out_features)."""
+        """One layer's linear weights by short name, or by their names below the layer where they share the short one.
+
+        Each is (in_features, out_features).
+        """
+        if self.probed:
+            return _by_short_name(self.probed[: len(self.probed) // self.layers])
         hidden, wide, heads = self.hidden_size, self.intermediate_size, (self.query_size, self.key_size, self.key_size)
         qkv, gate_up = self.family.qkv, self.family.gate_up
         of_heads = (sum(heads),) if qkv == JOINED_QKV else heads
@@ -68,6 +95,8 @@ class ModelShape:
     @cached_property
     def linear_names(self) -> tuple[str, ...]:
         """All layers' linear layers by their names in the model, in its order."""
+        if self.probed:
+            return tuple(one.name for one in self.probed)
         attention = (*self.family.qkv, "o_proj")
         blocks = [f"{'self_attn' if name in attention else 'mlp'}.{name}" for name in self.linears]
         return tuple(f"model.layers.{layer}.{name}" for layer in range(self.layers) for name in blocks)
@@ -78,8 +107,8 @@ class ModelShape:
 
     @property
     def family(self) -> Family:
-        """The form that the model's family has."""
-        return FAMILIES[self.model_type]
+        """The form that the model's family has; `FORMLESS`, which has no names, where nobody described it."""
+        return FORMLESS if self.probed else FAMILIES[self.model_type]
 
     @property
     def query_size(self) -> int:
@@ -126,7 +155,7 @@ class ModelShape:
     @property
     def is_fused(self) -> bool:
         """Whether `trainables.packed.fused` computes it: each family with a form. Others go through transformers."""
-        return self.model_type in FAMILIES
+        return not self.probed
 
     def adapter_parameters(self, rank: int, target_modules: tuple[str, ...]) -> int:
         """Counts an adapter's trainable numbers: A is rank x in, B is out x rank at each target (Hu et al. 2021)."""
@@ -139,3 +168,15 @@ class ModelShape:
 
     def _biases(self, values: Mapping[str, Any]) -> int:
         return self.layers * sum(self.linears[name][1] for name in self.family.biased(values))
+
+
+def _by_short_name(linears: Sequence[LayerLinear]) -> Mapping[str, tuple[int, int]]:
+    """The sizes of one layer's linear layers."""
+    short = [one.name.rpartition(".")[2] for one in linears]
+    below = [one.name.split(".") for one in linears]
+    numbers = [next(at for at, part in enumerate(parts) if part.isdecimal()) for parts in below]
+    names = [
+        name if short.count(name) == 1 else ".".join(parts[at + 1 :])
+        for name, parts, at in zip(short, below, numbers, strict=True)
+    ]
+    return {name: (one.in_features, one.out_features) for name, one in zip(names, linears, strict=True)}

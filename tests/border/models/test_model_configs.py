@@ -152,11 +152,13 @@ def test_rotary_positions_without_sense_are_refused(hostile: Hostile, check: Cal
 
 
 @table(
-    row("another type", "must be a Llama-like causal model", "'gpt2'", model_type="gpt2"),
-    row("a type of 5,000 letters", "must be a Llama-like causal model", "…", model_type="x" * 5000),
-    row("a type of a number", "must be a Llama-like causal model", model_type=7),
-    row("a list of types", "must be a Llama-like causal model", model_type=["llama"]),
-    row("no type", "must be a Llama-like causal model", model_type=ABSENT),
+    row("a path for a type", "must be a decoder of transformers", "'../gpt2'", model_type="../gpt2"),
+    row("a type of 5,000 letters", "must be a decoder of transformers", "…", model_type="x" * 5000),
+    row("a type of a number", "must be a decoder of transformers", model_type=7),
+    row("a list of types", "must be a decoder of transformers", model_type=["llama"]),
+    row("no type", "must be a decoder of transformers", model_type=ABSENT),
+    row("a million layers of another type", "n_layer = 1000000", "at most 1,000", model_type="gpt2", n_layer=10**6),
+    row("a model of several", "made of several (text_config)", model_type="gemma3", text_config={"hidden_size": 8}),
     row("a classifier", "must be a causal language model", architectures=["LlamaForSequenceClassification"]),
     row("architectures of text", "must be a causal language model", architectures="LlamaForSequence"),
     row("quantized", "must not be quantized already", "(awq)", quantization_config={"quant_method": "awq"}),

@@ -57,9 +57,19 @@ def test_the_hash_follows_the_weights(tmp_path: Path) -> None:
     assert len({one, two, three}) == 3
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "mixtral", "mllama", "bert", None, "nonsense"])
-def test_what_is_not_llama_like_is_refused_with_its_type(kind: str | None, tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match=f"Llama-like causal model .* is of the type {kind!r}"):
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("gpt2", "decoder whose layers are linear; gpt2: its projections are Conv1D"),
+        ("mixtral", "decoder whose layers are linear; mixtral: it is a mixture of experts"),
+        ("mllama", "decoder whose layers are linear; mllama: "),
+        ("bert", "decoder whose layers are linear; bert: its architecture must be BertLMHeadModel"),
+        ("nonsense", "decoder whose layers are linear; nonsense: it is no causal language model"),
+        (None, "decoder of transformers .* is of the type None"),
+    ],
+)
+def test_what_is_no_linear_decoder_is_refused_with_its_type(kind: str | None, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match=reason):
         inspect(_settings(config_folder(tmp_path / "model", model_type=kind)))
 
 

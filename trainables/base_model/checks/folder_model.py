@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.base_model.checks.configuration import MODEL_TYPES, configuration_faults
+from trainables.base_model.checks.configuration import configuration_faults
 from trainables.base_model.checks.contents import pointers
 from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any
 from trainables.base_model.checks.folders import CONFIG, folder_fault, generation_fault, read_configuration
+from trainables.base_model.checks.probed_models import probed_faults, type_fault
 from trainables.base_model.checks.weight_files import has_weights, weights_faults
-from trainables.shown_values import shortened
+from trainables.base_model.families import FAMILIES
 
 SMALL_ENDINGS = (".json", ".jinja", ".model", ".txt")
 
@@ -19,7 +20,7 @@ SMALL_ENDINGS = (".json", ".jinja", ".model", ".txt")
 def folder_configuration(folder: Path, name: str) -> dict[str, Any]:
     """Reads and checks the folder's config.json; `name` is what the user calls the model.
 
-    Raises BaseModelError with every fault, for what is no dense, unquantized Llama-like causal model.
+    Raises BaseModelError with every fault, for what is no dense, unquantized decoder.
     """
     kind = folder_fault(folder)
     raise_any([kind] if kind else [])
@@ -65,18 +66,18 @@ def _configuration(folder: Path, name: str) -> tuple[dict[str, Any], list[ModelF
     if isinstance(values, ModelFault):
         return {}, [values]
     other = list(_other_models(values, file, name))
-    return values, other or configuration_faults(values, file)
+    return values, other or (configuration_faults if values["model_type"] in FAMILIES else probed_faults)(values, file)
 
 
 def _other_models(values: Mapping[str, Any], file: str, name: str) -> Iterator[ModelFault]:
     kind, method = values.get("model_type"), _quantization(values)
-    if kind not in MODEL_TYPES:
-        of_type = f"{name} is of the type {shortened(repr(kind))}"
-        rule = f"the base model must be a Llama-like causal model ({', '.join(MODEL_TYPES)}); {of_type}"
-        yield ModelFault(file, "model_type", kind, rule, "Choose another model.")
+    if fault := type_fault(values, file, name):
+        yield fault
         return
     architectures = values.get("architectures") or ["ForCausalLM"]
-    if not isinstance(architectures, list) or not any(str(one).endswith("ForCausalLM") for one in architectures):
+    if kind in FAMILIES and (
+        not isinstance(architectures, list) or not any(str(one).endswith("ForCausalLM") for one in architectures)
+    ):
         rule = "the base model must be a causal language model"
         yield ModelFault(
             file, "architectures", architectures, rule, "Choose a model whose architecture ends in ForCausalLM."
