@@ -35,6 +35,7 @@ LAYER_NAMES = {
     "ffn_down": "mlp.down_proj",
 }
 CHOOSE = "Download it again, or choose another conversion of the model."
+ORIGINAL = "Give the original model instead, as a folder of safetensors or a hub id: more architectures are read there."
 MERGE = "Merge the parts with gguf-split --merge FIRST_PART WHOLE.gguf (llama.cpp), and give the whole file."
 _PART = re.compile(r".*-(?P<part>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _KEYS = {  # transformers' names: the file's, after its architecture
@@ -115,7 +116,7 @@ def _kind_faults(path: Path, header: GgufHeader) -> Iterator[ModelFault]:
         rule = (
             f"a GGUF base model must be of the architecture {', '.join(ARCHITECTURES)}; it is {shortened(repr(kind))}"
         )
-        yield ModelFault(file, "general.architecture", kind, rule, "Choose a Llama-like causal model.")
+        yield ModelFault(file, "general.architecture", kind, rule, ORIGINAL)
         return
     scaling = header.metadata.get(f"{kind}.rope.scaling.type", "none")
     if "rope_freqs.weight" in header.tensors or scaling not in ("none", ""):
