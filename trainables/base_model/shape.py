@@ -9,9 +9,9 @@ from typing import Any
 
 from search_spaces.layer_ranges import Layers
 from search_spaces.resolution import resolve
-from trainables.base_model.counted_layer import CountedLayer
 from trainables.base_model.families import FAMILIES, FORMLESS, JOINED_GATE_UP, JOINED_QKV, Family
 from trainables.base_model.probe.facts import DecoderFacts, LayerLinear
+from trainables.memory.counted_layer import CountedLayer
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Counts the bytes of attention, which depend on the kernel that attends: what it keeps, and what it needs meanwhile.
+"""Counts the bytes of attention, by the kernel that attends: what it keeps, and what it needs meanwhile.
 
 In the formulas n is the pass' tokens, a and k are the widths of all heads' queries and of all heads' keys.
 """

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.base_model.counted_layer import (
+from trainables.memory.counted_layer import (
     CountedBytes,
     CountedLayer,
     CountedMoment,

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from trainables.base_model.counted_layer import Attending, Attends
+from trainables.memory.counted_layer import Attending, Attends
 from trainables.memory.counting.flash import FlashInstead
 from trainables.memory.counting.live_bytes import LiveBytes
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.support.trainables.memory_trace import LiveBytes
-from trainables.base_model.counted_layer import CountedLayer, Growth
+from trainables.memory.counted_layer import CountedLayer, Growth
 from trainables.memory.counting import count
 from trainables.memory.counting.count import decoder_layers
 
