@@ -1,4 +1,4 @@
-"""Stands for torch's attention while bytes are counted: keeps and makes what FlashAttention does, computes nothing."""
+"""Stands for torch's attention while bytes are counted: keeps what FlashAttention does, and computes nothing."""
 
 from __future__ import annotations
 
