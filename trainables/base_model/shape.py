@@ -69,7 +69,7 @@ class ModelShape:
             other_parameters=facts.other_parameters,
             model_type=facts.model_type,
             probed=facts.linears,
-            counted=None if facts.counted is None else CountedLayer.from_json(facts.counted),
+            counted=facts.counted,
         )
 
     @cached_property

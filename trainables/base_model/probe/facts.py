@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from trainables.memory.counted_layer import CountedLayer
+
 Size = tuple[int, ...]
 
 
@@ -26,8 +28,8 @@ class DecoderFacts:
     `linears` are those of all layers, in the model's order. `tensors` are the parameters by their names in a file,
     tied ones once; `tied` the others' names, by which a file may have them, with those that they stand for. `prefix` is
     what a file of the decoder without its head leaves out of names. `renamings` are patterns of names that files may
-    have instead, with what stands for them (`re.sub`), in turn. `counted` are the bytes of one layer that
-    `trainables.memory.counting` counted, as it writes them.
+    have instead, with what stands for them (`re.sub`), in turn. `counted` are the bytes that one layer
+    needs.
     """
 
     model_type: str
@@ -45,7 +47,7 @@ class DecoderFacts:
     tied: Mapping[str, str]
     prefix: str
     renamings: tuple[tuple[str, str], ...] = ()
-    counted: Mapping[str, Any] | None = None
+    counted: CountedLayer | None = None
 
     @property
     def parameter_count(self) -> int:
@@ -69,7 +71,8 @@ class DecoderFacts:
         linears = tuple(LayerLinear(**one) for one in values["linears"])
         tensors = {name: tuple(size) for name, size in values["tensors"].items()}
         renamings = tuple((pattern, name) for pattern, name in values["renamings"])
-        return cls(**{**values, "linears": linears, "tensors": tensors, "renamings": renamings})
+        counted = None if values["counted"] is None else CountedLayer.from_json(values["counted"])
+        return cls(**{**values, "linears": linears, "tensors": tensors, "renamings": renamings, "counted": counted})
 
 
 def _product(size: Size) -> int:

@@ -6,7 +6,6 @@ its `remedy`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from trainables.base_model.probe.facts import DecoderFacts, LayerLinear
+from trainables.memory.counted_layer import CountedLayer
+from trainables.memory.counting import count
 
 FORMED = "Choose a model of a family that is described, such as Llama, Qwen, Mistral, Gemma, Phi-3, OLMo 2 or Granite."
 DENSE = "Choose a dense model: one whose layers have no experts."
@@ -185,14 +186,10 @@ def _tables(model: PreTrainedModel) -> tuple[nn.Embedding, bool]:
     return embedding, head.weight is embedding.weight
 
 
-def _counted(model: PreTrainedModel) -> Mapping[str, Any] | None:
-    """The bytes of one layer; None where nothing counts them."""
+def _counted(model: PreTrainedModel) -> CountedLayer:
+    """The bytes that one layer needs."""
     try:
-        counting = importlib.import_module("trainables.memory.counting")
-    except ImportError:
-        return None
-    try:
-        return counting.count(model)
+        return CountedLayer.from_json(count(model))
     except ValueError as error:
         raise NoDecoderError(f"its memory cannot be counted ({error})") from error
 
