@@ -22,7 +22,7 @@ _LLAMA3 = {
 }  # fmt: skip
 _LONGROPE = {
     "rope_type": "longrope", "rope_theta": 10_000.0, "partial_rotary_factor": 0.75, "short_factor": [1.0, 1.5, 2.0],
-    "long_factor": [2.0, 3.0, 5.0], "original_max_position_embeddings": FEW_TOKENS,
+    "long_factor": [2.0, 3.0, 5.0],
 }  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any]]] = {  # by name: the model's type, and what it has beside `SIZES`
     "llama": ("llama", {"rope_parameters": _LLAMA3}),
@@ -42,7 +42,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {  # by name: the model's type, a
     "gemma2 uncapped": ("gemma2", {**_GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None}),
     "gemma3": ("gemma3_text", {**_GEMMA, "sliding_window_pattern": 2, "final_logit_softcapping": 2.0}),
     "phi3": ("phi3", {"num_key_value_heads": 4, "sliding_window": WINDOW}),
-    "phi4 mini": ("phi3", {"partial_rotary_factor": 0.75, "rope_parameters": _LONGROPE, "sliding_window": None}),
+    "phi4 mini": (
+        "phi3",
+        {"partial_rotary_factor": 0.75, "rope_parameters": _LONGROPE, "original_max_position_embeddings": FEW_TOKENS,
+         "sliding_window": None},
+    ),
     "olmo2": ("olmo2", {"attention_bias": True}),
     "granite": (
         "granite",
