@@ -79,7 +79,6 @@ class Family:
     partly_rotated: bool = False  # `partial_rotary_factor` of a head's numbers are rotated
     rope_types: tuple[str, ...] | None = None  # those its class takes; None: all
     rope_by_layer_type: bool = False  # `rope_parameters` has a mapping for each type of layer
-    dropout_keys: tuple[str, ...] = ("attention_dropout",)  # set to 0 when loading: adapters have their own dropout
 
     def biased(self, values: Mapping[str, Any]) -> frozenset[str]:
         """Returns the short names of the linear layers that have a bias under a configuration."""
@@ -172,7 +171,6 @@ FAMILIES: Mapping[str, Family] = {  # by `model_type`
         windowed=True,
         partly_rotated=True,
         rope_types=("default", "longrope"),
-        dropout_keys=_PHI_DROPOUT,
     ),
     "olmo2": Family(
         {"max_position_embeddings": 2048, "pad_token_id": 1},

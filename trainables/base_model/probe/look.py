@@ -23,6 +23,7 @@ from trainables.memory.counting import count
 
 FORMED = "Choose a model of a family that is described, such as Llama, Qwen, Mistral, Gemma, Phi-3, OLMo 2 or Granite."
 DENSE = "Choose a dense model: one whose layers have no experts."
+AGAIN = "Take config.json from where the model was published."
 ALONE = "Give its language model by itself, saved with save_pretrained, or choose a model of text."
 MOST_ELSEWHERE = 0.05  # of all parameters, in linear layers that are in no layer: OPT's projections are less
 
@@ -63,6 +64,9 @@ def _facts(values: Mapping[str, Any]) -> DecoderFacts:
     tied: dict[str, str] = dict(model.all_tied_weights_keys)
     config = model.config
     heads = int(getattr(config, "num_attention_heads", None) or 1)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    if heads % shared:
+        raise NoDecoderError(f"num_key_value_heads, {shared}, must divide num_attention_heads, {heads}", AGAIN)
     hidden = int(embedding.weight.shape[1])
     facts = DecoderFacts(
         model_type=values["model_type"],
@@ -70,7 +74,7 @@ def _facts(values: Mapping[str, Any]) -> DecoderFacts:
         hidden_size=hidden,
         intermediate_size=max(max(one.in_features, one.out_features) for one in linears[0]),
         attention_heads=heads,
-        key_value_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        key_value_heads=shared,
         head_dim=int(getattr(config, "head_dim", None) or hidden // heads),
         vocab_size=int(embedding.weight.shape[0]),
         tie_word_embeddings=ties,
@@ -95,8 +99,7 @@ def _built(values: dict[str, Any]) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # whatever its classes raise
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        remedy = "Take config.json from where the model was published."
-        raise NoDecoderError(f"transformers cannot build it ({type(error).__name__}: {reason})", remedy) from error
+        raise NoDecoderError(f"transformers cannot build it ({type(error).__name__}: {reason})", AGAIN) from error
 
 
 def _check_class(model: PreTrainedModel, values: Mapping[str, Any]) -> None:

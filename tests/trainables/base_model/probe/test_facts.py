@@ -19,15 +19,15 @@ from trainables.base_model.shape import ModelShape
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
-OLDER = {key: value for key, value in SIZES.items() if key != "intermediate_size"}
+OLDER = {key: value for key, value in SIZES.items() if key not in ("intermediate_size", "num_key_value_heads")}
 DECODERS: dict[str, dict[str, Any]] = {
     "gpt_neox": SIZES, "olmo": SIZES, "olmo3": SIZES, "gemma": {**SIZES, "head_dim": 8}, "stablelm": SIZES,
     "starcoder2": SIZES, "phi": SIZES, "cohere": SIZES, "cohere2": SIZES, "glm4": {**SIZES, "head_dim": 8},
     "falcon": OLDER, "bloom": OLDER, "gptj": {**OLDER, "rotary_dim": 4}, "gpt_bigcode": OLDER, "exaone4": SIZES,
     "opt": {**OLDER, "ffn_dim": 48, "word_embed_proj_dim": 32}, "mpt": {"vocab_size": 96, "d_model": 32, "n_heads": 4,
-    "n_layers": 2, "max_seq_len": 64}, "helium": {**SIZES, "head_dim": 8}, "arcee": {**SIZES, "head_dim": 8},
+    "n_layers": 2, "max_seq_len": 128}, "helium": {**SIZES, "head_dim": 8}, "arcee": {**SIZES, "head_dim": 8},
 }  # fmt: skip
 REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"model_type": "gpt2"}, "gpt2: its projections are Conv1D, not linear layers"),
@@ -39,6 +39,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"model_type": "nothing"}, "nothing: it is no causal language model"),
     ({"model_type": "trocr"}, "trocr: it reads an encoder's output"),
     ({"model_type": "olmo", **SIZES, "num_attention_heads": 0}, "olmo: transformers cannot build it"),
+    ({"model_type": "olmo", **SIZES, "num_key_value_heads": 3}, "olmo: num_key_value_heads, 3, must divide"),
     ({"model_type": "olmo", **SIZES, "architectures": ["OlmoForSequenceClassification"]}, "must be OlmoForCausalLM"),
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from trainables.settings import BaseModelSettings
 
 OLMO = {
     "model_type": "olmo", "architectures": ["OlmoForCausalLM"], "vocab_size": 512, "hidden_size": 32,
-    "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64,
+    "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
     "pad_token_id": None, "clip_qkv": 8.0,
 }  # fmt: skip
 ASKS = """
@@ -62,7 +62,7 @@ def test_a_folder_is_inspected_without_torch_and_probed_once(
     command = [sys.executable, "-c", ASKS, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
     parameters = 2 * 512 * 32 + 2 * (4 * 32 * 32 + 3 * 32 * 48)
-    assert done.stdout.split(" ", 1) == [str(parameters), "64 []\n"], done.stderr
+    assert done.stdout.split(" ", 1) == [str(parameters), "128 []\n"], done.stderr
     assert len(list(cache.glob("probes/*/facts.json"))) == 1
 
     def no_process(*_: Any, **__: Any) -> Any:
