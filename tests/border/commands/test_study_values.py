@@ -121,7 +121,12 @@ def test_a_wrong_value_is_named_with_its_rule(key: str, value: str, rule: str, c
     row("space.learning_rate={low: 0, high: 1, log: true}", "space.learning_rate"),
     row("space.learning_rate={low: 1e-4, high: .inf}", "space.learning_rate"),
     row("space.precision=fp8", "space.precision"),
-    row("space.target_modules=everything", "space.target_modules"),
+    row("space.target_modules=every thing", "space.target_modules"),
+    row("space.target_modules=['re:(.+)+x']", "space.target_modules"),
+    row("space.target_modules=['[']", "space.target_modules"),
+    row("space.layers=half", "space.layers", "must be all, first_half, last_half"),
+    row("space.layers=[4, 2]", "space.layers"),
+    row("space.layers={choice: [16, 31]}", "space.layers.choice.0", "space.layers.choice.1"),
     row("space.lora_dropout=1.5", "space.lora_dropout"),
     row("space.lora_alpha={rank_times: -2}", "space.lora_alpha"),
     row("space.colour=blue", "is no parameter of a trial"),
@@ -131,6 +136,11 @@ def test_overrides(hostile: Hostile, check: Callable[[Hostile], str]) -> None:
 
 
 @table(
+    Hostile(
+        "names that the model lacks", override("space.target_modules=[everything, 're:x']", "space.layers=[3, 9]"),
+        ('space.target_modules = "everything": must be among the base model\'s linear layers, q_proj',
+         'space.target_modules = "re:x"', "space.layers = [3, 9]: must be among the base model's 2 layers"),
+    ),
     Hostile("an empty space file", space_file(""), ("space.yaml", "must hold the parameters")),
     Hostile("a list as space file", space_file("[8]"), ("space.yaml", "must hold the parameters")),
     Hostile("a space file with a tag", space_file("rank: !!int 8"), ("space.yaml", "line 1", "is not allowed")),
