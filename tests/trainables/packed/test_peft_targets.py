@@ -10,11 +10,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, OPTConfig, Phi3Config
+from transformers import AutoConfig, AutoModelForCausalLM, GPTNeoXConfig, OPTConfig, Phi3Config
 
-from search_spaces.resolution import TargetError, linear_name
+from search_spaces.resolution import TargetError, linear_name, resolve
 from tests.support.lora_cases import files_of, lora_config, new_member, peft_model, random_rows
 from tests.support.small_models import tiny_llama
+from trainables.base_model.families import FAMILIES
+from trainables.base_model.shape import ModelShape
 from trainables.packed.adapter import LoraAdapter, LoraWeights, PackedRows
 from trainables.packed.adapter_files import peft_config
 from trainables.packed.merged_weights import write_merged
@@ -171,6 +173,20 @@ def test_gradients_are_pefts(changes: dict[str, Any], fused: bool, tmp_path: Pat
         layer, _, part = name.rpartition(".")
         expected = named[f"base_model.model.{layer}.{part}.default.weight"].grad
         assert (parameter.grad - expected).abs().max() <= 1e-4 * expected.abs().max(), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_described_family_s_names_are_those_of_transformers(family: str) -> None:
+    """What the border and a plan look targets up in is what training looks them up in; sets mean the same in both."""
+    sizes = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 1}
+    config = AutoConfig.for_model(family, **sizes, eos_token_id=2)
+    with torch.device("meta"):
+        there = tuple(linears_of(AutoModelForCausalLM.from_config(config)))
+    shape = ModelShape.from_config(config.to_dict())
+    assert sorted(shape.linear_names) == sorted(there)
+    for modules in (["q_v"], ["all_linear"], [r"re:layers\.[13]\..*\.(o|down)_proj"]):
+        for layers in (None, "last_half", (1, 2)):
+            assert set(shape.targets(modules, layers)) == set(resolve(modules, layers, there))
 
 
 def test_an_adapter_of_layers_that_a_model_lacks_is_refused() -> None:
