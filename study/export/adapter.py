@@ -175,7 +175,12 @@ def _merged(folder: Path, settings: BaseModelSettings, record: TrialRecord, adap
     from trainables.packed.merged_weights import write_merged  # torch
 
     files = locate(settings)
-    sha256 = inspect(settings).sha256
+    info = inspect(settings)
+    if info.shape.four_bit:
+        rule = f"must be weights in 16 bits, to merge an adapter into them; these are quantized ({info.shape.four_bit})"
+        remedy = "Export the adapter without merging it: PEFT and servers load it over the same checkpoint."
+        raise ConfigError.of(STUDY_FILE, "base_model.path", settings.path, rule, remedy)
+    sha256 = info.sha256
     if sha256 != record.base_model.get("sha256"):
         rule = f"must be the weights that the trial was trained on (sha256 {record.base_model.get('sha256')})"
         remedy = f"Those at {settings.path} have sha256 {sha256}: bring the earlier ones back."

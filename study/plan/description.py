@@ -87,7 +87,9 @@ def trial_counts(config: StudyConfig) -> Mapping[str, int]:
 
 def _model(config: StudyConfig, found: Preflight) -> str:
     size = format_value("trainable_parameters", found.parameter_count)
-    return f"{name_and_place(config.trial.base_model)}: {found.model_type}, {size} parameters"
+    four_bit = found.shape.four_bit if found.shape else None
+    quantized = f", quantized already: {four_bit}" if four_bit else ""
+    return f"{name_and_place(config.trial.base_model)}: {found.model_type}, {size} parameters{quantized}"
 
 
 def _trials(config: StudyConfig, counts: Mapping[str, int]) -> str:

@@ -71,6 +71,7 @@ def check(config: StudyConfig, weights: bool = True, here: bool = True) -> Prefl
     if info:
         faults += _module_faults(config, info.shape)
         faults += _length_faults(config, info.max_positions)
+        faults += _quantization_faults(config, info.shape)
     statistics, fingerprint, tokens = None, "", ""
     where = data.source or data.train_file
     if tokenizer:
@@ -154,6 +155,22 @@ def _precision_faults(config: StudyConfig, on_these_cards: bool) -> list[ConfigF
     device = card.processor if card else Processor.of_cpu()  # what it multiplies decides no refusal
     refused = {one: refusal(one, device, hardware.force_bf16) for one in config.space.precisions()}
     return [ConfigFault(config.file, "space.precision", one, why, "") for one, why in refused.items() if why]
+
+
+def _quantization_faults(config: StudyConfig, shape: ModelShape) -> list[ConfigFault]:
+    """What a study asks of a checkpoint in 4 bits that it cannot be: it is taken as it is."""
+    from trainables.base_model.checks.quantization import USE_NF4, only_nf4
+
+    four_bit, model = shape.four_bit, config.trial.base_model
+    if four_bit is None:
+        return []
+    rule = only_nf4(model.path, four_bit)
+    others = [one for one in config.space.precisions() if one != "nf4"]
+    faults = [ConfigFault(config.file, "space.precision", one, rule, USE_NF4) for one in others]
+    if four_bit.double_quantization and not model.double_quantization:
+        rule = f"must not be off, as {model.path} is quantized already ({four_bit})"
+        faults += [ConfigFault(config.file, "base_model.double_quantization", False, rule, "Leave it out.")]
+    return faults
 
 
 def _module_faults(config: StudyConfig, shape: ModelShape) -> list[ConfigFault]:

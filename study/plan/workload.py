@@ -47,6 +47,6 @@ class Workload:
             train_tokens=train["tokens"],
             eval_tokens=evaluation["tokens"],
             target_share=train["target_tokens"] / train["tokens"],
-            double_quantization=double_quantization,
+            double_quantization=shape.doubly_quantized(double_quantization),
             force_bf16=force_bf16,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from trainables.base_model.checks.faults import BaseModelError, ModelFault, rais
 from trainables.base_model.checks.folder_model import folder_configuration, folder_faults
 from trainables.base_model.checks.folders import ADAPTER_CONFIG, CONFIG
 from trainables.base_model.checks.gguf_model import read_gguf_config
+from trainables.base_model.checks.quantization import four_bit_of
 from trainables.base_model.checks.rope import MOST_POSITIONS
 from trainables.base_model.checks.weight_files import weight_files
 from trainables.base_model.families import FAMILIES, with_defaults
@@ -80,7 +81,7 @@ def weights_folder(files: ModelFiles) -> Path:
 def read_values(files: ModelFiles) -> dict[str, Any]:
     """Reads the model's configuration as its files have it, every value checked.
 
-    Raises BaseModelError for what is no dense, unquantized decoder.
+    Raises BaseModelError for what is no dense decoder, in 16 bits or NF4.
     """
     if files.kind == "gguf":
         return read_gguf_config(Path(files.path))
@@ -110,12 +111,13 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
     files = locate(settings)
     if files.kind == "folder":
         raise_any(folder_faults(Path(files.path), weights))
-    shape, positions = _described(read_values(files))
+    values = read_values(files)
+    shape, positions = _described(values)
     return BaseModelInfo(
         path=settings.path,
         revision=_small_files(files).name if files.kind == "hub" else None,
         sha256=_weights_hash(files) if weights else "",
-        shape=shape,
+        shape=replace(shape, four_bit=four_bit_of(values)),
         max_positions=positions,
     )
 

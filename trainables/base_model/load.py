@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from trainables.base_model.attention import attend_without_scores
 from trainables.base_model.checks.faults import BaseModelError
+from trainables.base_model.checks.quantization import USE_NF4, only_nf4
 from trainables.base_model.files import BaseModelInfo, inspect, weights_folder
 from trainables.base_model.location import locate
 from trainables.base_model.nf4 import load_nf4
@@ -71,6 +72,8 @@ def load_base_model(
     places: Places = cards or {"": device}
     with _quiet():
         info = inspect(settings)
+        if info.shape.four_bit and precision != "nf4":
+            raise BaseModelError(f"{only_nf4(settings.path, info.shape.four_bit)}, not {precision}. {USE_NF4}")
         if precision == "nf4":
             model = load_nf4(settings, info, dtype, places, device.type, use_cache)
         else:

@@ -31,8 +31,11 @@ def load_nf4(
 ) -> PreTrainedModel:
     """Loads the model in NF4 onto `places`, which computes in `dtype`; `kind` is the devices' type.
 
-    With `use_cache` quantized weights are taken from the cache, or put there. Raises BaseModelError as `load_weights`.
+    With `use_cache` quantized weights are taken from the cache, or put there; those of a checkpoint in NF4 are taken as
+    they are. Raises BaseModelError as `load_weights`.
     """
+    if info.shape.four_bit:
+        return load_weights(weights_folder(locate(settings)), places, dtype)
     if not use_cache:
         return _quantize(settings, dtype, places)
     entry = CacheEntry("nf4", _nf4_key(settings, info, dtype, kind))

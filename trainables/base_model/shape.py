@@ -9,6 +9,7 @@ from typing import Any
 
 from search_spaces.layer_ranges import Layers
 from search_spaces.resolution import resolve
+from trainables.base_model.checks.quantization import FourBit
 from trainables.base_model.families import FAMILIES, FORMLESS, JOINED_GATE_UP, JOINED_QKV, Family
 from trainables.base_model.probe.facts import DecoderFacts, LayerLinear
 from trainables.memory.counted_layer import CountedLayer
@@ -35,6 +36,7 @@ class ModelShape:
     model_type: str = "llama"
     probed: tuple[LayerLinear, ...] = ()  # all layers' linear layers, of a family without a form
     counted: CountedLayer | None = None  # the memory of one of its layers
+    four_bit: FourBit | None = None  # how a checkpoint is quantized already
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> ModelShape:
@@ -129,6 +131,20 @@ class ModelShape:
     def largest_linear(self) -> int:
         """The values of a layer's largest linear weight."""
         return max(inward * outward for inward, outward in self.linears.values())
+
+    def doubly_quantized(self, asked: bool) -> bool:
+        """Whether NF4 quantizes its scales too: as the checkpoint has it, else as the study asks."""
+        return self.four_bit.double_quantization if self.four_bit else asked
+
+    @cached_property
+    def skipped_linears(self) -> tuple[tuple[int, int], ...]:
+        """The sizes of all layers' linear weights that a checkpoint in 4 bits has left in 16."""
+        four_bit = self.four_bit
+        if four_bit is None or not four_bit.skipped:
+            return ()
+        sizes = (*self.linears.values(),) * self.layers
+        named = zip(self.linear_names, sizes, strict=True)
+        return tuple(size for name, size in named if not four_bit.quantizes(name))
 
     @property
     def embedding_parameters(self) -> int:

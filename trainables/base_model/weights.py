@@ -15,6 +15,7 @@ from trainables.base_model.attention import implementation
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.loading.configuration import folder_config
 from trainables.base_model.loading.direct import load_directly, quantize_directly
+from trainables.base_model.loading.skeleton import compute_in
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def _from_pretrained(
     folder: Path, places: Places, dtype: torch.dtype | None, quantization: BitsAndBytesConfig | None
 ) -> PreTrainedModel:
     """Loads what transformers has to convert, or to spread over several devices."""
-    config = folder_config(folder)
+    config = folder_config(folder, None if quantization else dtype)
     model, report = AutoModelForCausalLM.from_pretrained(
         str(folder),
         config=config,
@@ -78,4 +79,6 @@ def _from_pretrained(
             f"the base model's weights must be complete; {folder} lacks {len(report['missing_keys'])} of them, such as "
             f"{min(report['missing_keys'])!r}. Get the whole model."
         )
+    if dtype is not None:
+        compute_in(model, dtype)
     return model

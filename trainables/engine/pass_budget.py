@@ -117,7 +117,7 @@ def _setting(base: BaseModel, settings: TrialSettings) -> MemorySetting:
     return MemorySetting(
         precision=base.precision,
         compute_precision=PRECISION_OF_DTYPE[str(base.compute_dtype).removeprefix("torch.")],
-        double_quantization=settings.base_model.double_quantization,
+        double_quantization=base.info.shape.doubly_quantized(settings.base_model.double_quantization),
         gradient_checkpointing=settings.training.gradient_checkpointing,
     )
 

@@ -58,7 +58,7 @@ def cards_of_modules(
     setting = MemorySetting(
         precision,
         compute_precision,
-        settings.base_model.double_quantization,
+        shape.doubly_quantized(settings.base_model.double_quantization),
         settings.training.gradient_checkpointing,
     )
     return module_cards(split_layers(shape, setting, settings.training.micro_batch_size, longest, cards))

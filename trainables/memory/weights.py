@@ -42,12 +42,14 @@ class ModelPart:
 
 def base_components(shape: ModelShape, setting: MemorySetting, part: ModelPart) -> dict[str, int]:
     """Returns the frozen weights' bytes by name; only the layers' linear weights may be quantized."""
-    linears = sum(linear_bytes(inward * outward, setting) for inward, outward in shape.linears.values())
+    linears = part.layers * sum(linear_bytes(inward * outward, setting) for inward, outward in shape.linears.values())
+    skipped = sum(inward * outward * setting.weight_bytes for inward, outward in shape.skipped_linears)
+    skipped -= sum(linear_bytes(inward * outward, setting) for inward, outward in shape.skipped_linears)
     tied_here = shape.tie_word_embeddings and part.has_embedding and part.has_head
     tables = 1 if tied_here else int(part.has_embedding) + int(part.has_head)
     others = shape.other_parameters * part.layers // shape.layers
     return {
-        "base_linears": part.layers * linears,
+        "base_linears": linears + skipped * part.layers // shape.layers,
         "embedding_and_head": tables * shape.embedding_parameters * setting.weight_bytes,
         "norms": others * setting.weight_bytes,
     }

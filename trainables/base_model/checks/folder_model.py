@@ -11,6 +11,7 @@ from trainables.base_model.checks.contents import pointers
 from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any
 from trainables.base_model.checks.folders import CONFIG, folder_fault, generation_fault, read_configuration
 from trainables.base_model.checks.probed_models import probed_faults, type_fault
+from trainables.base_model.checks.quantization import quantization_faults
 from trainables.base_model.checks.weight_files import has_weights, weights_faults
 from trainables.base_model.families import FAMILIES
 
@@ -20,7 +21,7 @@ SMALL_ENDINGS = (".json", ".jinja", ".model", ".txt")
 def folder_configuration(folder: Path, name: str) -> dict[str, Any]:
     """Reads and checks the folder's config.json; `name` is what the user calls the model.
 
-    Raises BaseModelError with every fault, for what is no dense, unquantized decoder.
+    Raises BaseModelError with every fault, for what is no dense decoder, in 16 bits or NF4.
     """
     kind = folder_fault(folder)
     raise_any([kind] if kind else [])
@@ -70,7 +71,7 @@ def _configuration(folder: Path, name: str) -> tuple[dict[str, Any], list[ModelF
 
 
 def _other_models(values: Mapping[str, Any], file: str, name: str) -> Iterator[ModelFault]:
-    kind, method = values.get("model_type"), _quantization(values)
+    kind = values.get("model_type")
     if fault := type_fault(values, file, name):
         yield fault
         return
@@ -82,15 +83,4 @@ def _other_models(values: Mapping[str, Any], file: str, name: str) -> Iterator[M
         yield ModelFault(
             file, "architectures", architectures, rule, "Choose a model whose architecture ends in ForCausalLM."
         )
-    if method is not None:
-        rule = f"the base model's weights must not be quantized already; {name} is ({method})"
-        remedy = "Give the original weights: precision nf4 quantizes them."
-        yield ModelFault(file, "quantization_config", values["quantization_config"], rule, remedy)
-
-
-def _quantization(values: Mapping[str, Any]) -> str | None:
-    """The method that the weights are quantized by, as the configuration says; None where it says none."""
-    given = values.get("quantization_config")
-    if given is None or given == {}:
-        return None
-    return str(given.get("quant_method", "unknown"))[:40] if isinstance(given, dict) else "no mapping"
+    yield from quantization_faults(values, file, name)

@@ -8,6 +8,8 @@ from typing import Any
 
 from trainables.base_model.checks.contents import CONVERT, PICKLED_ENDINGS, file_fault, is_there, pointers, refused
 from trainables.base_model.checks.faults import BaseModelError, ModelFault, raise_any, whole_file
+from trainables.base_model.checks.four_bit_tensors import four_bit_faults, whole_weights
+from trainables.base_model.checks.quantization import four_bit_of
 from trainables.base_model.checks.safetensors_header import WEIGHT_DTYPES, WHOLE, Tensor, read_header
 from trainables.base_model.checks.tensors import needed_tensors, tensor_faults
 from trainables.guarded_files import FileRefusedError, read_json
@@ -106,6 +108,13 @@ def _content_faults(
         yield ModelFault(str(path), "tensor", shortened(name), rule, "Download the model again.")
     place = str(folder / SINGLE_FILE) if len(headers) == 1 else str(folder / INDEX_FILE)
     tensors = {name: tensor for found in headers.values() for name, tensor in found.items()}
+    four_bit = four_bit_of(values) if values else None
+    if values and four_bit:
+        quantized = four_bit_faults(headers, needed_tensors(values), four_bit)
+        yield from quantized
+        if quantized:
+            return
+        tensors = whole_weights(tensors, needed_tensors(values))
     other = [name for name, tensor in tensors.items() if name.endswith(".weight") and tensor.dtype not in WEIGHT_DTYPES]
     if other:
         rule = (

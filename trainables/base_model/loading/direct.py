@@ -15,6 +15,7 @@ from trainables.base_model.checks.weight_files import weight_files
 from trainables.base_model.loading.configuration import folder_config
 from trainables.base_model.loading.skeleton import (
     build_skeleton,
+    compute_in,
     fill,
     four_bit_layers,
     is_plain,
@@ -34,7 +35,7 @@ def load_directly(folder: Path, device: torch.device, dtype: torch.dtype | None)
     The tensors are those that `from_pretrained` loads, bit by bit. Returns None where that one is needed: tensors have
     other names or shapes than the model's, or a type of their own. Raises BaseModelError and OSError for broken files.
     """
-    config = folder_config(folder)
+    config = folder_config(folder, dtype)
     dtype = dtype or config.dtype
     if dtype is None:
         return None
@@ -45,6 +46,7 @@ def load_directly(folder: Path, device: torch.device, dtype: torch.dtype | None)
     dtypes = _dtypes(_whole(model, layers), dtype)
     states, rest = _choose(headers, lambda name: STATE in name), _choose(headers, lambda name: STATE not in name)
     fill(model, {**_read(rest, dtypes, device), **map_tensors(states, {})}, device, folder)
+    compute_in(model, dtype)
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -87,6 +88,13 @@ def quantize(layer: nn.Module, weight: torch.Tensor, device: torch.device) -> No
     from bitsandbytes.nn import Params4bit
 
     layer.weight = Params4bit(weight, requires_grad=False, **vars(layer.weight)).to(device)
+
+
+def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Lets all quantized weights be dequantized to the type that is computed in, whatever type they had before."""
+    for module in four_bit_layers(model).values():
+        weight: Any = module.weight
+        weight.quant_state.dtype = dtype
 
 
 def _making_buffers(model: nn.Module) -> Iterator[nn.Module]:
