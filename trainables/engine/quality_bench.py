@@ -13,7 +13,7 @@ from trainables.engine.pass_budget import PassBudget
 from trainables.engine.residents import Resident
 from trainables.limits import USUAL_PASS_TOKENS
 from trainables.measure.evaluation import Evaluation, evaluate_together
-from trainables.measure.generation import generate_together, text_ends
+from trainables.measure.generation import Asked, generate_all, text_ends
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.packed_model import PackedModel
 
@@ -56,11 +56,18 @@ class QualityBench:
         """
         settings = self._bench.settings.generation
         encoding = Encoding(self._bench.base.tokenizer, self._bench.dataset.special_tokens.markup)
-        asked = [self._answers(residents, prompt, prompt_tokens(encoding, prompt)) for prompt in settings.prompts]
-        for number, row in enumerate(self._bench.dataset.eval.rows[: settings.held_out]):
-            asked.append(self._held_out(residents, number, row))
-        for resident, *samples in zip(residents, *asked, strict=True):
-            resident.samples = tuple(samples)
+        questions = self._bench.dataset.eval.rows[: settings.held_out]
+        prompts = [tuple(prompt_tokens(encoding, prompt)) for prompt in settings.prompts]
+        asked = [*prompts, *(row.tokens[: row.target_start] for row in questions)]
+        words = [*settings.prompts, *(self._text(tokens) for tokens in asked[len(prompts) :])]
+        samples = [
+            [{"prompt": prompt, "base": base, "tuned": text} for text in texts]
+            for prompt, (base, texts) in zip(words, self._answers(residents, asked), strict=True)
+        ]
+        for number, row in enumerate(questions):
+            self._add_reference(residents, number, row, samples[len(prompts) + number])
+        for resident, *own in zip(residents, *samples, strict=True):
+            resident.samples = tuple(own)
 
     def _final(self, residents: Sequence[Resident]) -> list[Evaluation]:
         known = [resident.evaluation for resident in residents]
@@ -75,38 +82,40 @@ class QualityBench:
     def _evaluations(self, adapters: Sequence[LoraAdapter | None], split: str, with_accuracy: bool) -> list[Evaluation]:
         dataset = self._bench.dataset
         labels = dataset.candidate_labels if with_accuracy else ()
-        limits = self._budget.limits()
-        # No more than usual, unless a pass itself costs more: rows are as long as the longest, the rest is padding.
-        usual = USUAL_PASS_TOKENS[self._model.device.type]
-        tokens = min(limits.max_tokens, max(usual, limits.fixed_tokens)) * EVALUATION_PASSES[self._model.device.type]
         rows = getattr(dataset, split).rows
-        return evaluate_together(self._model, adapters, rows, labels, tokens, self._between)
+        return evaluate_together(self._model, adapters, rows, labels, self._pass_tokens(), self._between)
 
-    def _held_out(self, residents: Sequence[Resident], number: int, row: Row) -> list[dict[str, Any]]:
-        """The samples of one row of the evaluation split, whose prompt is given as the tokens that training saw."""
+    def _pass_tokens(self) -> int:
+        """Counts the tokens of a pass without training."""
+        limits, kind = self._budget.limits(), self._model.device.type
+        # No more than usual, unless a pass itself costs more: rows are as long as the longest, the rest is padding.
+        return min(limits.max_tokens, max(USUAL_PASS_TOKENS[kind], limits.fixed_tokens)) * EVALUATION_PASSES[kind]
+
+    def _add_reference(
+        self, residents: Sequence[Resident], number: int, row: Row, samples: Sequence[dict[str, Any]]
+    ) -> None:
+        """Puts beside the samples of one row of the evaluation split what was to be written, and how likely it was."""
         base = self._bench.evaluation
         assert base is not None  # `finish` came first
-        prompt = row.tokens[: row.target_start]
-        samples = self._answers(residents, self._text(prompt), prompt)
         for resident, sample in zip(residents, samples, strict=True):
             assert resident.final is not None
             sample["reference"] = self._text(row.tokens[row.target_start :])
             sample["base_perplexity"] = _row_perplexity(base, number)
             sample["tuned_perplexity"] = _row_perplexity(resident.final, number)
-        return samples
 
-    def _answers(self, residents: Sequence[Resident], prompt: str, tokens: Sequence[int]) -> list[dict[str, Any]]:
-        """A sample for each resident; the base model's answer is written with the first of them, and kept."""
-        adapters: list[LoraAdapter | None] = [resident.member.adapter for resident in residents]
-        new_tokens, ends = self._bench.settings.generation.max_new_tokens, text_ends(self._bench.base.tokenizer)
-        known = self._bench.answers.get(tuple(tokens))
-        asked = adapters if known is not None else [None, *adapters]
-        texts = [self._text(one) for one in generate_together(self._model, asked, tokens, new_tokens, ends=ends)]
-        self._between()
-        if known is None:
-            known, *texts = texts
-            self._bench.answers[tuple(tokens)] = known
-        return [{"prompt": prompt, "base": known, "tuned": text} for text in texts]
+    def _answers(
+        self, residents: Sequence[Resident], prompts: Sequence[tuple[int, ...]]
+    ) -> list[tuple[str, list[str]]]:
+        """For each prompt the base model's answer, which is kept, and each resident's."""
+        known = self._bench.answers
+        new: list[Asked] = [(None, tokens) for tokens in dict.fromkeys(prompts) if tokens not in known]
+        asked: list[Asked] = [*new, *((one.member.adapter, tokens) for tokens in prompts for one in residents)]
+        length, ends = self._bench.settings.generation.max_new_tokens, text_ends(self._bench.base.tokenizer)
+        written = generate_all(self._model, asked, length, self._pass_tokens(), ends, self._between)
+        texts = [self._text(one) for one in written]
+        known.update({tuple(tokens): text for (_, tokens), text in zip(new, texts, strict=False)})
+        own, count = texts[len(new) :], len(residents)
+        return [(known[tokens], own[k * count : (k + 1) * count]) for k, tokens in enumerate(prompts)]
 
     def _text(self, tokens: Sequence[int]) -> str:
         text: str = self._bench.base.tokenizer.decode(list(tokens), skip_special_tokens=True)

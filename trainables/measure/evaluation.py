@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from search_spaces.footprint import Footprint
 from trainables.dataset.rows import Row
-from trainables.packed.adapter import LoraAdapter, PackedRows
+from trainables.packed.adapter import LoraAdapter, PackedRows, by_likeness
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import collate, target_hidden
 
@@ -106,16 +105,11 @@ def _joint_batches(
     """Places of adapters and numbers of rows that go through the model together."""
     longest = max((len(row.tokens) for row in rows), default=1)
     together = max(1, min(len(adapters), batch_tokens // longest))
-    alike = sorted(range(len(adapters)), key=lambda place: _likeness(adapters[place]))
+    alike = by_likeness(adapters)
     for start in range(0, len(adapters), together):
         places = alike[start : start + together]
         for numbers in batches_by_length(rows, batch_tokens // len(places)):
             yield places, numbers
-
-
-def _likeness(adapter: LoraAdapter | None) -> tuple[object, ...]:
-    """The base model comes first."""
-    return (True, Footprint.of(adapter.config)) if adapter else (False,)
 
 
 def batches_by_length(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:

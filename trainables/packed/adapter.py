@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from search_spaces.footprint import Footprint
 from search_spaces.resolution import resolve
 from search_spaces.trial_config import TrialConfig
 
@@ -77,6 +78,18 @@ class PackedRows:
     def dropout(self) -> bool:
         """Whether the adapter's input has dropout here."""
         return self.dropout_key is not None and self.adapter.config.lora_dropout > 0
+
+
+def by_likeness(adapters: Sequence[LoraAdapter | None]) -> list[int]:
+    """Returns the adapters' places, those of one footprint next to each other: their rows then share products.
+
+    The base model (None) comes first; alike ones stay in their order.
+    """
+    return sorted(range(len(adapters)), key=lambda place: _likeness(adapters[place]))
+
+
+def _likeness(adapter: LoraAdapter | None) -> tuple[object, ...]:
+    return (True, Footprint.of(adapter.config)) if adapter else (False,)
 
 
 def initial_weights(

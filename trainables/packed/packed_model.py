@@ -19,6 +19,7 @@ from torch import nn
 
 from search_spaces.trial_config import TrialConfig
 from trainables.base_model.load import devices_of
+from trainables.limits import FP32_BYTES
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.fused.decoder import FusedDecoder
 from trainables.packed.fused.serving import serves
@@ -27,6 +28,8 @@ from trainables.packed.pack import PADDING_BYTES, Pack, padding_pays
 from trainables.packed.target_loss import target_nats
 from trainables.packed.wrapped.grouped_linear import PackContext
 from trainables.packed.wrapped.linear_layers import few_tokens, surveyed, taken_up, wrap_linears
+
+DENSE_BYTES = 2**30  # at most, of frozen weights that are kept as they are multiplied, while text is generated
 
 
 class PackedModel:
@@ -43,6 +46,7 @@ class PackedModel:
         self.devices = devices_of(model)  # that hold a part of it, in the order of its layers
         self.context = PackContext()
         self.run_tokens = 0  # what another run in a pass costs in tokens' worth of work: none, until it is measured
+        model.get_output_embeddings().register_forward_pre_hook(_side_by_side)
         wrapped = wrap_linears(model, self.context)
         with surveyed(self.context) as seen:
             check_logits(model, self.output_head, few_tokens)
@@ -61,13 +65,19 @@ class PackedModel:
     def rows_of(self, members: Sequence[PackedRows], keeps: bool = False) -> Iterator[Any]:
         """Gives the model whose next batches' rows belong to `members` (sorted by row), for forward and backward.
 
-        `keeps`: many passes without training follow, and adapters' weights are laid side by side once for all.
+        `keeps`: many short passes without training follow. Adapters' weights are laid side by side once for all of
+        them, and frozen weights that a processor would cast or dequantize for each are kept as it multiplies them.
         """
         self.context.pack = Pack(members, self._pads(members), keeps)
+        self.context.dense = {} if keeps and self._has_room_for_dense() else None
         try:
             yield self.model
         finally:
             self.context.clear()
+
+    def _has_room_for_dense(self) -> bool:
+        numbers = sum(layer.base.in_features * layer.base.out_features for layer in self.linears.values())
+        return self.device.type == "cpu" and numbers * FP32_BYTES <= DENSE_BYTES
 
     def _pads(self, members: Sequence[PackedRows]) -> bool:
         """Whether adapters of unlike rank share products. A pass that keeps its layers' weights keeps the zeros too."""
@@ -97,6 +107,11 @@ class PackedModel:
     def homes(self, adapter: LoraAdapter) -> list[torch.device]:
         """Lists the devices that an adapter's parameters train on: those of their layers."""
         return [self._frozen[name].weight.device for name in adapter.weights for _ in ("a", "b")]
+
+
+def _side_by_side(head: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Gives the head hidden states without gaps: of those of rows' last tokens, torch copies the head for each row."""
+    return (arguments[0].contiguous(),)
 
 
 def _compute_by(fused: FusedDecoder, decoder: nn.Module, context: PackContext) -> None:

@@ -111,12 +111,15 @@ class RunUpdate:
 
 
 def _weights(run: Run, names: Sequence[str], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Returns a run's weights in `dtype`, those that it keeps where it does."""
+    """Returns a run's weights in `dtype`: those that it keeps, where it does."""
+    make = _filled_up if run.padded else _gathered
     if run.kept is None:
-        return (_filled_up if run.padded else _gathered)(run, names, dtype)
+        return make(run, names, dtype)
     key = (tuple(names), dtype)
     if key not in run.kept:
-        run.kept[key] = (_filled_up if run.padded else _gathered)(run, names, dtype)
+        a, b = make(run, names, dtype)
+        # B as products of a few tokens read it: a processor takes several times as long for the other order.
+        run.kept[key] = a, [one.transpose(1, 2).contiguous().transpose(1, 2) for one in b]
     return run.kept[key]
 
 

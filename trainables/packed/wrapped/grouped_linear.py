@@ -33,10 +33,11 @@ class PackContext:
     anchor: torch.Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
     ahead: _Ahead | None = None
     survey: list[tuple[PackedLoraLinear, torch.Tensor]] | None = None  # filled by a pass that looks who reads what
+    dense: dict[str, torch.Tensor] | None = None  # frozen weights in the type of their products, where they are kept
 
     def clear(self) -> None:
-        """Lets go of a pass: no pack, and nothing computed ahead."""
-        self.pack, self.ahead = Pack(), None
+        """Lets go of a pass: no pack, and nothing computed ahead or kept."""
+        self.pack, self.ahead, self.dense = Pack(), None, None
 
 
 class PackedLoraLinear(nn.Module):
@@ -65,8 +66,7 @@ class PackedLoraLinear(nn.Module):
         if context.survey is not None:
             context.survey.append((self, x))
         if not context.pack.runs((self.name,), self.base.weight.device):
-            output: torch.Tensor = self.base(x)
-            return output
+            return self.frozen(x)
         ahead = context.ahead
         if ahead is None or not ahead.holds(self.name, x):
             ahead = context.ahead = _Ahead.of(self, x)
@@ -74,6 +74,17 @@ class PackedLoraLinear(nn.Module):
         if not ahead.outputs:
             context.ahead = None
         return output
+
+    def frozen(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the frozen layer's own output."""
+        dense = self.context.dense
+        if dense is None or torch.is_grad_enabled():
+            output: torch.Tensor = self.base(x)
+            return output
+        if self.name not in dense:
+            dense[self.name] = frozen_weight(self.base, x.dtype)
+        bias = self.base.bias
+        return nn.functional.linear(x, dense[self.name], None if bias is None else bias.to(x.dtype))
 
 
 @dataclass
@@ -121,6 +132,7 @@ class _Group:
 
     def __init__(self, layers: Sequence[PackedLoraLinear], pack: Pack, tokens: int) -> None:
         self.names = tuple(layer.name for layer in layers)
+        self._layers = layers
         self._linears = [layer.base for layer in layers]
         self._pack = pack
         self._tokens = tokens
@@ -144,7 +156,7 @@ class _Group:
         return tuple(self._output(place, x, updates) for place in range(len(self.names)))
 
     def _output(self, place: int, x: torch.Tensor, updates: Sequence[RunUpdate]) -> torch.Tensor:
-        y: torch.Tensor = self._linears[place](x).contiguous()
+        y = self._layers[place].frozen(x).contiguous()
         for update in updates:
             if self.names[place] in update.names:
                 update.add_to_output(self.names[place], y.view(-1, y.shape[-1]), fresh=False)
