@@ -109,9 +109,9 @@ class PackedModel:
         return [self._frozen[name].weight.device for name in adapter.weights for _ in ("a", "b")]
 
 
-def _side_by_side(head: nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+def _side_by_side(head: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Gives the head hidden states without gaps: of those of rows' last tokens, torch copies the head for each row."""
-    return (arguments[0].contiguous(),)
+    return tuple(hidden.contiguous() for hidden in arguments)
 
 
 def _compute_by(fused: FusedDecoder, decoder: nn.Module, context: PackContext) -> None:

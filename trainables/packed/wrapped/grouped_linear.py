@@ -93,6 +93,7 @@ class _Ahead:
 
     x: torch.Tensor
     version: int  # of the input: nobody has written to it since
+    with_graph: bool
     outputs: dict[str, torch.Tensor]
 
     @classmethod
@@ -101,10 +102,11 @@ class _Ahead:
         layers = [one for one in first.group if one is first or pack.updates((one.name,))]
         group = _Group(layers, pack, _tokens(x, first))
         outputs = group.apply(x, first.context.anchor)
-        return cls(x, _version(x), dict(zip(group.names, outputs, strict=True)))
+        return cls(x, _version(x), torch.is_grad_enabled(), dict(zip(group.names, outputs, strict=True)))
 
     def holds(self, name: str, x: torch.Tensor) -> bool:
-        return x is self.x and _version(x) == self.version and name in self.outputs
+        same = x is self.x and _version(x) == self.version and torch.is_grad_enabled() == self.with_graph
+        return same and name in self.outputs
 
 
 def _version(x: torch.Tensor) -> int:
