@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn import Linear4bit
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.small_models import tiny_llama
@@ -23,7 +24,9 @@ from tests.support.trainables.small_decoders import (
 )
 from trainables.base_model.upcast import upcast_products
 from trainables.packed.adapter import LoraAdapter, PackedRows
+from trainables.packed.linear_group import frozen_weight
 from trainables.packed.packed_model import PackedModel
+from trainables.packed.wrapped.linear_layers import decoder_linears
 
 LENGTHS, COUNTS = (9, 14, 5), (2, 1, 3)
 EDGES = (0, 2, 3, 6)
@@ -196,6 +199,38 @@ def test_sixteen_bits_agree_with_fp32_within_rounding(precision: str) -> None:
     for gradient, other in zip(ours, expected, strict=True):
         assert gradient.dtype == torch.float32
         assert relative(gradient, other) <= tolerance
+
+
+def quantized(model: Any, dequantized: bool) -> Any:
+    """The model with its decoder's linear weights in NF4, computing in fp32; or with what they are dequantized to."""
+    for name, linear in decoder_linears(model).items():
+        four_bits = Linear4bit(
+            linear.in_features, linear.out_features, linear.bias is not None, torch.float32, quant_type="nf4"
+        )
+        four_bits.load_state_dict(linear.state_dict())
+        four_bits = four_bits.to("cpu").requires_grad_(False)  # which quantizes
+        assert four_bits.weight.dtype == torch.uint8
+        four_bits.support_avx512bf16_for_cpu = False
+        if dequantized:
+            linear.weight.data = frozen_weight(four_bits, torch.float32)
+        else:
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, four_bits)
+    return model
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_four_bit_weights_are_what_they_are_dequantized_to(checkpointing: bool) -> None:
+    """Gradients 1e-5 relative, in fp32; a layer of them without adapters passes its gradient on too."""
+    found = []
+    for dequantized in (False, True):
+        model = PackedModel(quantized(small_decoder("stablelm", hidden_size=64, intermediate_size=128), dequantized))
+        if checkpointing:
+            checkpointed(model)
+        adapter = adapter_over(model, [name for name in model.linears if "k_proj" not in name], lora_dropout=0.2)
+        found.append(gradients_of(model, [PackedRows(adapter, slice(0, 2), 7, 3)], ids_of(2, 7))[0])
+    for ours, expected in zip(*found, strict=True):
+        assert relative(ours, expected) <= 1e-5
 
 
 def test_nothing_is_kept_where_no_gradient_follows() -> None:
