@@ -32,13 +32,14 @@ TOLERANCES = {"fp32": 1e-5, "fp16": 5e-3, "nf4": 2e-2}  # relative, of gradients
 two_cards = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two cards")
 
 
-def test_hidden_states_follow_the_layers() -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_hidden_states_follow_the_layers(fused: bool) -> None:
     """The meta device stands for a second card: it has shapes and no values."""
     model = tiny_llama(layers=LAYERS)
     for name, card in SPLIT.items():
         model.get_submodule(name).to("meta" if card else "cpu")
         add_hook_to_module(model.get_submodule(name), AlignDevicesHook("meta" if card else "cpu"))
-    packed = PackedModel(model)
+    packed = PackedModel(model, fused=fused)
     adapter = packed.new_adapter(lora_config())
     rows = random_rows(3)
     where = {name.split(".")[2]: weights.a.device.type for name, weights in adapter.weights.items()}
