@@ -41,7 +41,7 @@ def save_model(kind: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", ["llama"])
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
 def test_names_patterns_and_layers_from_plan_to_export(kind: str, tmp_path: Path) -> None:
     """Merged weights' logits are PEFT's to 1 % of the largest, in bf16 (8 bits of mantissa)."""
     model = save_model(kind, tmp_path / "model")

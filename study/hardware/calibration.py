@@ -66,7 +66,7 @@ class MeasuredFootprint:
         """Reads `to_dict`'s form. Raises KeyError, TypeError."""
         load = values["load"]
         parts = {
-            "shape": ModelShape(**values["shape"]),
+            "shape": ModelShape.from_json(values["shape"]),
             "setting": MemorySetting(**values["setting"]),
             "load": AdapterLoad(**{**load, "target_modules": tuple(load["target_modules"])}),
         }

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from search_spaces.resolution import linear_name
 from search_spaces.trial_config import TrialConfig
 from study.hardware.targets import Target
 from study.plan.workload import Workload
@@ -80,13 +81,17 @@ def memory_setting(precision: str, workload: Workload, target: Target) -> Memory
 
 
 def load_of(config: TrialConfig, workload: Workload) -> AdapterLoad:
-    """The adapter with the largest micro-batch that the data have, as if it updated all layers."""
+    """The adapter with the largest micro-batch that the data have."""
     rows = workload.training.micro_batch_size
     tokens = rows * workload.longest
     targets = max(1, min(tokens, round(tokens * workload.target_share)))
     updated = workload.shape.targets(config.target_modules, config.layers)
     modules = tuple(name for name in workload.shape.linears if any(one.endswith(f".{name}") for one in updated))
-    return replace(AdapterLoad.of(config, rows, workload.longest, targets), target_modules=modules)
+    numbers = {one.layer for one in map(linear_name, updated) if one}
+    load = replace(AdapterLoad.of(config, rows, workload.longest, targets), target_modules=modules)
+    if len(numbers) == workload.shape.layers:
+        return load
+    return replace(load, layers=len(numbers), reach=workload.shape.layers - min(numbers))
 
 
 def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:

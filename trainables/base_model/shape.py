@@ -1,4 +1,4 @@
-"""Holds the sizes of a Llama-like model, which its memory and time depend on."""
+"""Holds the sizes of a decoder, which its memory and time depend on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from search_spaces.layer_ranges import Layers
 from search_spaces.resolution import resolve
 from trainables.base_model.checks.quantization import FourBit
 from trainables.base_model.families import FAMILIES, FORMLESS, JOINED_GATE_UP, JOINED_QKV, Family
+from trainables.base_model.probe.counted_layer import CountedLayer
 from trainables.base_model.probe.facts import DecoderFacts, LayerLinear
-from trainables.memory.counted_layer import CountedLayer
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,17 @@ class ModelShape:
             model_type=values.get("model_type", "llama"),
         )
         return replace(shape, other_parameters=shape._norms() + shape._biases(values))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ModelShape:
+        """Reads `asdict`'s form as JSON keeps it. Raises KeyError or TypeError for another."""
+        counted, four_bit = values.get("counted"), values.get("four_bit")
+        read = {
+            "probed": tuple(LayerLinear(**one) for one in values.get("probed", ())),
+            "counted": None if counted is None else CountedLayer.from_json(counted),
+            "four_bit": None if four_bit is None else FourBit(**{**four_bit, "skipped": tuple(four_bit["skipped"])}),
+        }
+        return cls(**{**values, **read})
 
     @classmethod
     def of_facts(cls, facts: DecoderFacts) -> ModelShape:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trainables.base_model.probe.counted_layer import CountedBytes, CountedLayer, ReadTogether
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES
 from trainables.memory.attention_kernels import (
@@ -18,7 +19,6 @@ from trainables.memory.attention_kernels import (
     plain_attention_forward,
     plain_attention_kept,
 )
-from trainables.memory.counted_layer import CountedBytes, CountedLayer, ReadTogether
 from trainables.memory.fused_layers import Moment
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 from trainables.memory.updates import casts, low_rows, thinned

@@ -1,10 +1,15 @@
 """A model's sizes: published parameter counts, and transformers' own models."""
 
+import json
+from dataclasses import asdict, replace
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.support.trainables.memory_cases import SHAPES
+from trainables.base_model.checks.quantization import FourBit
+from trainables.base_model.probe.look import facts_of
 from trainables.base_model.shape import ModelShape
 
 SMALL = {
@@ -43,3 +48,11 @@ def test_a_shape_has_the_parameters_of_the_model(model_type, changes):
     linears = {name.rsplit(".", 1)[-1]: m for name, m in model.model.named_modules() if isinstance(m, torch.nn.Linear)}
     assert {name: (m.in_features, m.out_features) for name, m in linears.items()} == dict(shape.linears)
     assert shape.is_fused
+
+
+def test_a_shape_is_read_as_json_has_kept_it():
+    config = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    facts = facts_of({"model_type": "olmo", **config, "num_attention_heads": 4, "max_position_embeddings": 128})
+    four_bit = FourBit(double_quantization=True, skipped=("lm_head",))
+    for shape in (SHAPES["llama-3-8b"], ModelShape.of_facts(facts), replace(SHAPES["llama-2-7b"], four_bit=four_bit)):
+        assert ModelShape.from_json(json.loads(json.dumps(asdict(shape)))) == shape

@@ -20,7 +20,7 @@ def table_rows():
 def error_of(row) -> float:
     load = {**row["load"], "target_modules": tuple(row["load"]["target_modules"])}
     setting = MemorySetting(**row["setting"])
-    prediction = predict(ModelShape(**row["shape"]), setting, AdapterLoad(**load), DEFAULT_CONSTANTS["cuda"])
+    prediction = predict(ModelShape.from_json(row["shape"]), setting, AdapterLoad(**load), DEFAULT_CONSTANTS["cuda"])
     return abs(prediction.peak_memory_bytes / row["peak_memory_bytes"] - 1)
 
 
@@ -44,7 +44,9 @@ def test_the_measured_base(row):
     The first model was loaded into a fresh process; cuBLAS kept its workspaces for those that followed it there.
     """
     load = {**row["load"], "target_modules": tuple(row["load"]["target_modules"])}
-    components = predict(ModelShape(**row["shape"]), MemorySetting(**row["setting"]), AdapterLoad(**load)).components
+    components = predict(
+        ModelShape.from_json(row["shape"]), MemorySetting(**row["setting"]), AdapterLoad(**load)
+    ).components
     base = sum(components[name] for name in ("base_linears", "embedding_and_head", "norms"))
     first = (row["model"], row["setting"]["precision"]) == ("llama-3-8b", "nf4")
     assert base + (0 if first else components["libraries"]) == pytest.approx(row["base_bytes"], rel=0.001)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trainables.memory.counted_layer import CountedLayer
+from trainables.base_model.probe.counted_layer import CountedLayer
 
 Size = tuple[int, ...]
 

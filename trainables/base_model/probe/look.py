@@ -17,9 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from trainables.base_model.probe.counted_layer import CountedLayer
+from trainables.base_model.probe.counting import count
 from trainables.base_model.probe.facts import DecoderFacts, LayerLinear
-from trainables.memory.counted_layer import CountedLayer
-from trainables.memory.counting import count
 
 FORMED = "Choose a model of a family that is described, such as Llama, Qwen, Mistral, Gemma, Phi-3, OLMo 2 or Granite."
 DENSE = "Choose a dense model: one whose layers have no experts."
@@ -192,7 +192,7 @@ def _tables(model: PreTrainedModel) -> tuple[nn.Embedding, bool]:
 def _counted(model: PreTrainedModel) -> CountedLayer:
     """The bytes that one layer needs."""
     try:
-        return CountedLayer.from_json(count(model))
+        return count(model)
     except ValueError as error:
         raise NoDecoderError(f"its memory cannot be counted ({error})") from error
 

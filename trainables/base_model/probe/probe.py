@@ -18,7 +18,7 @@ from trainables.base_model.probe.facts import DecoderFacts
 from trainables.protocol import ENGINE_VERSION
 from trainables.user_cache import cached_folder, digest
 
-FORM = 1  # part of the cache's key: raise it when facts change
+FORM = 2  # part of the cache's key: raise it when facts change
 SECONDS = 300.0  # a busy machine imports transformers in half a minute, and counts a large model in one
 FACTS = "facts.json"
 PROBE = "trainables.base_model.probe.look"

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from trainables.memory.counted_layer import Attending, Attends
-from trainables.memory.counting.flash import FlashInstead
-from trainables.memory.counting.live_bytes import LiveBytes
+from trainables.base_model.probe.counted_layer import Attending, Attends
+from trainables.base_model.probe.counting.flash import FlashInstead
+from trainables.base_model.probe.counting.live_bytes import LiveBytes
 
 
 @dataclass(frozen=True)

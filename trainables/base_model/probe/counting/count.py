@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.memory.counted_layer import (
+from trainables.base_model.probe.counted_layer import (
     CountedBytes,
     CountedLayer,
     CountedMoment,
     Growth,
     ReadTogether,
 )
-from trainables.memory.counting.layer_pass import Event, LayerCall, LayerPass, run_layer
-from trainables.memory.counting.live_bytes import ValuesAssumed
+from trainables.base_model.probe.counting.layer_pass import Event, LayerCall, LayerPass, run_layer
+from trainables.base_model.probe.counting.live_bytes import ValuesAssumed
 
 LENGTHS = (32, 48, 80, 112)  # tokens of one row; three decide, the fourth checks
 
 
-def count(model: Any) -> dict[str, Any]:
-    """Returns the numbers of the model's heaviest layer as JSON-ready values: `CountedLayer.to_json`.
+def count(model: Any) -> CountedLayer:
+    """Returns the numbers of the model's heaviest layer.
 
     `model` is a causal model of transformers on the meta device; its weights' type is changed. Raises ValueError where
     a layer does other work for other lengths, or work that depends on values.
@@ -32,7 +32,7 @@ def count(model: Any) -> dict[str, Any]:
         half, full = (_heaviest(model, dtype) for dtype in (torch.bfloat16, torch.float32))
     except (RuntimeError, NotImplementedError, AssertionError) as error:
         raise ValueError(f"a layer of {model.config.model_type} cannot be run on the meta device: {error}") from error
-    return CountedLayer(model.config.model_type, half.attending, half.counted, full.counted).to_json()
+    return CountedLayer(model.config.model_type, half.attending, half.counted, full.counted)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Holds the bytes that one layer of a decoder without a form needs, as they were counted.
 
-`trainables.memory.counting` counts them where torch is; here they are read where it is not.
+`trainables.base_model.probe.counting` counts them where torch is; here they are read where it is not.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from trainables.memory.counted_layer import Attending, Attends
+from trainables.base_model.probe.counted_layer import Attending, Attends
 
 
 class FlashInstead(TorchFunctionMode):

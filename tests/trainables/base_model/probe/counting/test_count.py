@@ -8,9 +8,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.support.trainables.memory_trace import LiveBytes
-from trainables.memory.counted_layer import CountedLayer, Growth
-from trainables.memory.counting import count
-from trainables.memory.counting.count import decoder_layers
+from trainables.base_model.probe.counted_layer import CountedLayer, Growth
+from trainables.base_model.probe.counting import count
+from trainables.base_model.probe.counting.count import decoder_layers
 
 SIZES = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4}
 SPECIAL = {"pad_token_id": None, "bos_token_id": 1, "eos_token_id": 2}
@@ -34,7 +34,7 @@ def config_of(model_type, **changes):
 def counted(config) -> CountedLayer:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    return CountedLayer.from_json(json.loads(json.dumps(count(model))))
+    return CountedLayer.from_json(json.loads(json.dumps(count(model).to_json())))
 
 
 def kept_by_a_real_layer(config, dtype, rows, tokens) -> int:
@@ -96,7 +96,7 @@ def test_scores_of_a_layers_own_attention_grow_with_pairs_of_tokens():
     )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    found = CountedLayer.from_json(count(model))
+    found = count(model)
     assert found.attending is None
     assert found.half.kept.of_pair >= 4 * (4 + 2)
 
