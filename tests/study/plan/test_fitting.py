@@ -122,3 +122,14 @@ def test_a_cpu_holds_what_its_memory_holds():
     assert fit(config("fp32"), small, cpus(4 * GIB)).fits
     assert not fit(config("fp32"), small, cpus(GIB * 3 // 4)).fits
     assert not fit(config("fp32"), workload(), cpus(16 * GIB)).fits
+
+
+def test_an_adapter_of_the_upper_half_costs_less():
+    """Half of the states, and of the rows' bytes that layers keep; in a pack its rows may have to go through all."""
+    load, target = workload(), cards("t4", count=1)
+    whole, upper = (fit(config(layers=layers), load, target) for layers in (None, "last_half"))
+    assert (upper.load.layers, upper.load.reached) == (16, 16)
+    assert 2 * upper.state_bytes == whole.state_bytes
+    assert 2 * upper.components["layer_inputs"] == whole.components["layer_inputs"]
+    assert upper.peak_memory_bytes < whole.peak_memory_bytes
+    assert whole.adapter_bytes - upper.adapter_bytes == whole.state_bytes - upper.state_bytes
