@@ -10,6 +10,7 @@ from search_spaces.resolution import linear_name
 from search_spaces.trial_config import TrialConfig
 from study.hardware.targets import Target
 from study.plan.workload import Workload
+from trainables.base_model.shape import ModelShape
 from trainables.memory.card_split import cards_needed, predict_split
 from trainables.memory.prediction import MemoryPrediction, adapter_bytes, base_bytes, room
 from trainables.memory.setting import AdapterLoad, MemorySetting
@@ -85,13 +86,16 @@ def load_of(config: TrialConfig, workload: Workload) -> AdapterLoad:
     rows = workload.training.micro_batch_size
     tokens = rows * workload.longest
     targets = max(1, min(tokens, round(tokens * workload.target_share)))
-    updated = workload.shape.targets(config.target_modules, config.layers)
-    modules = tuple(name for name in workload.shape.linears if any(one.endswith(f".{name}") for one in updated))
-    numbers = {one.layer for one in map(linear_name, updated) if one}
-    load = replace(AdapterLoad.of(config, rows, workload.longest, targets), target_modules=modules)
-    if len(numbers) == workload.shape.layers:
-        return load
-    return replace(load, layers=len(numbers), reach=workload.shape.layers - min(numbers))
+    load = AdapterLoad.of(config, rows, workload.longest, targets)
+    return load.carried_by(_updated(workload.shape, config))
+
+
+def _updated(shape: ModelShape, config: TrialConfig) -> list[list[str]]:
+    """What the adapter updates in each of the model's layers, by the names that the shape has for it."""
+    found: list[list[str]] = [[] for _ in range(shape.layers)]
+    for one in filter(None, map(linear_name, shape.targets(config.target_modules, config.layers))):
+        found[one.layer] += [name for name in shape.linears if one.full.endswith(f".{name}")]
+    return found
 
 
 def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
@@ -101,7 +105,9 @@ def fit(config: TrialConfig, workload: Workload, target: Target) -> Fit:
     shape, constants = workload.shape, target.calibration.constants
     capacity = target.capacity_bytes
     cards = cards_needed(shape, setting, load, capacity, target.cards_together, constants)
-    own, left = adapter_bytes(shape, setting, load, constants), room(shape, setting, capacity, constants)
+    # In a pack its rows keep what those of the deepest adapter do.
+    deep = load if load.layers is None else replace(load, reach=shape.layers)
+    own, left = adapter_bytes(shape, setting, deep, constants), room(shape, setting, capacity, constants)
     held = min(own, left) if cards == 1 else own  # what fits alone has the whole room
     state = sum(state_components(shape, [load], ModelPart(shape.layers)).values())
     return Fit(

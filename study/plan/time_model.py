@@ -67,11 +67,11 @@ def pass_time(shape: ModelShape, setting: MemorySetting, one: Pass, card: GpuCar
 def directions_of(shape: ModelShape, setting: MemorySetting) -> float:
     """How often the frozen products are computed: forward, backward, and with checkpointing forward again.
 
-    The fused decoder does not compute down_proj again: its output is not needed.
+    The fused decoder does not compute down_proj again, unless a norm follows: else its output is not needed.
     """
     if not setting.gradient_checkpointing:
         return 2.0
-    if not shape.is_fused:
+    if not shape.is_fused or shape.family.norms.after_mlp:
         return 3.0
     return 3.0 - shape.intermediate_size * shape.hidden_size / shape.layer_linear_parameters
 
@@ -128,13 +128,15 @@ def _elementwise_bytes(
 ) -> float:
     """Reads and writes outside of products: norms, residuals, rotation, attention, SwiGLU.
 
-    Forward: two norms and two copies of the residual (8 d), rotation and attention (8 a + 2 k), SwiGLU (3 f). Backward:
-    norms 8 d, attention and rotation 14 a, SwiGLU 5 f. The same for each target's update: its output once more, read
-    and written (2 out).
+    Forward: each norm (2 d), two copies of the residual (4 d), rotation and attention (8 a + 2 k), SwiGLU (3 f).
+    Backward: each norm 4 d, attention and rotation 14 a, SwiGLU 5 f. Norms of queries and keys as others. The same for
+    each target's update: its output once more, read and written (2 out).
     """
     d, a, k, f = shape.hidden_size, shape.query_size, shape.key_size, shape.intermediate_size
-    forward = 8 * d + 8 * a + 2 * k + 3 * f
-    backward = 8 * d + 14 * a + 5 * f
+    normalized = len(shape.family.norms.names) * d if shape.counted is None else 2 * d  # two norms are usual
+    normalized += a + k if shape.has_head_norms else 0
+    forward = 2 * normalized + 4 * d + 8 * a + 2 * k + 3 * f
+    backward = 4 * normalized + 14 * a + 5 * f
     values = (directions - 1) * forward + backward if training else forward
     outputs = {name: outward for name, (_, outward) in shape.linears.items()}
     updates = sum(2 * load.rows * one.width * outputs[name] for load in one.loads for name in load.target_modules)

@@ -37,6 +37,8 @@ class ModelShape:
     probed: tuple[LayerLinear, ...] = ()  # all layers' linear layers, of a family without a form
     counted: CountedLayer | None = None  # the memory of one of its layers
     four_bit: FourBit | None = None  # how a checkpoint is quantized already
+    caps_attention: bool = False
+    sliding_window: int | None = None  # tokens that layers with a window see; other layers see all
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> ModelShape:
@@ -53,6 +55,13 @@ class ModelShape:
             tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
             other_parameters=0,
             model_type=values.get("model_type", "llama"),
+        )
+        window, cap_key = values.get("sliding_window"), shape.family.attention_cap_key
+        switched_off = "use_sliding_window" in shape.family.never_null and not values.get("use_sliding_window")
+        shape = replace(
+            shape,
+            caps_attention=cap_key is not None and values.get(cap_key) is not None,
+            sliding_window=window if shape.family.windowed and not switched_off else None,
         )
         return replace(shape, other_parameters=shape._norms() + shape._biases(values))
 

@@ -23,6 +23,8 @@ from trainables.memory.fused_layers import Moment
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 from trainables.memory.updates import casts, low_rows, thinned
 
+LAST_NORM_TENSORS = 6  # of fp32, in the backward of transformers' RMS norms: the input, and gradients
+
 
 def layer_inputs(shape: ModelShape, setting: MemorySetting, one: Pass, layers: int) -> int:
     """Returns the bytes of all layers' inputs, n d e each, where layers or checkpointing keep them."""
@@ -47,17 +49,22 @@ def kept_by_update(shape: ModelShape, setting: MemorySetting, one: Pass, load: A
 def backward_moments(shape: ModelShape, setting: MemorySetting, one: Pass) -> Mapping[str, Moment]:
     """Returns the bytes that a layer's backward needs beside what was kept, at each moment that may be its highest.
 
-    Where a frozen weight is used, so are adapters': of the group of targets that needs most, weights cast to e,
-    gradients of A x, and with dropout two parts of the input's gradient.
+    Where a frozen weight is used, so are adapters': of the targets that read the same, weights cast to e, gradients of
+    A x, and with dropout two parts of the input's gradient. `last_norm`: that of the last layer's output, before any
+    layer's backward, with six fp32 tensors of its size.
     """
-    counted = _bytes(shape, setting)
-    of_targets = max((_of_group(shape, setting, one, group) for group in _updated(counted, one)), default=0)
-    in_kernel = _in_kernel(shape, setting, one)
-    found = {}
+    counted, in_kernel = _bytes(shape, setting), _in_kernel(shape, setting, one)
+    not_there = kept_by_layer(shape, setting, one) if setting.gradient_checkpointing else 0
+    found = {"last_norm": Moment(LAST_NORM_TENSORS * FP32_BYTES * one.tokens * shape.hidden_size - not_there)}
     for number, moment in enumerate(counted.moments):
-        own = moment.beside_kept.bytes_at(one.rows, one.width)
-        more = in_kernel.get(moment.attends or "", 0) + (of_targets if moment.weight_values else 0)
-        found[f"layer_{number}"] = Moment(own + more, moment.weight_values)
+        rows = moment.beside_kept.bytes_at(one.rows, one.width) + in_kernel.get(moment.attends or "", 0)
+        name = moment.linear
+        values = 0
+        if name is not None:
+            rows += sum(_of_group(shape, setting, one, group) for group in counted.inputs if group.holds(name))
+            inward, outward = next(size for short, size in shape.linears.items() if f".{name}".endswith(f".{short}"))
+            values = inward * outward
+        found[f"layer_{number}"] = Moment(rows, values)
     return found
 
 
@@ -129,4 +136,4 @@ def _in_kernel(shape: ModelShape, setting: MemorySetting, one: Pass) -> dict[str
     forward = plain_attention_forward(heads, one) if setting.attention == "math" else 0
     repeated = 2 * one.tokens * (heads.query_size - heads.key_size) * setting.compute_bytes
     gradients = repeated if _kept_by_kernel(shape, setting, one) else 0
-    return {"forward": forward, "backward": attention_workspace(heads, setting, one) + gradients}
+    return {"forward": forward, "backward": attention_workspace(heads, setting.attention, setting, one) + gradients}

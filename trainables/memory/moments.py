@@ -8,7 +8,7 @@ from types import ModuleType
 
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES, NF4_BLOCK
-from trainables.memory import autograd_layers, counted_layers, fused_layers
+from trainables.memory import counted_layers, fused_layers
 from trainables.memory.setting import MemoryConstants, MemorySetting, Pass
 from trainables.memory.weights import ModelPart
 from trainables.settings import GenerationSettings
@@ -29,7 +29,7 @@ def training_moments(
     engine = _engine(shape)
     factor = constants.activation_factor
     kept = _kept(engine, shape, setting, one, part)
-    small = (counted_layers if engine is counted_layers else fused_layers).small_tensors(shape, setting, one)
+    small = engine.small_tensors(shape, setting, one)
     inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, part.reached(one))}
     backward = {
         name: {
@@ -55,16 +55,13 @@ def training_moments(
 
 def basis_words(shape: ModelShape) -> str:
     """Says what the memory of a model's layers is predicted from."""
-    if _engine(shape) is counted_layers:
-        return f"counted from one layer of {shape.model_type}"
-    return "formulas of the fused path" if shape.is_fused else "formulas of transformers' own layers"
+    counted = _engine(shape) is counted_layers
+    return f"counted from one layer of {shape.model_type}" if counted else "formulas of the fused path"
 
 
 def _engine(shape: ModelShape) -> ModuleType:
-    """Returns the module that predicts the bytes of the model's layers."""
-    if shape.is_fused:
-        return fused_layers
-    return autograd_layers if shape.counted is None else counted_layers
+    """Returns the module that predicts the bytes of the model's layers: what was counted of them comes first."""
+    return fused_layers if shape.counted is None else counted_layers
 
 
 def _kept(engine: ModuleType, shape: ModelShape, setting: MemorySetting, one: Pass, part: ModelPart) -> int:

@@ -67,6 +67,18 @@ class AdapterLoad:
             rows * tokens if targets is None else targets,
         )
 
+    def carried_by(self, names: Sequence[Sequence[str]]) -> AdapterLoad:
+        """Returns the load of an adapter that updates these linear layers, by short name, of each of a model's layers.
+
+        A layer counts as one that carries all of the names that any does.
+        """
+        carrying = [place for place, own in enumerate(names) if own]
+        modules = tuple(dict.fromkeys(name for own in names for name in own))
+        reach = len(names) - min(carrying, default=len(names))
+        if len(carrying) == len(names):
+            return replace(self, target_modules=modules, layers=None, reach=None)
+        return replace(self, target_modules=modules, layers=len(carrying), reach=reach)
+
     @property
     def reached(self) -> int | None:
         """The layers that the backward pass goes through, counted from the last; None: all."""

@@ -52,13 +52,23 @@ def test_rounds_are_equal(trials: int, devices: int, most: int, places: int) -> 
     assert equal_places(trials, devices, most) == places
 
 
+def slowest(trials: int, devices: int, places: int) -> list[int]:
+    """The fullest device of each round, where devices fill one after the other."""
+    found = []
+    while trials > 0:
+        found.append(min(places, trials))
+        trials -= min(trials, places * devices)
+    return found
+
+
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 40))
-def test_no_fewer_places_take_as_few_rounds(trials: int, devices: int, most: int) -> None:
-    def rounds(places: int) -> int:
-        return -(-trials // (places * devices))
+def test_no_places_take_fewer_or_shorter_rounds(trials: int, devices: int, most: int) -> None:
+    def cost(places: int) -> tuple[int, int]:
+        rounds = slowest(trials, devices, places)
+        return len(rounds), sum(rounds)
 
     found = equal_places(trials, devices, most)
-    assert found == min(places for places in range(1, most + 1) if rounds(places) == rounds(most))
+    assert found == min(range(1, most + 1), key=lambda places: (*cost(places), places))
 
 
 @given(st.lists(st.sampled_from([625, 833, 1000, 3333, 5000, 6666, WHOLE]), max_size=30), st.integers(1, 4))

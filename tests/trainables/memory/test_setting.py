@@ -15,3 +15,11 @@ def test_a_pass_is_padded_to_its_longest_row():
     one = Pass(loads)
     assert (one.rows, one.width, one.tokens, one.targets) == (5, 100, 500, 170)
     assert (Pass().rows, Pass().width, Pass().tokens, Pass().targets) == (0, 0, 0, 0)
+
+
+def test_a_load_says_which_layers_carry_it():
+    """Layers 1 and 2 of four: the backward pass goes through three; all layers: no numbers."""
+    load = AdapterLoad(8, ("all",), False, 2, 100, 150)
+    some = load.carried_by([(), ("q_proj",), ("q_proj", "up_proj"), ()])
+    assert (some.target_modules, some.layers, some.reach) == (("q_proj", "up_proj"), 2, 3)
+    assert load.carried_by([("q_proj",)] * 4) == AdapterLoad(8, ("q_proj",), False, 2, 100, 150)

@@ -33,13 +33,14 @@ class Growth:
 
 @dataclass(frozen=True)
 class CountedMoment:
-    """A moment of a layer's backward: bytes beside what it keeps, and values of the frozen weight that is used then.
+    """A moment of a layer's backward: bytes beside what it keeps.
 
-    `attends`: within the attention, forward or backward, whose kernel may need more.
+    `linear` is the linear layer whose weight is used then, by its name below the layer. `attends`: within the
+    attention, forward or backward, whose kernel may need more.
     """
 
     beside_kept: Growth
-    weight_values: int = 0
+    linear: str | None = None
     attends: Attends | None = None
 
 
@@ -124,4 +125,4 @@ def _bytes_of(values: Mapping[str, Any]) -> CountedBytes:
 
 
 def _moments(values: Sequence[Mapping[str, Any]]) -> tuple[CountedMoment, ...]:
-    return tuple(CountedMoment(Growth(**one["beside_kept"]), one["weight_values"], one["attends"]) for one in values)
+    return tuple(CountedMoment(Growth(**one["beside_kept"]), one["linear"], one["attends"]) for one in values)

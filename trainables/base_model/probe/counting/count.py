@@ -109,7 +109,7 @@ def _counted(layer: nn.Module, calls: Sequence[LayerCall]) -> _Kind:
 
 
 def _shifted(moment: CountedMoment, by: Growth) -> CountedMoment:
-    return CountedMoment(moment.beside_kept + by, moment.weight_values, moment.attends)
+    return CountedMoment(moment.beside_kept + by, moment.linear, moment.attends)
 
 
 def _fitted(sizes: Sequence[int]) -> Growth:
@@ -129,7 +129,7 @@ def _moments(passes: Sequence[Sequence[Event]]) -> list[CountedMoment]:
     if len({len(events) for events in passes}) != 1:
         raise ValueError("a layer does other work for other lengths")
     return [
-        CountedMoment(_fitted([event.alive for event in events]), events[0].weight_values, events[0].attends)
+        CountedMoment(_fitted([event.alive for event in events]), events[0].linear, events[0].attends)
         for events in zip(*passes, strict=True)
     ]
 
@@ -143,10 +143,10 @@ def _outstanding(moments: Sequence[CountedMoment]) -> tuple[CountedMoment, ...]:
 def _outweighs(one: CountedMoment, other: CountedMoment) -> bool:
     def sizes(moment: CountedMoment) -> tuple[int, ...]:
         growth = moment.beside_kept
-        return growth.fixed, growth.of_token, growth.of_pair, moment.weight_values
+        return growth.fixed, growth.of_token, growth.of_pair
 
     more = all(a >= b for a, b in zip(sizes(one), sizes(other), strict=True))
-    return more and other.attends in (None, one.attends)
+    return more and other.attends in (None, one.attends) and other.linear in (None, one.linear)
 
 
 def _shared_bytes(call: LayerCall) -> int:

@@ -46,8 +46,10 @@ class _Flash(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, note: Callable[[Attends], None]
     ) -> torch.Tensor:
-        rows, heads, tokens, _ = query.shape
-        attended = query.new_empty(rows, tokens, heads, value.shape[-1]).transpose(1, 2)
+        rows, heads, tokens, width = query.shape
+        attended = torch.empty_like(query)  # in the order of the queries' numbers
+        if value.shape[-1] != width:
+            attended = query.new_empty(rows, tokens, heads, value.shape[-1]).transpose(1, 2)
         log_sums = query.new_empty(rows, heads, tokens, dtype=torch.float32)
         ctx.save_for_backward(query, key, value, attended, log_sums)
         ctx.note = note

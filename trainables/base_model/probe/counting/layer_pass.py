@@ -33,10 +33,10 @@ class LayerCall:
 
 @dataclass(frozen=True)
 class Event:
-    """An operation: the bytes alive after it, and the values of the frozen weight that it used."""
+    """An operation: the bytes alive after it, and the linear layer whose weight it used."""
 
     alive: int
-    weight_values: int = 0
+    linear: str | None = None
     attends: Attends | None = None
 
 
@@ -113,16 +113,15 @@ class _Recorder(LiveBytes):
     def __init__(self, layer: nn.Module, there: list[torch.Tensor]) -> None:
         super().__init__(there)
         self.events: list[Event] = []
-        linears = [one for one in layer.modules() if isinstance(one, nn.Linear)]
-        self._weights = {one.weight.untyped_storage()._cdata: one.weight.numel() for one in linears}
+        linears = {name: one for name, one in layer.named_modules() if isinstance(one, nn.Linear)}
+        self._names = {one.weight.untyped_storage()._cdata: name for name, one in linears.items()}
 
     def after(self, function: Any, arguments: Any) -> None:
         """Notes the bytes alive, and the weight among the factors of a product."""
         if function.is_view:
             return
-        factors = [one for one in arguments if isinstance(one, torch.Tensor)]
-        values = [self._weights.get(one.untyped_storage()._cdata, 0) for one in factors]
-        self.events.append(Event(self.now, max(values, default=0)))
+        factors = [one.untyped_storage()._cdata for one in arguments if isinstance(one, torch.Tensor)]
+        self.events.append(Event(self.now, next((self._names[one] for one in factors if one in self._names), None)))
 
     def attended(self, direction: Attends) -> None:
         """Notes that the attention's output is there, or its gradients are."""
