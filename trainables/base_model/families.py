@@ -16,6 +16,8 @@ GATE_UP = ("gate_proj", "up_proj")
 MLP = (*GATE_UP, "down_proj")
 JOINED_QKV, JOINED_GATE_UP = ("qkv_proj",), ("gate_up_proj",)
 
+COMPUTED_ACTIVATIONS = ("silu", "gelu_pytorch_tanh")  # by transformers' names, those that the fused path computes
+
 HeadNorms = Literal["none", "of_each_head", "of_all_heads"]
 EmbeddingScale = Literal["none", "root_of_hidden_size"]
 
@@ -84,6 +86,10 @@ class Family:
         """Returns the short names of the linear layers that have a bias under a configuration."""
         turned_on = (name for key, names in self.biases.items() if values.get(key) for name in names)
         return frozenset((*self.always_biased, *turned_on))
+
+    def computes(self, values: Mapping[str, Any]) -> bool:
+        """Whether a configuration's activation is one that the fused path computes."""
+        return values.get(self.activation_key, COMPUTED_ACTIVATIONS[0]) in COMPUTED_ACTIVATIONS
 
     @property
     def targets(self) -> Mapping[str, tuple[str, ...]]:

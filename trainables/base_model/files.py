@@ -23,7 +23,7 @@ from trainables.base_model.families import FAMILIES, with_defaults
 from trainables.base_model.gguf import CONVERTER_VERSION, convert_gguf
 from trainables.base_model.hub import hub_snapshot
 from trainables.base_model.location import ModelFiles, locate
-from trainables.base_model.probe.probe import probe
+from trainables.base_model.probe.probe import ProbeError, probe
 from trainables.base_model.shape import ModelShape
 from trainables.settings import BaseModelSettings
 from trainables.shown_values import shortened
@@ -123,12 +123,23 @@ def inspect(settings: BaseModelSettings, weights: bool = True) -> BaseModelInfo:
 
 
 def _described(values: Mapping[str, Any]) -> tuple[ModelShape, int]:
-    """The model's shape, and the most tokens of a row: by its family's form, or else as it was probed."""
-    if values["model_type"] in FAMILIES:
+    """The model's shape, and the most tokens of a row: by its family's form, or else as it was probed.
+
+    Raises BaseModelError where the probe finds no decoder to train.
+    """
+    try:
+        if values["model_type"] not in FAMILIES:
+            facts = probe(values)
+            return ModelShape.of_facts(facts), facts.max_positions or MOST_POSITIONS
         known = with_defaults(values)
-        return ModelShape.from_config(known), known["max_position_embeddings"]
-    facts = probe(values)
-    return ModelShape.of_facts(facts), facts.max_positions or MOST_POSITIONS
+        shape = ModelShape.from_config(known)
+        if not shape.family.computes(known):  # through transformers' layers, whose memory no formula knows
+            shape = replace(shape, counted=probe(values).counted)
+        return shape, known["max_position_embeddings"]
+    except ProbeError as error:
+        raise BaseModelError(
+            f"the base model must be a decoder whose layers are linear; {error}. {error.remedy}"
+        ) from error
 
 
 def _built(files: ModelFiles, build: Callable[[], Built]) -> Built:

@@ -190,8 +190,8 @@ class ModelShape:
 
     @property
     def is_fused(self) -> bool:
-        """Whether `trainables.packed.fused` computes it: each family with a form. Others go through transformers."""
-        return not self.probed
+        """Whether `trainables.packed.fused` computes it; others go through transformers' own layers."""
+        return not self.probed and self.counted is None
 
     def adapter_parameters(self, rank: int, target_modules: tuple[str, ...]) -> int:
         """Counts an adapter's trainable numbers: A is rank x in, B is out x rank at each target (Hu et al. 2021)."""

@@ -88,7 +88,11 @@ def cards_needed(
     most: int,
     constants: MemoryConstants | None = None,
 ) -> int | None:
-    """Counts the cards of `card_bytes` each that base and adapter need together; None where `most` are too few."""
+    """Counts the cards of `card_bytes` each that base and adapter need together; None where `most` are too few.
+
+    A decoder without a form stays on one card: where its parts belong, no form says.
+    """
+    most = 1 if shape.probed else most
     weights = sum(base_components(shape, setting, ModelPart(shape.layers)).values())
     fewest = max(1, math.ceil(weights / max(1, card_bytes)))  # that hold the weights alone
     for cards in range(fewest, min(most, shape.layers) + 1):

@@ -73,6 +73,14 @@ def test_what_is_no_linear_decoder_is_refused_with_its_type(kind: str | None, re
         inspect(_settings(config_folder(tmp_path / "model", model_type=kind)))
 
 
+def test_an_activation_that_no_form_computes_has_its_layer_counted(tmp_path: Path) -> None:
+    assert inspect(_settings(config_folder(tmp_path / "silu"))).shape.is_fused
+    shape = inspect(_settings(config_folder(tmp_path / "relu", hidden_act="relu"))).shape
+    assert not shape.is_fused
+    assert shape.counted is not None
+    assert shape.family.targets["q_v"] == ("q_proj", "v_proj")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

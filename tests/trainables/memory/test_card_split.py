@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from tests.support.trainables.memory_cases import ALL_LINEAR, CONFIGS, FP16, GIB, LLAMA_3, NF4, Q_V, weight_bytes
+from trainables.base_model.probe.look import facts_of
 from trainables.base_model.shape import ModelShape
 from trainables.memory.card_split import cards_needed, cards_of_modules, module_cards, predict_split, split_layers
 from trainables.memory.prediction import predict_pack
@@ -21,6 +22,14 @@ def test_sixteen_bits_need_two_t4s_and_nf4_one():
     assert cards_needed(LLAMA_3, FP16, load, T4_BYTES, 4) == 2
     assert cards_needed(LLAMA_3, FP16, load, T4_BYTES, 1) is None
     assert cards_needed(LLAMA_3, NF4, load, T4_BYTES, 4) == 1
+
+
+def test_a_decoder_without_a_form_stays_on_one_card():
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    facts = facts_of({"model_type": "olmo", **sizes, "num_attention_heads": 4, "max_position_embeddings": 128})
+    shape, load = ModelShape.of_facts(facts), AdapterLoad(8, Q_V, True, 1, 64, 64)
+    assert cards_needed(shape, FP16, load, T4_BYTES, 4) == 1
+    assert cards_needed(shape, FP16, load, weight_bytes(shape, FP16) // 2, 4) is None
 
 
 @pytest.mark.parametrize("cards", [1, 2, 3, 4])

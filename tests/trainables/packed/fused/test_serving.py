@@ -10,12 +10,18 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.support.trainables.tiny_families import CASES, SIZES, tiny_family
+from trainables.base_model.families import COMPUTED_ACTIVATIONS
+from trainables.packed.fused.form import ACTIVATIONS
 from trainables.packed.fused.serving import serves
 
 
 def linears_of(model: Any) -> dict[str, nn.Linear]:
     named = model.get_decoder().named_modules(prefix="model")
     return {name: module for name, module in named if isinstance(module, nn.Linear)}
+
+
+def test_what_plans_take_for_computed_is() -> None:
+    assert tuple(ACTIVATIONS) == COMPUTED_ACTIVATIONS
 
 
 @pytest.mark.parametrize("case", CASES)
