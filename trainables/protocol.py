@@ -10,7 +10,7 @@ from search_spaces.trial_config import TrialConfig
 
 Stage = Literal["loading", "measuring", "training", "evaluating", "finishing", "ended"]  # what a trial is doing
 STAGES: tuple[Stage, ...] = get_args(Stage)
-ENGINE_VERSION = 3  # counts changes of the training engine after which costs do not compare
+ENGINE_VERSION = 4  # counts changes of the training engine after which costs do not compare
 ADAPTERS_FOLDER = "adapters"  # in a study's directory: an adapter a folder, by trial id
 STATE_FILE = "training.safetensors"  # a trial's state, in the folder of a checkpoint
 ADAPTER_UNWRITTEN = "the adapter could not be written"  # in the reason of a trained trial: the study stops
