@@ -25,7 +25,7 @@ def make_engine(shape: str, device: Any) -> Any:
     """An engine over random weights in NF4, the same each time, and random rows of mixed length."""
     import torch
 
-    from tests.benchmarks.support.capped_training import load_base
+    from tests.benchmarks.support.capped_training import load_model
     from tests.support.small_engines import INFO, Letters
     from trainables.base_model.load import BaseModel
     from trainables.dataset.prepared import PreparedDataset
@@ -34,11 +34,7 @@ def make_engine(shape: str, device: Any) -> Any:
     from trainables.settings import BaseModelSettings, DatasetSettings, TrainingSettings, TrialSettings
 
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    base = load_base(shape, device, "bf16" if ampere else "fp16" if device.type == "cuda" else "fp32")
-    model = base.model.model
-    for name, layer in base.model.linears.items():  # the engine wraps them again
-        parent = model.get_submodule(name.rpartition(".")[0])
-        setattr(parent, name.rpartition(".")[2], layer.base)
+    model, dtype = load_model(shape, device, "bf16" if ampere else "fp16" if device.type == "cuda" else "fp32")
     draw = torch.Generator().manual_seed(0)
     lengths = [TOKENS // 4 + (97 * number) % (3 * TOKENS // 4 + 1) for number in range(24)]
     rows = [
@@ -50,7 +46,7 @@ def make_engine(shape: str, device: Any) -> Any:
         max_steps=STEPS, epochs=100, micro_batch_size=ROWS, gradient_accumulation_steps=1, evaluations=1
     )
     settings = TrialSettings(BaseModelSettings("random"), DatasetSettings("mine"), training)
-    loaded = BaseModel(model, Letters(), INFO, "nf4", base.dtype, device)  # type: ignore[arg-type]
+    loaded = BaseModel(model, Letters(), INFO, "nf4", dtype, device)  # type: ignore[arg-type]
     return Engine(settings, loaded, PreparedDataset(*splits, "print", (), {}))
 
 

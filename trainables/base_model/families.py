@@ -119,7 +119,7 @@ _GEMMA_SIZES = ("num_key_value_heads", "head_dim", "query_pre_attn_scalar")
 FAMILIES: Mapping[str, Family] = {  # by `model_type`
     "llama": Family({"max_position_embeddings": 2048}, biases=_BIASES),
     "mistral": Family(
-        {"num_key_value_heads": 8, "max_position_embeddings": 131_072},
+        {"num_key_value_heads": 8, "max_position_embeddings": 131_072, "sliding_window": 4096},
         never_null=("num_key_value_heads", "attention_dropout"),
         windowed=True,
     ),

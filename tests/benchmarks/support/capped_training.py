@@ -35,14 +35,20 @@ class Base:
 
 
 def load_base(shape: str, device: torch.device, compute: str) -> Base:
-    """Makes a base model in NF4 whose weights lie closely, as those that are loaded from files do."""
+    """Makes a resident base model in NF4."""
+    model, dtype = load_model(shape, device, compute)
+    return Base(PackedModel(model), device, dtype)
+
+
+def load_model(shape: str, device: torch.device, compute: str) -> tuple[nn.Module, torch.dtype]:
+    """Makes a model in NF4 whose weights lie closely, as those that are loaded from files do; and its type."""
     dtype = getattr(torch, {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}[compute])
     made = random_weights(shape, device, dtype, nf4=True)
     if device.type == "cuda":  # once away and back: quantizing leaves holes between them
         made = {name: _moved(weight, torch.device("cpu")) for name, weight in made.items()}
         _empty_cache(device)
         made = {name: _moved(weight, device) for name, weight in made.items()}
-    return Base(PackedModel(assemble(shape, made, device, dtype)), device, dtype)
+    return assemble(shape, made, device, dtype), dtype
 
 
 def _moved(weight: nn.Parameter, device: torch.device) -> nn.Parameter:

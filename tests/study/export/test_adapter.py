@@ -18,6 +18,7 @@ from study.export.adapter import export_trial, push_folder
 from study.export.model_card import base_name, model_card
 from study.records.record import TrialRecord
 from tests.support.made_up_studies import make_config, make_record, write_study_file
+from tests.support.trainables.memory_cases import SHAPES
 
 SHA256 = "ab" * 32
 
@@ -144,6 +145,7 @@ def test_a_merge_writes_weights_and_a_card_of_its_own(study: Path, tmp_path: Pat
 
     class Info:
         sha256 = SHA256
+        shape = SHAPES["llama-3-8b"]
 
     asked: list[Any] = []
     monkeypatch.setattr("trainables.packed.merged_weights.write_merged", merge)
