@@ -45,6 +45,7 @@ def study(*arguments: Any) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_from_plan_to_report(checkpoint: Path, tmp_path: Path) -> None:
     """Peaks within 15 % of those predicted, as for other tiny models."""
     file, out = write_study_file(tmp_path, checkpoint, space=SPACE, training=TRAINING), tmp_path / "out"

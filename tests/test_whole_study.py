@@ -98,6 +98,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> A
     raise AssertionError(f"waited {seconds} s for {what}")
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_the_quickstart_on_a_tiny_model(tmp_path: Path, model: Path) -> None:
     study = yaml.safe_load((ROOT / "study/studies/quickstart.yaml").read_text(encoding="utf-8"))
     study |= {"base_model": {"path": str(model)}, "space": str(ROOT / "search_spaces/quick.yaml")}
