@@ -68,11 +68,13 @@ def test_the_hash_follows_the_weights(tmp_path: Path) -> None:
         (None, "decoder of transformers .* is of the type None"),
     ],
 )
+@pytest.mark.usefixtures("probed_here")
 def test_what_is_no_linear_decoder_is_refused_with_its_type(kind: str | None, reason: str, tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=reason):
         inspect(_settings(config_folder(tmp_path / "model", model_type=kind)))
 
 
+@pytest.mark.usefixtures("probed_here")
 def test_an_activation_that_no_form_computes_has_its_layer_counted(tmp_path: Path) -> None:
     assert inspect(_settings(config_folder(tmp_path / "silu"))).shape.is_fused
     shape = inspect(_settings(config_folder(tmp_path / "relu", hidden_act="relu"))).shape

@@ -38,11 +38,15 @@ class NoDecoderError(ValueError):
 
 def main() -> None:
     """Answers one configuration."""
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
+
+
+def answer(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is written of a configuration, as JSON-ready values."""
     try:
-        answer: dict[str, Any] = {"facts": facts_of(json.load(sys.stdin)).to_json()}
+        return {"facts": facts_of(values).to_json()}
     except NoDecoderError as error:
-        answer = {"fault": str(error), "remedy": error.remedy}
-    json.dump(answer, sys.stdout)
+        return {"fault": str(error), "remedy": error.remedy}
 
 
 def facts_of(values: Mapping[str, Any]) -> DecoderFacts:

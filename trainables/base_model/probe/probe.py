@@ -22,7 +22,9 @@ FORM = 2  # part of the cache's key: raise it when facts change
 SECONDS = 300.0  # a busy machine imports transformers in half a minute, and counts a large model in one
 FACTS = "facts.json"
 PROBE = "trainables.base_model.probe.look"
-_UNREAD = ("_name_or_path", "name_or_path", "auto_map", "transformers_version", "torch_dtype", "dtype")
+_UNREAD = (  # how weights are kept, and where they came from, changes no fact
+    "_name_or_path", "name_or_path", "auto_map", "transformers_version", "torch_dtype", "dtype", "quantization_config",
+)  # fmt: skip
 
 
 class ProbeError(ValueError):

@@ -79,6 +79,7 @@ MADE: dict[str, Callable[[], PreTrainedModel]] = {
 @pytest.mark.parametrize("family", list(MADE))
 @pytest.mark.parametrize("skipped", [None, SKIPPED])
 @pytest.mark.parametrize("double", [True, False])
+@pytest.mark.usefixtures("probed_here")
 def test_it_is_loaded_as_transformers_loads_it(
     family: str, skipped: list[str] | None, double: bool, tmp_path: Path
 ) -> None:
