@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from search_spaces.trial_config import TrialConfig
+from trainables.base_model.probe.counting.live_bytes import LiveBytes
 from trainables.dataset.rows import Row
 from trainables.kernels import elementwise
 from trainables.memory.setting import AdapterLoad
@@ -25,37 +23,14 @@ from trainables.packed.training import micro_step
 from trainables.settings import TrainingSettings
 
 
-class LiveBytes(TorchDispatchMode):
-    """The peak of the bytes of tensors that are made within the block and still alive."""
-
-    def __init__(self, there: Sequence[torch.Tensor]) -> None:
-        """`there` are tensors from before, which do not count."""
-        super().__init__()
-        self.now = self.peak = 0
-        self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in there}
+class TracedBytes(LiveBytes):
+    """Counts as `LiveBytes`, with the softmax of attention in the steps that a card takes."""
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        if function is torch.ops.aten._safe_softmax.default:
-            with self:
-                result = _safe_softmax(*arguments, **(keywords or {}))
-        else:
-            result = function(*arguments, **(keywords or {}))
-        for value in tree_flatten(result)[0]:
-            if isinstance(value, torch.Tensor):
-                self._note(value.untyped_storage())
-        return result
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key in self._sizes:
-            return
-        self._sizes[key] = storage.nbytes()
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._freed, key)
-
-    def _freed(self, key: int) -> None:
-        self.now -= self._sizes.pop(key, 0)
+        if function is not torch.ops.aten._safe_softmax.default:
+            return super().__torch_dispatch__(function, types, arguments, keywords)
+        with self:
+            return _safe_softmax(*arguments, **(keywords or {}))
 
 
 def _safe_softmax(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -83,7 +58,7 @@ def traced_peak(model: PackedModel, loads: Sequence[AdapterLoad]) -> int:
     micro_step(model, members, rows, 0)
     parameters = [parameter for member in members for parameter in member.adapter.parameters()]
     there = [*model.model.parameters(), *model.model.buffers(), *parameters, *(p.grad for p in parameters)]
-    with LiveBytes(there) as live:
+    with TracedBytes(there) as live:
         micro_step(model, members, rows, 0)
     return live.peak
 

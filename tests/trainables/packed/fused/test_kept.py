@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.trainables.memory_trace import LiveBytes, allocate_as_a_card
+from tests.support.trainables.memory_trace import TracedBytes, allocate_as_a_card
 from tests.support.trainables.tiny_families import CASES, tiny_family
 from trainables.limits import FP32_BYTES
 from trainables.packed.fused.decoder import FusedDecoder
@@ -44,7 +44,7 @@ def test_a_layer_keeps_what_its_states_say(case: str, monkeypatch: pytest.Monkey
     layer, hidden = decoder._layers[1], torch.randn(ROWS * TOKENS, 32).to(torch.bfloat16)
     positions = Positions.of(model.model.rotary_emb, hidden.view(ROWS, TOKENS, -1), decoder._forms)
     there = [hidden, *model.parameters(), *positions.masks.values()]  # a pass has its masks once
-    with torch.no_grad(), LiveBytes(there) as live:
+    with torch.no_grad(), TracedBytes(there) as live:
         state = layer.state(hidden, positions, Pack(), graph=True)
         output = layer.output(state, positions, Pack(), keep=True)
         del output

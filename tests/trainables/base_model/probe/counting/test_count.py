@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tests.support.trainables.memory_trace import LiveBytes
+from tests.support.trainables.memory_trace import TracedBytes
 from trainables.base_model.probe.counted_layer import CountedLayer, Growth
 from trainables.base_model.probe.counting import count
 from trainables.base_model.probe.counting.count import decoder_layers
@@ -46,10 +46,10 @@ def kept_by_a_real_layer(config, dtype, rows, tokens) -> int:
     found = []
 
     def measured(module, arguments, keywords, output):
-        (hidden, *others), mode = arguments, LiveBytes([])
+        (hidden, *others), mode = arguments, TracedBytes([])
         there = [hidden, *(leaf for one in keywords.values() for leaf in (one if isinstance(one, tuple) else [one]))]
         there = [one for one in (*there, *others) if isinstance(one, torch.Tensor)]
-        mode = LiveBytes([*model.parameters(), *model.buffers(), *there])
+        mode = TracedBytes([*model.parameters(), *model.buffers(), *there])
         hidden = hidden.detach().requires_grad_()
         with mode:
             result = module.forward(hidden, *others, **keywords)
