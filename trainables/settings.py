@@ -10,6 +10,8 @@ Schedule = Literal["cosine", "linear", "constant"]
 MeasuredCosts = Literal["reuse", "anew"]  # whether what an earlier study has measured may be taken over
 Grouping = Literal["prompt", "none"]  # what never stands in two splits: rows of one prompt, or nothing
 SpecialTokens = Literal["auto", "text", "markup"]
+Optimizer = Literal["adamw", "adamw_8bit"]  # 8 bits: moments by blocks, Dettmers et al. 2022, arXiv 2110.02861
+BaseInHostMemory = Literal["auto", "never", "always"]  # whether layers of the base model are streamed from there
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class TrainingSettings:
     gradient_accumulation_steps: int = 16
     schedule: Schedule = "cosine"
     warmup_ratio: float = 0.03
+    optimizer: Optimizer = "adamw"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
@@ -75,6 +78,7 @@ class HardwareSettings:
     price_per_hour: float | None = None  # of one card, USD; None: the catalogue's
     force_bf16: bool = False  # on cards that only emulate it (compute capability under 8.0)
     measured_costs: MeasuredCosts = "reuse"
+    base_in_host_memory: BaseInHostMemory = "auto"
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,14 @@ from study.hardware.gpu_catalogue import UnknownGpuError, catalogue, find_gpu
 from study.records.objectives import METRICS, Direction, Objective
 from trainables.dataset.named import NAMED
 from trainables.settings import (
+    BaseInHostMemory,
     BaseModelSettings,
     DatasetSettings,
     GenerationSettings,
     Grouping,
     HardwareSettings,
     MeasuredCosts,
+    Optimizer,
     Schedule,
     SpecialTokens,
     TrainingSettings,
@@ -58,6 +60,7 @@ TRAINING = {
     "gradient_accumulation_steps": whole(1, 4096),
     "schedule": one_of(get_args(Schedule)),
     "warmup_ratio": number(0, 1, below=True),
+    "optimizer": one_of(get_args(Optimizer)),
     "weight_decay": number(0, 1),
     "max_grad_norm": number(0, 10**6),  # 0: not clipped
     "gradient_checkpointing": flag(),
@@ -70,6 +73,7 @@ HARDWARE = {
     "price_per_hour": nullable(number(0, 10_000)),  # USD, of one card
     "force_bf16": flag(),
     "measured_costs": one_of(get_args(MeasuredCosts)),
+    "base_in_host_memory": one_of(get_args(BaseInHostMemory)),
 }
 CARD_METRICS = ("peak_reserved_bytes", "peak_device_bytes", "energy_joules")  # a CPU has none of them
 LOGGER_PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # by name in the study file

@@ -159,7 +159,7 @@ class HostKeeper:
         cards = len(host.device.gpu_ids)
         settings = HostSettings(
             self._settings, host.name, host.precision, "cuda" if cards else "cpu", self._cpu_threads, max(1, cards),
-            self._keep_adapters, host.waits, self._study_directory, host_environment(host),
+            self._keep_adapters, host.waits, self._study_directory, environment=host_environment(host),
         )  # fmt: skip
         keeper = ray.get_runtime_context().current_actor
         self._asked[host_process(host.name)] = time.time()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.settings import TrialSettings
 from trainables.timeline import timeline
 
@@ -23,6 +24,7 @@ class HostSettings:
     keep_adapters: bool = True  # whether finished adapters are handed to the keeper
     waits: bool = False  # whether it touches its device only once a trial joins
     study_directory: str = ""  # which measured costs are kept as measured in; empty: none is kept or taken over
+    offload: Offload = RESIDENT  # what waits in host memory
     environment: Mapping[str, str] = field(default_factory=dict)  # of its process, set before libraries read it
 
 

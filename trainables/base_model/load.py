@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from trainables.base_model.checks.quantization import USE_NF4, only_nf4
 from trainables.base_model.files import BaseModelInfo, inspect, weights_folder
 from trainables.base_model.location import locate
 from trainables.base_model.nf4 import load_nf4
+from trainables.base_model.streaming.layer_block import LayerBlock
 from trainables.base_model.tokenizer import load_tokenizer
 from trainables.base_model.upcast import upcast_products
 from trainables.base_model.weights import Places, load_weights
@@ -41,6 +42,7 @@ class BaseModel:
     precision: str
     compute_dtype: torch.dtype
     device: torch.device  # of the input embedding
+    blocks: Mapping[int, LayerBlock] = field(default_factory=dict)  # of the layers in host memory, by their number
 
     @property
     def devices(self) -> tuple[torch.device, ...]:

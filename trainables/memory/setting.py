@@ -8,7 +8,9 @@ from typing import Literal
 
 from search_spaces.trial_config import TrialConfig
 from trainables.base_model.shape import ModelShape
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.precision import Attention
+from trainables.settings import Optimizer
 
 Device = Literal["cuda", "cpu"]
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -25,6 +27,8 @@ class MemorySetting:
     gradient_checkpointing: bool = True
     device: Device = "cuda"
     attention: Attention = "flash"
+    offload: Offload = RESIDENT
+    optimizer: Optimizer = "adamw"
 
     @property
     def compute_bytes(self) -> int:

@@ -1,0 +1,1 @@
+"""Keeps frozen layers in host memory, and brings each to the card when it is at work."""
