@@ -20,6 +20,7 @@ import psutil
 import pytest
 import yaml
 
+from study.progress.live_file import read_live
 from study.records.timeline.file import read_timeline
 from study.records.timeline.milestones import milestones
 from tests.support.made_up_studies import save_tiny_model, write_study_file
@@ -164,10 +165,10 @@ def test_a_killed_host_and_a_killed_trial_cost_no_trial(tmp_path: Path, undistur
     file, expected = undisturbed
     out = tmp_path / "out"
     driver = start("run", str(file), "--out", str(out))
-    host = wait_for(lambda: trains_now(driver) and processes_of(driver, "BaseModelHost"), "a host that trains")[0]
+    host = wait_for(lambda: trains_now(driver, out) and processes_of(driver, "BaseModelHost"), "a host that trains")[0]
     host.kill()
     wait_for(lambda: [p for p in processes_of(driver, "BaseModelHost") if p.pid != host.pid], "another host")
-    wait_for(lambda: trains_now(driver), "a trial at work")
+    wait_for(lambda: trains_now(driver, out), "a trial at work")
     processes_of(driver, "LoraTrial")[0].kill()
     output, _ = driver.communicate(timeout=RUN_SECONDS)
     assert driver.returncode == 0, output
@@ -201,16 +202,18 @@ def test_early_stopping_ends_trials_at_a_rung_and_their_records_say_so(tmp_path:
     assert "stopped" in output
 
 
-def trains_now(driver: subprocess.Popen[str]) -> bool:
-    """Whether the study's trial has been waiting for its host's news for a while: it trains."""
-    return bool(processes_of(driver, "LoraTrial.train")) and bool(processes_of(driver, "BaseModelHost.advance"))
+def trains_now(driver: subprocess.Popen[str], out: Path) -> bool:
+    """Whether a trial has taken a step and its host is at work on the next: not loading, nor measuring it alone."""
+    at_work = processes_of(driver, "LoraTrial.train") and processes_of(driver, "BaseModelHost.advance")
+    live = read_live(out) if at_work else None
+    return live is not None and any(one.stage == "training" and one.step for one in live.statuses.values())
 
 
 def test_a_killed_driver_leaves_no_orphan_and_resume_continues(tmp_path: Path, undisturbed: tuple[Path, dict]) -> None:
     file, expected = undisturbed
     out = tmp_path / "out"
     driver = start("run", str(file), "--out", str(out))
-    wait_for(lambda: trains_now(driver), "a trial at work")
+    wait_for(lambda: trains_now(driver, out), "a trial at work")
     children = psutil.Process(driver.pid).children(recursive=True)
     ours = [process for process in children if is_ours(process)]  # what holds memory or a card; Ray's agents do not
     assert len(ours) >= 3  # keeper, host, trial
@@ -227,16 +230,16 @@ def test_a_killed_driver_leaves_no_orphan_and_resume_continues(tmp_path: Path, u
 
 def test_a_sigterm_to_every_process_still_keeps_the_states(tmp_path: Path, model: Path) -> None:
     """As `timeout`, systemd and batch systems send it: Ray's own processes get it too."""
-    file = study_file(tmp_path, model, max_steps=5000)
-    driver = start("run", str(file), "--out", str(tmp_path / "out"), own_group=True)
-    wait_for(lambda: trains_now(driver), "a trial at work")
+    file, out = study_file(tmp_path, model, max_steps=5000), tmp_path / "out"
+    driver = start("run", str(file), "--out", str(out), own_group=True)
+    wait_for(lambda: trains_now(driver, out), "a trial at work")
     children = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGTERM)
     output, _ = driver.communicate(timeout=RUN_SECONDS)
     assert driver.returncode == 1, output
     assert "Interrupted; 0 trials ended and are kept. Continue: python -m study resume" in output
-    assert list((tmp_path / "out/tune").glob("stopped-*/t*/checkpoint_*/training.safetensors"))
-    assert "training" in {one.name for run in read_timeline(tmp_path / "out") for one in run}
+    assert list(out.glob("tune/stopped-*/t*/checkpoint_*/training.safetensors"))
+    assert "training" in {one.name for run in read_timeline(out) for one in run}
     _, alive = psutil.wait_procs(children, timeout=60)
     assert all(gone(process) for process in alive), "they outlived their driver"
 
@@ -244,7 +247,7 @@ def test_a_sigterm_to_every_process_still_keeps_the_states(tmp_path: Path, model
 def test_changed_data_are_refused_and_accepted_begin_what_was_at_work_anew(tmp_path: Path, model: Path) -> None:
     file, out = study_file(tmp_path, model, max_steps=3000, space={**SPACE, "rank": 2}), tmp_path / "out"
     driver = start("run", str(file), "--out", str(out))
-    wait_for(lambda: trains_now(driver), "a trial at work")
+    wait_for(lambda: trains_now(driver, out), "a trial at work")
     driver.send_signal(signal.SIGTERM)
     driver.communicate(timeout=RUN_SECONDS)
     assert list(out.glob("tune/stopped-*/t000/checkpoint_*/training.safetensors"))
@@ -265,7 +268,7 @@ def test_changed_data_are_refused_and_accepted_begin_what_was_at_work_anew(tmp_p
 def test_a_disk_that_is_full_for_an_adapter_stops_the_study_and_fails_no_trial(tmp_path: Path, model: Path) -> None:
     file, out = study_file(tmp_path, model, max_steps=400, space={**SPACE, "rank": 2}), tmp_path / "out"
     driver = start("run", str(file), "--out", str(out))
-    (keeper,) = wait_for(lambda: trains_now(driver) and processes_of(driver, "HostKeeper"), "a trial at work")
+    (keeper,) = wait_for(lambda: trains_now(driver, out) and processes_of(driver, "HostKeeper"), "a trial at work")
     keeper.rlimit(psutil.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     said, _ = driver.communicate(timeout=RUN_SECONDS)
     assert driver.returncode == 1, said

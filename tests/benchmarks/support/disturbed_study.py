@@ -39,7 +39,7 @@ class DisturbedStudy:
     @property
     def trains(self) -> bool:
         """Whether one of its trials trains."""
-        return self.runs and trains_now(self.driver)
+        return self.runs and trains_now(self.driver, self.directory)
 
     @property
     def ended(self) -> int:
