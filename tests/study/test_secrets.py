@@ -156,9 +156,9 @@ def test_no_text_of_our_own_is_masked() -> None:
 )  # fmt: skip
 def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
     """400,000 characters under two seconds; what grows with the square would take minutes."""
-    start = time.monotonic()
+    start = time.process_time()
     masked(piece * (400_000 // len(piece)), {})
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_logs_and_their_tracebacks_are_masked(caplog: pytest.LogCaptureFixture) -> None:

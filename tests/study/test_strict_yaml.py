@@ -121,20 +121,20 @@ def _doubling(levels: int, leaf: str = "1") -> str:
 
 
 def test_exploding_aliases_are_refused_at_once() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert "aliases written out" in _fault(_doubling(40)).rule
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert parse_yaml(_doubling(8), "a.yaml")["a7"]
 
 
 def test_exploding_text_is_refused_at_once() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     word = "x" * 50_000
     fault = _fault(f"a: &a {word}\nb: [{', '.join(['*a'] * 1000)}]")
     assert fault.rule == "must have at most 1 MiB of text, aliases written out"
     keys = _fault(f"- &a {word}\n" + "- {*a : 1}\n" * 1000)
     assert keys.rule == fault.rule
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
 
 
 def test_nodes_are_counted_exactly(monkeypatch: pytest.MonkeyPatch) -> None:

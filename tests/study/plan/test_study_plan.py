@@ -114,6 +114,6 @@ def test_equal_footprints_are_one_row():
 
 def test_a_long_search_is_planned_within_a_second():
     configs = [config(rank=rank, seed=seed) for rank in (2, 4, 8, 16, 32) for seed in range(60)]
-    start = time.perf_counter()
+    start = time.process_time()
     plan(configs)
-    assert time.perf_counter() - start < 5  # a second on an idle machine
+    assert time.process_time() - start < 5  # a second on an idle machine

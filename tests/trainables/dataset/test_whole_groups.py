@@ -59,8 +59,8 @@ def test_reachable_sums(sizes: list[int], most: int) -> None:
 @pytest.mark.parametrize("step", [2, 7])
 def test_hundreds_of_sizes_take_seconds_at_most(step: int) -> None:
     sizes = Counter({step * size: 3 for size in range(1, 300)})  # about a million rows, none in a group alone
-    start = time.monotonic()
+    start = time.process_time()
     filling = fewest_left_out(sizes, 50_003, 25_002)
     assert filling is not None
     assert filling.left_out == -50_003 % step
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10

