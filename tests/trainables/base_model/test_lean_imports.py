@@ -25,7 +25,7 @@ def seconds():
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
-how, model, precision = sys.argv[1:]
+how, model, *precisions = sys.argv[1:]
 if how == "lean":
     from trainables.base_model import lean_imports
     lean_imports.import_libraries()
@@ -39,25 +39,27 @@ from transformers import masking_utils
 from trainables.base_model.load import load_base_model
 from trainables.settings import BaseModelSettings
 
-base = load_base_model(BaseModelSettings(model), precision, "cpu")
-ids = torch.randint(3, 500, (2, 24), generator=torch.Generator().manual_seed(0))
-logits = base.model(ids).logits
-inputs = base.model.get_input_embeddings()(ids).detach().requires_grad_(True)
-base.model.train()(inputs_embeds=inputs, labels=ids).loss.backward()
+totals = []
+for precision in precisions:
+    base = load_base_model(BaseModelSettings(model), precision, "cpu")
+    ids = torch.randint(3, 500, (2, 24), generator=torch.Generator().manual_seed(0))
+    logits = base.model(ids).logits
+    inputs = base.model.get_input_embeddings()(ids).detach().requires_grad_(True)
+    base.model.train()(inputs_embeds=inputs, labels=ids).loss.backward()
+    totals += [logits.double().sum().item(), inputs.grad.double().abs().sum().item()]
 from tests.support import small_engines
 engine = small_engines.make_engine()
 small_engines.join(engine, small_engines.MIXED)
 learned = small_engines.perplexities(small_engines.run(engine))
 trained = sorted(sys.modules)
 tracing = type(masking_utils.TransformGetItemToIndex()).__module__
-totals = [logits.double().sum().item(), inputs.grad.double().abs().sum().item()]
 told = {"seconds": imported, "after": after, "trained": trained, "totals": totals, "learned": learned}
 print(json.dumps({**told, "tracing": tracing}))
 """
 
 
-def _probe(how: str, precision: str, cache: Path) -> dict[str, Any]:
-    command = [sys.executable, "-W", "ignore", "-c", PROBE, how, str(MODEL), precision]
+def _probe(how: str, cache: Path) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-c", PROBE, how, str(MODEL), "nf4", "fp32"]
     environment = {**os.environ, "LORA_FRONTIER_CACHE": str(cache)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,9 +68,8 @@ def _probe(how: str, precision: str, cache: Path) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not MODEL.is_dir(), reason="needs the models beside the checkout (../shared/models)")
-@pytest.mark.parametrize("precision", ["nf4", "fp32"])
-def test_lean_imports_leave_out_what_takes_half_the_time_and_change_no_number(precision: str, tmp_path: Path) -> None:
-    full, lean = (_probe(how, precision, tmp_path) for how in ("full", "lean"))  # the second finds quantized weights
+def test_lean_imports_leave_out_what_takes_half_the_time_and_change_no_number(tmp_path: Path) -> None:
+    full, lean = (_probe(how, tmp_path) for how in ("full", "lean"))  # the second finds quantized weights
     assert [name for name in LEFT_OUT if name in lean["after"]] == []
     assert [name for name in LEFT_OUT if name in lean["trained"] and name != "scipy"] == []
     assert lean["learned"] == full["learned"]
