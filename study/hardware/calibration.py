@@ -21,6 +21,7 @@ from study.records.files import write_whole
 from study.records.infeasible import context_bytes
 from trainables.base_model.shape import ModelShape
 from trainables.guarded_files import read_json
+from trainables.memory.offload import Offload
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting
 from trainables.memory.slack import slack_bytes
@@ -64,10 +65,10 @@ class MeasuredFootprint:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MeasuredFootprint:
         """Reads `to_dict`'s form. Raises KeyError, TypeError."""
-        load = values["load"]
+        load, setting = values["load"], values["setting"]
         parts = {
             "shape": ModelShape.from_json(values["shape"]),
-            "setting": MemorySetting(**values["setting"]),
+            "setting": MemorySetting(**{**setting, "offload": Offload(**setting.get("offload", {}))}),
             "load": AdapterLoad(**{**load, "target_modules": tuple(load["target_modules"])}),
         }
         return cls(**{**values, **parts})
