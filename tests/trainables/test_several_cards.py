@@ -19,6 +19,7 @@ from trainables.measure.evaluation import evaluate_together
 from trainables.measure.generation import generate_together
 from trainables.measure.training_cost import measure_training_cost, measuring_plan
 from trainables.memory.card_split import module_cards
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.memory.weights import ModelPart
 from trainables.packed.adapter import PackedRows
 from trainables.packed.member import TrainingMember
@@ -97,6 +98,26 @@ def test_losses_and_gradients_are_the_unsplit_models(folder: Path, precision: st
     torch.testing.assert_close(ours[0], expected[0], rtol=tolerance, atol=0)
     for one, other in zip(ours[1], expected[1], strict=True):
         assert (one - other).norm() <= tolerance * other.norm()
+
+
+@two_cards
+@pytest.mark.parametrize("precision", TOLERANCES)
+def test_layers_in_host_memory_belong_to_their_cards(folder: Path, precision: str) -> None:
+    """Bit-equal logits, with each block shown on its own card."""
+    settings, ids = BaseModelSettings(str(folder)), torch.arange(20, device="cuda")[None]
+    whole, streamed = (
+        load_base_model(settings, precision, "cuda", use_cache=False, cards=SPLIT, offload=offload)
+        for offload in (RESIDENT, Offload(layers=LAYERS))
+    )
+    assert streamed.devices == whole.devices
+    assert [block.device.index for block in streamed.blocks.values()] == [0, 1, 1, 1]
+    for block in streamed.blocks.values():
+        assert block.block.is_pinned()
+        buffer = torch.empty(block.nbytes, dtype=torch.uint8, device=block.device)
+        block.copy_to(buffer)
+        block.show_in(buffer)
+    with torch.no_grad():
+        assert torch.equal(streamed.model(ids).logits, whole.model(ids).logits)
 
 
 @two_cards

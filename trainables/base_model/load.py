@@ -16,12 +16,14 @@ from trainables.base_model.attention import attend_without_scores
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.checks.quantization import USE_NF4, only_nf4
 from trainables.base_model.files import BaseModelInfo, inspect, weights_folder
+from trainables.base_model.loading.placement import Placement
 from trainables.base_model.location import locate
 from trainables.base_model.nf4 import load_nf4
 from trainables.base_model.streaming.layer_block import LayerBlock
 from trainables.base_model.tokenizer import load_tokenizer
 from trainables.base_model.upcast import upcast_products
-from trainables.base_model.weights import Places, load_weights
+from trainables.base_model.weights import load_weights
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.precision import Processor, compute_precision, cpu_multiplies_bf16, refusal
 from trainables.settings import BaseModelSettings
 
@@ -57,13 +59,15 @@ def load_base_model(
     use_cache: bool = True,
     force_bf16: bool = False,
     cards: Mapping[str, int] | None = None,
+    offload: Offload = RESIDENT,
 ) -> BaseModel:
     """Loads the base model in a precision onto a device; `use_cache` keeps and reads quantized weights.
 
     `force_bf16` lets cards compute in bf16 that only emulate it. `cards` spreads the model over several: names of its
-    modules to numbers of cards (`trainables.memory.card_split.module_cards`).
+    modules to numbers of cards (`trainables.memory.card_split.module_cards`). What of the base `offload` names
+    is never on a card as a whole.
 
-    Raises BaseModelError for what cannot be had, read or computed there, with the remedy.
+    Raises BaseModelError for what cannot be had, read, computed there or held in host memory, with the remedy.
     """
     device = torch.device(device)
     processor = _processor(device)
@@ -71,19 +75,28 @@ def load_base_model(
         raise BaseModelError(why)
     compute = compute_precision(precision, processor)
     dtype = _DTYPES[compute]
-    places: Places = cards or {"": device}
+    placement = Placement(cards or {"": device}, offload)
     with _quiet():
         info = inspect(settings)
         if info.shape.four_bit and precision != "nf4":
             raise BaseModelError(f"{only_nf4(settings.path, info.shape.four_bit)}, not {precision}. {USE_NF4}")
         if precision == "nf4":
-            model = load_nf4(settings, info, dtype, places, device.type, use_cache)
+            model = load_nf4(settings, info, dtype, placement, device.type, use_cache)
         else:
-            model = load_weights(weights_folder(locate(settings)), places, dtype=_DTYPES[precision])
+            model = load_weights(weights_folder(locate(settings)), placement, dtype=_DTYPES[precision])
             if model.dtype != dtype:
                 upcast_products(model)
         attend_without_scores(model, processor, compute)
-        return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device)
+        if offload.embedding:
+            _embed_from_host(model)
+        placement.pin()
+        return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device, placement.blocks)
+
+
+def _embed_from_host(model: PreTrainedModel) -> None:
+    from trainables.base_model.streaming.host_embedding import embed_from_host
+
+    embed_from_host(model)
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -98,8 +111,12 @@ def _processor(device: torch.device) -> Processor:
 
 
 def devices_of(model: nn.Module) -> tuple[torch.device, ...]:
-    """Lists the devices of a model's parameters, in their order."""
-    return tuple(dict.fromkeys(parameter.device for parameter in model.parameters()))
+    """Lists the devices that compute a model, in the order of its parameters.
+
+    Host memory is none of them, where a part of a card's model waits there.
+    """
+    found = tuple(dict.fromkeys(parameter.device for parameter in model.parameters()))
+    return tuple(device for device in found if device.type == "cuda") or found
 
 
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:

@@ -14,9 +14,10 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import BaseModelInfo, read_config, weights_folder
+from trainables.base_model.loading.placement import Placement
 from trainables.base_model.loading.writing import write_model
 from trainables.base_model.location import locate
-from trainables.base_model.weights import Places, load_weights
+from trainables.base_model.weights import load_weights
 from trainables.measure.process_memory import release_free_memory
 from trainables.settings import BaseModelSettings
 from trainables.user_cache import CacheEntry, digest
@@ -27,29 +28,35 @@ _NOT_WEIGHTS = ("_name_or_path", "transformers_version", "use_cache")  # in a co
 
 
 def load_nf4(
-    settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtype, places: Places, kind: str, use_cache: bool
+    settings: BaseModelSettings,
+    info: BaseModelInfo,
+    dtype: torch.dtype,
+    placement: Placement,
+    kind: str,
+    use_cache: bool,
 ) -> PreTrainedModel:
-    """Loads the model in NF4 onto `places`, which computes in `dtype`; `kind` is the devices' type.
+    """Loads the model in NF4 to where it belongs, which computes in `dtype`; `kind` is the devices' type.
 
     With `use_cache` quantized weights are taken from the cache, or put there; those of a checkpoint in NF4 are taken as
     they are. Raises BaseModelError as `load_weights`.
     """
     if info.shape.four_bit:
-        return load_weights(weights_folder(locate(settings)), places, dtype)
+        return load_weights(weights_folder(locate(settings)), placement, dtype)
     if not use_cache:
-        return _quantize(settings, dtype, places)
+        return _quantize(settings, dtype, placement)
     entry = CacheEntry("nf4", _nf4_key(settings, info, dtype, kind))
-    model = _reload(entry, places)
+    model = _reload(entry, placement)
     if model is not None:
         return model
     with entry.lock():
-        model = _reload(entry, places)  # another process may have made it while we waited
+        model = _reload(entry, placement)  # another process may have made it while we waited
         if model is None:
-            model = _quantize(settings, dtype, places)
-            if _keep(entry, model):
+            model = _quantize(settings, dtype, placement)
+            if _keep(entry, model, placement):
                 del model
+                placement.blocks.clear()
                 _empty_caches(kind)
-                model = _reload(entry, places) or _quantize(settings, dtype, places)
+                model = _reload(entry, placement) or _quantize(settings, dtype, placement)
     return model
 
 
@@ -80,29 +87,30 @@ def _nf4_key(settings: BaseModelSettings, info: BaseModelInfo, dtype: torch.dtyp
     )
 
 
-def _quantize(settings: BaseModelSettings, dtype: torch.dtype, places: Places) -> PreTrainedModel:
+def _quantize(settings: BaseModelSettings, dtype: torch.dtype, placement: Placement) -> PreTrainedModel:
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=settings.double_quantization,
         bnb_4bit_compute_dtype=dtype,
     )
-    return load_weights(weights_folder(locate(settings)), places, dtype=dtype, quantization=quantization)
+    return load_weights(weights_folder(locate(settings)), placement, dtype=dtype, quantization=quantization)
 
 
-def _reload(entry: CacheEntry, places: Places) -> PreTrainedModel | None:
+def _reload(entry: CacheEntry, placement: Placement) -> PreTrainedModel | None:
     if not entry.intact():
         return None
     try:
-        return load_weights(entry.folder, places)
+        return load_weights(entry.folder, placement)
     except BaseModelError as error:
         log.warning("The quantized weights in the cache are made anew: %s", error)
         return None
 
 
-def _keep(entry: CacheEntry, model: PreTrainedModel) -> bool:
+def _keep(entry: CacheEntry, model: PreTrainedModel, placement: Placement) -> bool:
     try:
-        entry.fill(lambda folder: write_model(model, folder))
+        with placement.shown():
+            entry.fill(lambda folder: write_model(model, folder))
         return True
     except (OSError, ValueError) as error:  # the model is there all the same; the next load quantizes again
         log.warning("The quantized weights could not be kept in %s: %s", entry.folder, error)

@@ -16,6 +16,7 @@ from tests.support.places import SHARED
 from trainables.base_model import load
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.load import compute_dtype, load_base_model
+from trainables.base_model.loading.placement import Placement
 from trainables.base_model.weights import load_weights
 from trainables.settings import BaseModelSettings
 
@@ -97,9 +98,9 @@ def test_incomplete_or_broken_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match=r"'?model\.layers\.0\.mlp\.up_proj\.weight.*one tensor is missing"):
         load_base_model(settings, "fp32", "cpu")
     with pytest.raises(BaseModelError, match=r"lacks 1 of them, such as 'model\.layers\.0\.mlp\.up_proj\.weight'"):
-        load_weights(tmp_path / "model", {"": "cpu"})  # as of the cache, which nothing has checked
+        load_weights(tmp_path / "model", Placement({"": "cpu"}))  # as of the cache, which nothing has checked
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(BaseModelError, match=r"truncated: .* Download it again, to its end"):
         load_base_model(settings, "fp32", "cpu")
     with pytest.raises(BaseModelError, match=r"truncated: .* Download it again, to its end"):
-        load_weights(tmp_path / "model", {"": "cpu"})
+        load_weights(tmp_path / "model", Placement({"": "cpu"}))

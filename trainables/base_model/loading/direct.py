@@ -8,11 +8,13 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from trainables.base_model.checks.safetensors_header import Tensor, read_header
 from trainables.base_model.checks.weight_files import weight_files
 from trainables.base_model.loading.configuration import folder_config
+from trainables.base_model.loading.placement import CPU, Placement
 from trainables.base_model.loading.skeleton import (
     build_skeleton,
     compute_in,
@@ -22,15 +24,16 @@ from trainables.base_model.loading.skeleton import (
     quantize,
     wanted_tensors,
 )
-from trainables.base_model.loading.tensors import DTYPES, Headers, map_tensors, read_tensors
+from trainables.base_model.loading.tensors import DTYPES, Headers, map_tensors, read_into, read_tensors
+from trainables.base_model.streaming.layer_block import stand_in
 
 STATE = ".quant_state."  # in the name of a small tensor that says how a weight was quantized; read by the processor
 
 _DECODER_LAYER = re.compile(r".*?\.\d+(?=\.)")  # `model.layers.3` of `model.layers.3.mlp.up_proj.weight`
 
 
-def load_directly(folder: Path, device: torch.device, dtype: torch.dtype | None) -> PreTrainedModel | None:
-    """Loads the folder's model onto one device; `dtype` None takes the type that its configuration names.
+def load_directly(folder: Path, placement: Placement, dtype: torch.dtype | None) -> PreTrainedModel | None:
+    """Loads the folder's model to where it belongs; `dtype` None takes the type that its configuration names.
 
     The tensors are those that `from_pretrained` loads, bit by bit. Returns None where that one is needed: tensors have
     other names or shapes than the model's, or a type of their own. Raises BaseModelError and OSError for broken files.
@@ -44,34 +47,95 @@ def load_directly(folder: Path, device: torch.device, dtype: torch.dtype | None)
     if not is_plain(model) or not _match(headers, model, layers):
         return None
     dtypes = _dtypes(_whole(model, layers), dtype)
-    states, rest = _choose(headers, lambda name: STATE in name), _choose(headers, lambda name: STATE not in name)
-    fill(model, {**_read(rest, dtypes, device), **map_tensors(states, {})}, device, folder)
+    waiting = _waiting(model, placement)
+    states = _choose(headers, lambda name: STATE in name)
+    resident = _choose(headers, lambda name: STATE not in name and name not in waiting)
+    streamed = _choose(headers, waiting.__contains__)
+    stand_ins = {
+        name: stand_in(entry.shape, dtypes.get(name, DTYPES[entry.dtype]), placement.device_of(name))
+        for header in streamed.values()
+        for name, entry in header.items()
+    }
+    read = _read(resident, dtypes, placement, placement.on_host(model))
+    fill(model, {**read, **stand_ins, **map_tensors(states, {})}, placement.device_of, folder)
+    read_into(placement.reserve(model), streamed, CPU)
     compute_in(model, dtype)
     return model
 
 
 def quantize_directly(
-    folder: Path, device: torch.device, dtype: torch.dtype, quantization: BitsAndBytesConfig
+    folder: Path, placement: Placement, dtype: torch.dtype, quantization: BitsAndBytesConfig
 ) -> PreTrainedModel | None:
-    """Loads the folder's 16-bit model onto one device in 4 bits; what is not quantized has the type `dtype`.
+    """Loads the folder's 16-bit model to where it belongs in 4 bits; what is not quantized has the type `dtype`.
 
     All tensors, those of quantization too, are those of `from_pretrained` with the same `quantization`, bit by bit.
-    Beside what is quantized, one decoder layer's weights at most are there whole. Returns and raises as
-    `load_directly`.
+    Beside what is quantized, one decoder layer's weights at most are there whole; one that is streamed moves into its
+    block as soon as it is quantized. Returns and raises as `load_directly`.
     """
-    config = folder_config(folder)
-    config.quantization_config = quantization
-    model = build_skeleton(config, dtype, quantized_files=False)
+    model = _quantized_skeleton(folder, dtype, quantization)
     headers, layers = _headers(folder), four_bit_layers(model)
     if not is_plain(model) or not _match(headers, model, {}):
         return None
-    dtypes = _dtypes(wanted_tensors(model), dtype)
-    fill(model, _read(_choose(headers, lambda name: name not in layers), dtypes, device), device, folder)
-    for names in _by_decoder_layer(layers):
-        weights = _read(_choose(headers, names.__contains__), dtypes, device)
-        for name in names:
-            quantize(layers[name], weights.pop(name), device)
+    dtypes, on_host = _dtypes(wanted_tensors(model), dtype), placement.on_host(model)
+
+    def read(choice: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+        return _read(_choose(headers, choice), dtypes, placement, on_host)
+
+    fill(model, read(lambda name: name not in layers), placement.device_of, folder)
+    _quantize_layers(model, read, placement)
     return model
+
+
+def quantize_loaded(
+    folder: Path, source: PreTrainedModel, placement: Placement, quantization: BitsAndBytesConfig
+) -> PreTrainedModel:
+    """Quantizes a model that transformers has loaded onto the CPU, as `quantize_directly` does; empties `source`."""
+    dtype = source.dtype
+    model = _quantized_skeleton(folder, dtype, quantization)
+    layers, on_host = four_bit_layers(model), placement.on_host(model)
+    buffers, tensors = dict(source.named_buffers()), source.state_dict()
+    source.to("meta")
+
+    def take(choice: Callable[[str], bool]) -> dict[str, torch.Tensor]:
+        chosen = [name for name in tensors if choice(name)]
+        return {name: tensors.pop(name).to(CPU if name in on_host else placement.device_of(name)) for name in chosen}
+
+    fill(model, take(lambda name: name not in layers), placement.device_of, folder)
+    for name, buffer in model.named_buffers():  # those that no file holds, as transformers has made them
+        buffer.copy_(buffers[name])
+    _quantize_layers(model, take, placement)
+    return model
+
+
+def _quantized_skeleton(folder: Path, dtype: torch.dtype, quantization: BitsAndBytesConfig) -> PreTrainedModel:
+    config = folder_config(folder)
+    config.quantization_config = quantization
+    return build_skeleton(config, dtype, quantized_files=False)
+
+
+def _quantize_layers(
+    model: PreTrainedModel, read: Callable[[Callable[[str], bool]], dict[str, torch.Tensor]], placement: Placement
+) -> None:
+    """Quantizes each decoder layer's weights, which `read` brings to their device, where it stays or is streamed."""
+    layers, streamed = four_bit_layers(model), placement.streamed(model)
+    for names in _by_decoder_layer(layers):
+        weights = read(names.__contains__)
+        for name in names:
+            quantize(layers[name], weights.pop(name), placement.device_of(name))
+        for number, (path, layer) in streamed.items():
+            if names[0].startswith(f"{path}."):
+                placement.take(number, path, layer)
+
+
+def _waiting(model: PreTrainedModel, placement: Placement) -> frozenset[str]:
+    """Returns the names of the files' tensors that a block holds."""
+    return frozenset(
+        f"{path}.{linear}.weight{statistic}"
+        for path, layer in placement.streamed(model).values()
+        for linear, module in layer.named_modules()
+        if isinstance(module, nn.Linear)
+        for statistic in ("", ".absmax", ".nested_absmax")
+    )
 
 
 def _headers(folder: Path) -> Headers:
@@ -92,8 +156,18 @@ def _dtypes(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str
     return {name: dtype for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
-def _read(headers: Headers, dtypes: Mapping[str, torch.dtype], device: torch.device) -> dict[str, torch.Tensor]:
-    return map_tensors(headers, dtypes) if device.type == "cpu" else read_tensors(headers, dtypes, device)
+def _read(
+    headers: Headers, dtypes: Mapping[str, torch.dtype], placement: Placement, on_host: Collection[str]
+) -> dict[str, torch.Tensor]:
+    """Reads each tensor onto its device; those of `on_host` on the CPU."""
+    where = {
+        name: CPU if name in on_host else placement.device_of(name) for header in headers.values() for name in header
+    }
+    tensors: dict[str, torch.Tensor] = {}
+    for device in dict.fromkeys(where.values()):
+        here = _choose(headers, {name for name, place in where.items() if place == device}.__contains__)
+        tensors |= map_tensors(here, dtypes) if device.type == "cpu" else read_tensors(here, dtypes, device)
+    return tensors
 
 
 def _whole(model: PreTrainedModel, layers: Collection[str]) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ def build_skeleton(config: PretrainedConfig, dtype: torch.dtype, quantized_files
 def is_plain(model: PreTrainedModel) -> bool:
     """Whether all tensors have the model's own type, and its modules make those buffers that no file holds."""
     fp32 = [getattr(model, name, None) for name in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")]
-    made = (module for module in _making_buffers(model) if not isinstance(module, nn.Embedding))  # as Gemma scales it
-    return not any(fp32) and all(not list(module.parameters(recurse=False)) for module in made)
+    making = [module for _, module in _making_buffers(model)]
+    others = [module for module in making if not isinstance(module, nn.Embedding)]  # as Gemma scales it
+    return not any(fp32) and all(not list(module.parameters(recurse=False)) for module in others)
 
 
 def wanted_tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -55,29 +56,31 @@ def four_bit_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {f"{name}.weight": module for name, module in layers}
 
 
-def fill(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], device: torch.device, folder: Path) -> None:
+def fill(
+    model: PreTrainedModel, tensors: Mapping[str, torch.Tensor], device_of: Callable[[str], torch.device], folder: Path
+) -> None:
     """Puts the tensors of the folder's files in the place of the skeleton's, and makes what files do not hold.
 
-    `tensors` are on `device`, but for the states of quantized weights (`*.quant_state.*`), which are on the CPU.
-    Weights that are to be quantized may be absent.
+    `device_of` names the device of a module or tensor. `tensors` are there, but for the states of quantized weights
+    (`*.quant_state.*`), which are on the CPU. Weights that are to be quantized may be absent.
     """
     layers = four_bit_layers(model)
     for name in (name for name in wanted_tensors(model) if name in tensors):
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         if name in layers:
-            module.weight = _four_bit_weight(name, tensors, module, device)
+            module.weight = _four_bit_weight(name, tensors, module, device_of(name))
         elif leaf in module._buffers:
             module._buffers[leaf] = tensors[name]
         else:
             module._parameters[leaf] = nn.Parameter(tensors[name], tensors[name].is_floating_point())
-    for module in _making_buffers(model):
+    for path, module in _making_buffers(model):
         for parameter in module.parameters(recurse=False):
             setattr(parameter, KEPT, True)
         for name in module._non_persistent_buffers_set:
             made = module._buffers[name]
             if made is not None:
-                module._buffers[name] = torch.empty(made.shape, dtype=made.dtype, device=device)
+                module._buffers[name] = torch.empty(made.shape, dtype=made.dtype, device=device_of(path))
         model._init_weights(module)
     model.tie_weights()
     _read_generation(model, folder)
@@ -97,9 +100,9 @@ def compute_in(model: nn.Module, dtype: torch.dtype) -> None:
         weight.quant_state.dtype = dtype
 
 
-def _making_buffers(model: nn.Module) -> Iterator[nn.Module]:
-    """Yields the modules with buffers that no file holds, such as rotary frequencies."""
-    return (module for module in model.modules() if module._non_persistent_buffers_set)
+def _making_buffers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yields the modules with buffers that no file holds, such as rotary frequencies, and their names."""
+    return (item for item in model.named_modules() if item[1]._non_persistent_buffers_set)
 
 
 def _four_bit_weight(

@@ -64,21 +64,28 @@ def read_tensors(headers: Headers, dtypes: Mapping[str, torch.dtype], device: to
 
     Raises OSError where a file ends early.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    tensors = {
+        name: torch.empty(entry.shape, dtype=dtypes.get(name, DTYPES[entry.dtype]), device=device)
+        for header in headers.values()
+        for name, entry in header.items()
+    }
+    read_into(tensors, headers, device)
+    return tensors
+
+
+def read_into(tensors: Mapping[str, torch.Tensor], headers: Headers, device: torch.device) -> None:
+    """Reads the files' tensors into those of the same names, all on `device`, cast to their types; raises OSError."""
     parts: list[_Part] = []
     for path, header in headers.items():
         data = 8 + int.from_bytes(_first_bytes(path), "little")
         for name, entry in header.items():
-            stored = DTYPES[entry.dtype]
-            tensors[name] = torch.empty(entry.shape, dtype=dtypes.get(name, stored), device=device)
-            parts += _parts(path, data + entry.begin, tensors[name].view(-1), stored)
+            parts += _parts(path, data + entry.begin, tensors[name].view(-1), DTYPES[entry.dtype])
     if device.type == "cuda":
         torch.cuda.synchronize(device)  # what was freed for these tensors may be in use until here
     threads = max(1, min(MOST_THREADS, os.cpu_count() or 1, len(parts)))
     with ThreadPoolExecutor(threads, thread_name_prefix="weights") as pool:
         for done in [pool.submit(_read, parts[number::threads], device) for number in range(threads)]:
             done.result()
-    return tensors
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -101,6 +108,9 @@ def _read(parts: list[_Part], device: torch.device) -> None:
     try:
         with torch.cuda.stream(stream) if stream else nullcontext():
             for part in parts:
+                if (there := _same_bytes(part)) is not None:
+                    _read_fully(files[part.path], there.numpy(), part)
+                    continue
                 place = staging.room(part.nbytes)
                 _read_fully(files[part.path], place.numpy(), part)
                 numbers = place.view(part.dtype)
@@ -112,6 +122,13 @@ def _read(parts: list[_Part], device: torch.device) -> None:
     finally:
         for file in files.values():
             os.close(file)
+
+
+def _same_bytes(part: _Part) -> torch.Tensor | None:
+    """Returns the bytes in host memory that are the file's own; None on a card, or of another type."""
+    if part.destination.device.type != "cpu" or part.dtype != part.destination.dtype:
+        return None
+    return part.destination[part.begin : part.end].view(torch.uint8)
 
 
 def _read_fully(file: int, place: Any, part: _Part) -> None:

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables.base_model.streaming.host_memory import pin, reserve
+
 ALIGNED_BYTES = 512  # each tensor begins at a multiple of it, as the CUDA allocator would place it
 STATISTICS = ("absmax",)  # of a 4-bit weight's quantization state, and of the state of its absmax; tables are shared
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a module keeps one of the tensors: `setattr(holder, name, tensor)` changes it."""
+    """Where a module keeps one of the tensors: `setattr(holder, name, tensor)` changes it; `key` is its files' name."""
 
+    key: str
     holder: Any
     name: str
     shape: torch.Size
@@ -38,12 +41,32 @@ class LayerBlock:
 
     def __init__(self, module: nn.Module, device: torch.device, pinned: bool) -> None:
         """Copies the module's tensors into host memory, page-locked where `pinned`, and hides the layer."""
-        self.device = device
-        self._places, self.nbytes = _places(module)
-        self.block = torch.empty(self.nbytes, dtype=torch.uint8, pin_memory=pinned)
+        self._lay_out(module, device)
         for place in self._places:
             place.view(self.block).copy_(getattr(place.holder, place.name))
+        if pinned:
+            self.pin()
         self.hide()
+
+    @classmethod
+    def unfilled(cls, module: nn.Module, device: torch.device) -> LayerBlock:
+        """Returns the block of a layer whose tensors are stand-ins (`stand_in`) already; its `views` are to be read."""
+        block = cls.__new__(cls)
+        block._lay_out(module, device)
+        return block
+
+    def _lay_out(self, module: nn.Module, device: torch.device) -> None:
+        self.device = device
+        self._places, self.nbytes = _places(module)
+        self.block = reserve(self.nbytes)
+
+    def pin(self) -> None:
+        """Lets a card copy the block by itself. Raises BaseModelError where that is refused."""
+        pin(self.block)
+
+    def views(self) -> dict[str, torch.Tensor]:
+        """Returns the tensors as they lie in the block, by their names in files, below the layer's own."""
+        return {place.key: place.view(self.block) for place in self._places}
 
     def copy_to(self, buffer: torch.Tensor) -> None:
         """Queues the copy of the block to the first bytes of a device's uint8 buffer, on the current stream."""
@@ -57,30 +80,37 @@ class LayerBlock:
     def hide(self) -> None:
         """Makes the module's tensors stand-ins again."""
         for place in self._places:
-            setattr(place.holder, place.name, _stand_in(place, self.device))
+            setattr(place.holder, place.name, stand_in(place.shape, place.dtype, self.device))
 
 
-def _stand_in(place: _Place, device: torch.device) -> torch.Tensor:
-    number = math.nan if place.dtype.is_floating_point else torch.iinfo(place.dtype).max
-    return torch.full((1,), number, dtype=place.dtype, device=device).expand(place.shape)
+def stand_in(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Returns a tensor that takes no memory: one number, NaN where the type has it, in all places."""
+    number = math.nan if dtype.is_floating_point else torch.iinfo(dtype).max
+    return torch.full((1,), number, dtype=dtype, device=device).expand(shape)
+
+
+def block_bytes(module: nn.Module) -> int:
+    """Returns the bytes of the module's block."""
+    return _places(module)[1]
 
 
 def _places(module: nn.Module) -> tuple[list[_Place], int]:
     places, end = [], 0
-    for holder, name in _tensors(module):
+    for key, holder, name in _tensors(module):
         tensor = getattr(holder, name)
-        places.append(_Place(holder, name, tensor.shape, tensor.dtype, end, tensor.nbytes))
+        places.append(_Place(key, holder, name, tensor.shape, tensor.dtype, end, tensor.nbytes))
         end += math.ceil(tensor.nbytes / ALIGNED_BYTES) * ALIGNED_BYTES
     return places, end
 
 
-def _tensors(module: nn.Module) -> Iterator[tuple[Any, str]]:
-    for linear in module.modules():
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Any, str]]:
+    for path, linear in module.named_modules():
         if not isinstance(linear, nn.Linear):
             continue
-        yield linear.weight, "data"
-        state = getattr(linear.weight, "quant_state", None)
+        key = f"{path}.weight"
+        yield key, linear.weight, "data"
+        state, prefix = getattr(linear.weight, "quant_state", None), ""
         while state is not None:
             for name in STATISTICS:
-                yield state, name
-            state = getattr(state, "state2", None) if getattr(state, "nested", False) else None
+                yield f"{key}.{prefix}{name}", state, name
+            state, prefix = (getattr(state, "state2", None) if getattr(state, "nested", False) else None), "nested_"

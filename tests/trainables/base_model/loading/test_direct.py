@@ -18,6 +18,7 @@ from trainables.base_model import weights
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.load import load_base_model
 from trainables.base_model.loading.direct import load_directly
+from trainables.base_model.loading.placement import Placement
 from trainables.settings import BaseModelSettings
 
 MODELS = SHARED / "models"
@@ -37,7 +38,7 @@ def _theirs(folder: Path, dtype: torch.dtype | str = "auto") -> PreTrainedModel:
 
 
 def _ours(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    model = load_directly(folder, CPU, dtype)
+    model = load_directly(folder, Placement({"": CPU}), dtype)
     assert model is not None
     return model
 
@@ -98,7 +99,7 @@ def test_quantized_weights_that_are_not_loaded_directly_are_the_same(
     (folder,) = (path for path in (own_cache / "nf4").iterdir() if path.is_dir())
     ours = _ours(folder)
     monkeypatch.setattr(weights, "load_directly", lambda *args: None)
-    assert_same(ours, weights.load_weights(folder, {"": "cpu"}))
+    assert_same(ours, weights.load_weights(folder, Placement({"": "cpu"})))
 
 
 def test_another_family(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_what_transformers_would_convert_is_left_to_it(change: str, tmp_path: Pa
         if change == "one more":
             tensors["model.norm.weight"] = norm.clone()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert load_directly(folder, CPU, torch.float32) is None
+    assert load_directly(folder, Placement({"": CPU}), torch.float32) is None
 
 
 def test_a_version_of_transformers_that_builds_otherwise_loads_by_itself(
@@ -128,7 +129,7 @@ def test_a_version_of_transformers_that_builds_otherwise_loads_by_itself(
 
     folder = _made(tmp_path, LlamaForCausalLM, LlamaConfig(**SIZES))
     monkeypatch.setattr(weights, "load_directly", fail)
-    assert_same(weights.load_weights(folder, {"": "cpu"}), _theirs(folder))
+    assert_same(weights.load_weights(folder, Placement({"": "cpu"})), _theirs(folder))
     assert "unexpected argument" in caplog.text
 
 
@@ -137,5 +138,5 @@ def test_a_truncated_file_is_refused_before_anything_is_read(tmp_path: Path) -> 
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(BaseModelError, match="truncated"):
-        load_directly(folder, CPU, None)
+        load_directly(folder, Placement({"": CPU}), None)
     shutil.rmtree(folder)

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from tests.support.trainables.loaded_models import assert_same
 from trainables.base_model.families import FAMILIES
 from trainables.base_model.loading.direct import load_directly, quantize_directly
+from trainables.base_model.loading.placement import Placement
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -29,9 +30,9 @@ def test_it_is_what_transformers_loads(family: str, precision: str, tmp_path: Pa
     AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES)).save_pretrained(tmp_path)
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     if precision == "nf4":
-        ours = quantize_directly(tmp_path, CPU, torch.bfloat16, nf4)
+        ours = quantize_directly(tmp_path, Placement({"": CPU}), torch.bfloat16, nf4)
     else:
-        ours = load_directly(tmp_path, CPU, torch.bfloat16)
+        ours = load_directly(tmp_path, Placement({"": CPU}), torch.bfloat16)
     options: dict[str, Any] = {"quantization_config": nf4} if precision == "nf4" else {}
     theirs = AutoModelForCausalLM.from_pretrained(
         str(tmp_path), device_map={"": "cpu"}, dtype=torch.bfloat16, attention_dropout=0.0, **options

@@ -36,6 +36,7 @@ from trainables.base_model import load, weights
 from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import inspect
 from trainables.base_model.load import load_base_model
+from trainables.base_model.loading.placement import Placement
 from trainables.memory.setting import PRECISION_OF_DTYPE, MemorySetting
 from trainables.memory.weights import NF4_TABLES_BYTES, ModelPart, base_components
 from trainables.packed.packed_model import PackedModel
@@ -86,7 +87,7 @@ def test_it_is_loaded_as_transformers_loads_it(
     torch.manual_seed(0)
     MADE[family]().save_pretrained(tmp_path / "source")
     folder = save_four_bit(tmp_path / "source", tmp_path / "nf4", double, skipped=skipped)
-    ours = weights.load_weights(folder, {"": "cpu"}, torch.bfloat16)
+    ours = weights.load_weights(folder, Placement({"": "cpu"}), torch.bfloat16)
     assert_same(ours, _theirs(folder))
     four_bit = inspect(BaseModelSettings(str(folder))).shape.four_bit
     assert four_bit is not None

@@ -29,6 +29,7 @@ from tests.support.places import ROOT
 from tests.support.trainables.loaded_models import assert_same
 from trainables.base_model.loading import direct
 from trainables.base_model.loading.direct import quantize_directly
+from trainables.base_model.loading.placement import Placement
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -55,7 +56,7 @@ def _made(folder: Path, model: PreTrainedModel, dtype: torch.dtype = torch.float
 
 
 def _assert_as_transformers(folder: Path, double: bool, compute: torch.dtype) -> PreTrainedModel:
-    ours = quantize_directly(folder, CPU, compute, _quantization(double, compute))
+    ours = quantize_directly(folder, Placement({"": CPU}), compute, _quantization(double, compute))
     assert ours is not None
     options: dict[str, Any] = {"device_map": {"": "cpu"}, "attn_implementation": "sdpa", "dtype": compute}
     quantization = _quantization(double, compute)
@@ -103,7 +104,9 @@ def test_no_more_than_one_layer_is_there_whole(tmp_path: Path, monkeypatch: pyte
         return read(headers, *others)
 
     monkeypatch.setattr(direct, "_read", noting)
-    assert quantize_directly(folder, CPU, torch.float32, _quantization(True, torch.float32)) is not None
+    assert (
+        quantize_directly(folder, Placement({"": CPU}), torch.float32, _quantization(True, torch.float32)) is not None
+    )
     whole, *layers = held
     assert [len(names) for names in layers] == [7, 7, 7]
     assert all(len({name.split(".")[2] for name in names}) == 1 for names in layers)
@@ -115,7 +118,7 @@ def test_files_with_other_tensors_are_left_to_transformers(tmp_path: Path) -> No
     tensors = load_file(folder / "model.safetensors")
     tensors["norm.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert quantize_directly(folder, CPU, torch.float32, _quantization(True, torch.float32)) is None
+    assert quantize_directly(folder, Placement({"": CPU}), torch.float32, _quantization(True, torch.float32)) is None
 
 
 # Imports as a host does, loads in NF4, and prints what was imported in doing so and what is the process' own memory.

@@ -12,6 +12,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from trainables.base_model.checks.safetensors_header import read_header
 from trainables.base_model.loading import writing
+from trainables.base_model.loading.placement import Placement
 from trainables.base_model.weights import load_weights
 
 
@@ -32,7 +33,7 @@ def test_a_quantized_model_is_written_as_transformers_writes_it(
         bnb_4bit_use_double_quant=double,
         bnb_4bit_compute_dtype="bfloat16",
     )
-    model = load_weights(tmp_path / "plain", {"": "cpu"}, torch.bfloat16, quantization)
+    model = load_weights(tmp_path / "plain", Placement({"": "cpu"}), torch.bfloat16, quantization)
     monkeypatch.setattr(writing, "PIECE_BYTES", piece)
     (tmp_path / "ours").mkdir()
     writing.write_model(model, tmp_path / "ours")
