@@ -51,6 +51,7 @@ def make_engine(
         from trainables.base_model.load import load_base_model
         from trainables.dataset.prepared import prepare_dataset
         from trainables.engine.engine import Engine
+        from trainables.engine.kernels_ahead import kernels_beside
         from trainables.engine.release import settle
         from trainables.measure.context_memory import open_contexts
 
@@ -63,10 +64,14 @@ def make_engine(
         cap_memory(settings.trial.hardware.memory_limit_bytes, settings.cards)
     forced = settings.trial.hardware.force_bf16
     cards = cards_by_module(settings) if settings.cards > 1 else None
-    with timeline.stage("base model"):
-        base = load_base_model(settings.trial.base_model, settings.precision, device, force_bf16=forced, cards=cards)
-    with timeline.stage("data"):
-        dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
+    model = settings.trial.base_model
+    with kernels_beside(model, settings.precision, device):
+        with timeline.stage("base model"):
+            base = load_base_model(
+                model, settings.precision, device, force_bf16=forced, cards=cards, offload=settings.offload
+            )
+        with timeline.stage("data"):
+            dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
     engine = Engine(
         settings.trial, base, dataset, keep_adapter, between, note_alone, study_directory=settings.study_directory
     )

@@ -79,6 +79,7 @@ class Family:
     logits_cap_key: str | None = None
     windowed: bool = False
     partly_rotated: bool = False  # `partial_rotary_factor` of a head's numbers are rotated
+    fp32_angles: bool = False  # rotary angles are fp32, whatever the hidden states are
     rope_types: tuple[str, ...] | None = None  # those its class takes; None: all
     rope_by_layer_type: bool = False  # `rope_parameters` has a mapping for each type of layer
 
@@ -184,6 +185,7 @@ FAMILIES: Mapping[str, Family] = {  # by `model_type`
         biases={"attention_bias": ATTENTION},
         norms=_AFTER,
         head_norms="of_all_heads",
+        fp32_angles=True,
     ),
     "granite": Family(
         {"max_position_embeddings": 2048, **dict.fromkeys(_GRANITE_FACTORS, 1.0)},

@@ -114,7 +114,7 @@ def _thinned(x_ptr, add_ptr, out_ptr, at, inside, bits, rate, ADD: tl.constexpr)
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["layer"])
+@triton.jit(do_not_specialize=["layer", "tokens"])
 def thin(
     x_ptr, add_ptr, out_ptr, keys_ptr, numbers_ptr, rates_ptr, layer, tokens, features, quarter,
     ADD: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803

@@ -19,7 +19,7 @@ def _copy(from_ptr, to_ptr, source, target, first, end, inside, BLOCK: tl.conste
     tl.store(to_ptr + target + at, tl.load(from_ptr + source + at, mask=inside), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def rotate(
     q_ptr, k_ptr, v_ptr, k_out_ptr, v_out_ptr, cos_ptr, sin_ptr,
     q_stride, k_stride, v_stride, out_stride, tokens, heads, head_dim, half,
@@ -77,7 +77,7 @@ def _group_sum(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def rotate_backward(
     grad_q_ptr, grad_k_ptr, grad_v_ptr, k_out_ptr, v_out_ptr, cos_ptr, sin_ptr,
     q_stride, k_stride, v_stride, out_stride, tokens, heads, head_dim, half,

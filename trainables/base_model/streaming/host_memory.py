@@ -16,6 +16,7 @@ import torch
 from trainables.base_model.checks.faults import BaseModelError
 
 GIB = 2**30
+PORTABLE = 1  # cudaHostRegisterPortable: for all cards of the process
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # a container's, version 2
 
 
@@ -60,7 +61,7 @@ def pin(block: torch.Tensor) -> None:
     """Lets cards copy from a block of `reserve` by themselves, until it is freed. Raises BaseModelError if refused."""
     runtime = torch.cuda.cudart()
     begin, pages = block.data_ptr(), -(-block.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-    if error := int(runtime.cudaHostRegister(begin, pages, 0)):
+    if error := int(runtime.cudaHostRegister(begin, pages, PORTABLE)):
         raise _too_little(block.nbytes, f"the card's driver refuses to lock their pages, by error {error}")
     weakref.finalize(block, runtime.cudaHostUnregister, begin).atexit = False  # a process' end frees all
 
