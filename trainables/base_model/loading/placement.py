@@ -39,7 +39,10 @@ class Placement:
         while name not in self.places:
             name = name.rpartition(".")[0]
         place = self.places[name]
-        return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+        device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+        if device.type == "cuda" and device.index is None:  # so that it equals its tensors' own
+            return torch.device("cuda", torch.cuda.current_device())
+        return device
 
     def streamed(self, model: PreTrainedModel) -> dict[int, tuple[str, nn.Module]]:
         """Returns the layers that wait in host memory by their numbers, each with its name in the model."""
