@@ -36,11 +36,11 @@ class Placement:
 
     def device_of(self, name: str) -> torch.device:
         """Returns the device of the module or tensor of this name, where it is not in host memory."""
-        while name not in self.places:
+        while name and name not in self.places:
             name = name.rpartition(".")[0]
         place = self.places[name]
         device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
-        if device.type == "cuda" and device.index is None:  # so that it equals its tensors' own
+        if str(device) == "cuda":  # by its number, so that it equals its tensors' own
             return torch.device("cuda", torch.cuda.current_device())
         return device
 
