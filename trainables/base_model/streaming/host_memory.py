@@ -30,8 +30,6 @@ def reserve(nbytes: int) -> torch.Tensor:
         pages = mmap.mmap(-1, rounded, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise _too_little(nbytes, f"the system refuses them: {error}") from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        pages.madvise(mmap.MADV_HUGEPAGE)  # 512 times fewer to take and to pin
     return torch.frombuffer(pages, dtype=torch.uint8)[:nbytes]
 
 
