@@ -59,6 +59,7 @@ class LayerBlock:
         self.device = device
         self._places, self.nbytes = _places(module)
         self.block = reserve(self.nbytes)
+        self._stand_ins = [stand_in(place.shape, place.dtype, device) for place in self._places]
 
     def pin(self) -> None:
         """Lets a card copy the block by itself. Raises BaseModelError where that is refused."""
@@ -79,8 +80,8 @@ class LayerBlock:
 
     def hide(self) -> None:
         """Makes the module's tensors stand-ins again."""
-        for place in self._places:
-            setattr(place.holder, place.name, stand_in(place.shape, place.dtype, self.device))
+        for place, stand in zip(self._places, self._stand_ins, strict=True):
+            setattr(place.holder, place.name, stand)
 
 
 def stand_in(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
