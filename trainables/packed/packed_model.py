@@ -10,8 +10,9 @@ transformers' own layers with `trainables.packed.wrapped.grouped_linear` in plac
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ from torch import nn
 
 from search_spaces.trial_config import TrialConfig
 from trainables.base_model.load import devices_of
+from trainables.base_model.streaming.layer_block import LayerBlock
+from trainables.base_model.streaming.layer_stream import LayerStreams
 from trainables.limits import FP32_BYTES
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.fused.decoder import FusedDecoder
@@ -28,6 +31,7 @@ from trainables.packed.pack import PADDING_BYTES, Pack, padding_pays
 from trainables.packed.target_loss import target_nats
 from trainables.packed.wrapped.grouped_linear import PackContext
 from trainables.packed.wrapped.linear_layers import few_tokens, surveyed, taken_up, wrap_linears
+from trainables.packed.wrapped.streamed_layers import bring_when_called
 
 DENSE_BYTES = 2**30  # at most, of frozen weights that are kept as they are multiplied, while text is generated
 
@@ -35,10 +39,14 @@ DENSE_BYTES = 2**30  # at most, of frozen weights that are kept as they are mult
 class PackedModel:
     """A causal model whose linear layers carry several adapters at once."""
 
-    def __init__(self, model: Any, fused: bool = True, form: LogitsForm | None = None) -> None:
+    def __init__(
+        self, model: Any, fused: bool = True, form: LogitsForm | None = None,
+        blocks: Mapping[int, LayerBlock] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         """Wraps the model's linear layers in place; `fused`: families with a form go through the fused decoder.
 
-        `form` is what the model makes of its head's products, as its configuration says where it is None. Raises
+        `form` is what the model makes of its head's products, as its configuration says where it is None. `blocks` are
+        the layers in host memory, by their number: each is brought to its card whenever it is at work. Raises
         ValueError where the model has no linear layers that adapters may update, or other logits than its head's.
         """
         self.model = model
@@ -47,7 +55,10 @@ class PackedModel:
         self.context = PackContext()
         self.run_tokens = 0  # what another run in a pass costs in tokens' worth of work: none, until it is measured
         model.get_output_embeddings().register_forward_pre_hook(_side_by_side)
+        self.streams = LayerStreams(blocks)
         wrapped = wrap_linears(model, self.context)
+        if blocks:
+            bring_when_called(model, self.streams)
         with surveyed(self.context) as seen:
             check_logits(model, self.output_head, few_tokens)
         self.linears = taken_up(model, wrapped, seen)
@@ -59,7 +70,7 @@ class PackedModel:
         self._frozen = {name: layer.base for name, layer in self.linears.items()}
         self.fused = fused and serves(model, self._frozen)
         if self.fused:
-            _compute_by(FusedDecoder(model, self._frozen), model.get_decoder(), self.context)
+            _compute_by(FusedDecoder(model, self._frozen, self.streams.use), model.get_decoder(), self.context)
 
     @contextmanager
     def rows_of(self, members: Sequence[PackedRows], keeps: bool = False) -> Iterator[Any]:

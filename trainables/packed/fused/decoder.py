@@ -7,7 +7,8 @@ each use of a weight, residuals added by the products themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,14 +25,21 @@ from trainables.packed.pack import Pack
 class FusedDecoder:
     """The decoder of a model whose family has a form, from token ids to its last hidden states."""
 
-    def __init__(self, model: Any, linears: Mapping[str, nn.Linear]) -> None:
-        """`linears` are the frozen layers by their names in the model, which `serving.serves` has agreed to."""
+    def __init__(
+        self, model: Any, linears: Mapping[str, nn.Linear], bring: Callable[[int], None] = lambda layer: None
+    ) -> None:
+        """`linears` are the frozen layers by their names in the model, which `serving.serves` has agreed to.
+
+        `bring` is told the number of a layer before its weights are read, forward and backward.
+        """
         self._decoder = model.get_decoder()
         form, rotary = DecoderForm.of(model.config), self._decoder.rotary_emb
         layers = self._decoder.layers
         self._forms = [form.of_layer(layer.self_attn, rotary) for layer in layers]
         parts = enumerate(zip(layers, self._forms, strict=True))
-        self._layers = [FusedLayer(f"model.layers.{place}", *part, form, linears) for place, part in parts]
+        self._layers = [
+            FusedLayer(f"model.layers.{place}", *part, form, linears, partial(bring, place)) for place, part in parts
+        ]
         self._norm = FrozenNorm(self._decoder.norm, form.family.norm_offset)
         self._embedding_factor = form.embedding_factor
 

@@ -6,7 +6,7 @@ computes again only what it needs: not the layer's last product, unless a norm f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,15 @@ class FusedLayer:
     """One decoder layer; hidden states are (rows * tokens) x hidden."""
 
     def __init__(
-        self, name: str, module: Any, own: LayerForm, form: DecoderForm, linears: Mapping[str, nn.Linear]
-    ) -> None:
-        """`module` is transformers' own layer, `name` its name in the model; `own` is its form."""
+        self, name: str, module: Any, own: LayerForm, form: DecoderForm, linears: Mapping[str, nn.Linear],
+        bring: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """`module` is transformers' own layer, `name` its name in the model; `own` is its form.
+
+        `bring` is called before the layer's frozen weights are read; they are there until another layer's is called.
+        """
         self._module = module
+        self._bring = bring
         self._offset = form.family.norm_offset
         names = form.family.norms
         of_attention = self._norm(names.before_attention) or NoNorm(), self._norm(names.after_attention)
@@ -68,6 +73,7 @@ class FusedLayer:
 
     def state(self, hidden: torch.Tensor, positions: Positions, pack: Pack, graph: bool) -> LayerState:
         """Computes all but the last product; `graph` records the attention for a backward pass."""
+        self._bring()
         residual, attention = self._attention.forward(hidden, positions, pack, graph)
         return LayerState(attention, self._mlp.gate_and_up(residual, pack, positions.tokens))
 
@@ -80,6 +86,7 @@ class FusedLayer:
         input_too: bool,
     ) -> torch.Tensor | None:  # fmt: skip
         """Adds to the adapters' gradients, given the output's; returns that of `hidden` where it is needed."""
+        self._bring()
         grad_residual = self._mlp.backward(grad, state.mlp, pack, positions.tokens)
         return self._attention.backward(hidden, grad_residual, state.attention, positions, input_too)
 

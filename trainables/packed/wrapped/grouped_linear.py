@@ -49,6 +49,7 @@ class PackedLoraLinear(nn.Module):
         self.name = name
         self.context = context
         self.group: tuple[PackedLoraLinear, ...] = (self,)  # that read the same input, in the order of their calls
+        self.streamed = False  # its weight comes from host memory, and is another's when its turn is over
 
     @property
     def weight(self) -> torch.Tensor:
@@ -81,10 +82,13 @@ class PackedLoraLinear(nn.Module):
         if dense is None or torch.is_grad_enabled():
             output: torch.Tensor = self.base(x)
             return output
-        if self.name not in dense:
-            dense[self.name] = frozen_weight(self.base, x.dtype)
+        weight = dense.get(self.name)
+        if weight is None:
+            weight = frozen_weight(self.base, x.dtype)
+        if not self.streamed:
+            dense[self.name] = weight
         bias = self.base.bias
-        return nn.functional.linear(x, dense[self.name], None if bias is None else bias.to(x.dtype))
+        return nn.functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
 @dataclass

@@ -85,7 +85,7 @@ def taken_up(
     wrapped: Mapping[str, PackedLoraLinear],
     seen: Sequence[tuple[PackedLoraLinear, torch.Tensor]],
 ) -> dict[str, PackedLoraLinear]:
-    """Groups the layers that read the same input, given a pass' survey; returns those that adapters may update.
+    """Groups what reads the same input in a decoder's layer, given a pass' survey; returns what adapters may update.
 
     A layer that the pass did not call once, whose weight the decoder takes by itself, or that reads something else than
     the batch's rows, gets its place in the decoder back.
@@ -95,14 +95,20 @@ def taken_up(
     for name, layer in wrapped.items():
         if name not in read:
             _put(model, name, layer.base)
-    readers: dict[tuple[int, torch.device], list[PackedLoraLinear]] = {}
+    readers: dict[tuple[int, torch.device, str], list[PackedLoraLinear]] = {}
     for layer, x in seen:  # `seen` holds all inputs: none has the address of another
         if layer.name in read:
-            readers.setdefault((id(x), layer.base.weight.device), []).append(layer)
+            readers.setdefault((id(x), layer.base.weight.device, _decoder_layer(layer.name)), []).append(layer)
     for group in readers.values():
         for layer in group:
             layer.group = tuple(group)
     return {name: layer for name, layer in wrapped.items() if name in read}
+
+
+def _decoder_layer(name: str) -> str:
+    """Returns the name of the repeated layer that a module is in: no other's weights need be there in its turn."""
+    parts = name.split(".")
+    return ".".join(parts[: next(place for place, part in enumerate(parts) if part.isdigit()) + 1])
 
 
 def few_tokens(model: Any) -> Any:

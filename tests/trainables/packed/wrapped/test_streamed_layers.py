@@ -1,0 +1,69 @@
+"""A model whose layers come from host memory is the resident one, bit by bit: trainings, evaluations, texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.lora_cases import lora_config
+from tests.support.small_models import tiny_llama
+from tests.support.streaming.streamed_models import four_bit, life_of, lives, same, streamed_model
+from tests.support.trainables.small_decoders import small_decoder
+from tests.support.trainables.tiny_families import tiny_family
+from trainables.base_model.streaming.buffer_choice import Buffers
+
+LAYERS = 4  # more than a card's buffers hold
+
+
+def model_of(case: str) -> Any:
+    name, _, precision = case.partition(" ")
+    if name == "gemma2":  # norms after its blocks, and capped scores
+        model = tiny_family(name, num_hidden_layers=LAYERS, hidden_size=64, intermediate_size=64)
+    elif name == "llama":
+        model = tiny_llama(layers=LAYERS)
+    else:
+        model = small_decoder(name, num_hidden_layers=LAYERS)
+    return four_bit(model) if precision == "nf4" else model
+
+
+def configs_of(case: str) -> list[Any]:
+    wide = {"gpt_neox": ["query_key_value", "dense_4h_to_h"]}.get(case.split()[0])
+    return [
+        lora_config(target_modules=wide or "q_v", rank=2, lora_dropout=0.2, seed=1),
+        lora_config(target_modules=wide or "all_linear", lora_dropout=0.1, seed=2),
+    ]
+
+
+@pytest.mark.parametrize("case", ["llama fp32", "gemma2 nf4"])
+def test_a_fused_decoder_with_any_count_of_streamed_layers_is_the_resident_one(case: str) -> None:
+    """Tolerance: none."""
+    resident, *streamed = lives(lambda: model_of(case), configs_of(case), fused=True)
+    assert all(torch.isfinite(one).all() for one in resident)
+    assert [same(one, resident) for one in streamed] == [True] * LAYERS
+
+
+@pytest.mark.parametrize("case", ["llama nf4", "gpt_neox fp32"])
+def test_transformers_own_layers_with_any_count_of_streamed_ones_are_the_resident_ones(case: str) -> None:
+    """Tolerance: none."""
+    resident, *streamed = lives(lambda: model_of(case), configs_of(case), fused=False)
+    assert all(torch.isfinite(one).all() for one in resident)
+    assert [same(one, resident) for one in streamed] == [True] * LAYERS
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_buffer_that_is_taken_from_the_layer_at_work_shows(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison sees the wrong buffer choice that it is there for."""
+    configs = configs_of("llama")
+    resident = life_of(streamed_model(model_of("llama fp32"), 0, fused), configs, 97)
+    taken = property(lambda self: self.order[-1])  # whose layer is at work
+    monkeypatch.setattr(Buffers, "free", taken)
+    assert not same(life_of(streamed_model(model_of("llama fp32"), LAYERS, fused), configs, 97), resident)
+
+
+def test_a_layer_that_is_trained_without_checkpointing_is_refused() -> None:
+    model = streamed_model(tiny_llama(), 1, fused=False)
+    model.model.gradient_checkpointing_disable()
+    with pytest.raises(RuntimeError, match="must be trained with gradient checkpointing; layer 1 would keep weights"):
+        model.model(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=False)
