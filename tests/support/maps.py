@@ -46,6 +46,7 @@ WORDS = {  # of folders without a docstring, and of files whose form has no plac
     "tests/benchmarks/cluster": "Ray clusters of this machine, with all that a real one does.",
     "tests/benchmarks/search": "Early stopping and search, replayed on recorded trainings.",
     "tests/benchmarks/planning": "Plans, simulated with the models that they are made by.",
+    "tests/benchmarks/streaming": "Base models that wait in host memory.",
     "tests/benchmarks/support": "What several benchmarks share.",
     "tests/benchmarks/tests": "Tests of the benchmarks' own arithmetic.",
 }

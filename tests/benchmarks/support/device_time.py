@@ -43,7 +43,7 @@ def interleaved(steps: Mapping[str, Callable[[], object]], repeats: int, device:
     times = {name: StepTime(statistics.median(some)) for name, some in walls.items()}
     if device.type == "cuda":
         for name, step in steps.items():
-            _profile(step, times[name])
+            note_busy(step, times[name])
     return times
 
 
@@ -55,8 +55,8 @@ def _wall(step: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def _profile(step: Callable[[], object], into: StepTime, repeats: int = 1) -> None:
-    """Busy time is the union of the kernels' intervals: kernels that overlap count once."""
+def note_busy(step: Callable[[], object], into: StepTime, repeats: int = 1) -> None:
+    """Notes how long a card is busy: the union of the kernels' intervals, kernels that overlap count once."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(repeats):
             step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import bitsandbytes
 import torch
 from accelerate import init_empty_weights
@@ -28,25 +30,31 @@ def targets_of(shape: str, name: str) -> tuple[str, ...]:
 
 def random_weights(shape: str, device: torch.device, dtype: torch.dtype, nf4: bool) -> Weights:
     """All weights of a model by name; with `nf4`, those of its linear layers in NF4 with double quantization."""
+    return dict(drawn_weights(shape, device, dtype, nf4))
+
+
+def drawn_weights(
+    shape: str, device: torch.device, dtype: torch.dtype, nf4: bool
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Draws `random_weights` one after another, layer by layer."""
     generator = torch.Generator(device=device).manual_seed(0)
-    weights: Weights = {}
-    skeleton = _skeleton(shape)
-    linear = {f"{name}.weight" for name in _linears(skeleton)}
-    for name, parameter in skeleton.named_parameters():
+    model = skeleton(shape)
+    linear = {f"{name}.weight" for name in _linears(model)}
+    for name, parameter in model.named_parameters():
         if parameter.dim() == 1:  # a norm's weight, or a bias
             fill = 0.0 if name.endswith(".bias") else 1.0 - _norm_offset(shape)
             value = torch.full(parameter.shape, fill, dtype=dtype, device=device)
         else:
             value = torch.empty(parameter.shape, dtype=dtype, device=device).normal_(0, 0.02, generator=generator)
-        weights[name] = nn.Parameter(value, requires_grad=False)
         if nf4 and name in linear:
-            weights[name] = bitsandbytes.nn.Params4bit(value, quant_type="nf4", compress_statistics=True).to(device)
-    return weights
+            yield name, bitsandbytes.nn.Params4bit(value, quant_type="nf4", compress_statistics=True).to(device)
+        else:
+            yield name, nn.Parameter(value, requires_grad=False)
 
 
 def assemble(shape: str, weights: Weights, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """A frozen model that holds these very weights: several models may share them."""
-    model = _skeleton(shape)
+    model = skeleton(shape)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             module._buffers[name] = buffer.to(device)
@@ -84,7 +92,8 @@ def _norm_offset(shape: str) -> float:
     return 0.0 if family is None else family.norm_offset
 
 
-def _skeleton(shape: str) -> PreTrainedModel:
+def skeleton(shape: str) -> PreTrainedModel:
+    """A model of the shape without weights."""
     config = AutoConfig.for_model(**{"model_type": "llama", **SHAPES[shape]}, attention_dropout=0.0)
     attention = "eager" if getattr(config, "attn_logit_softcapping", None) else "sdpa"
     with init_empty_weights(include_buffers=False):
