@@ -62,6 +62,19 @@ def test_few_layers_are_copied_once_and_stay() -> None:
     assert LayerStreams({}).traffic.copies == 0
 
 
+def test_each_card_has_a_stream_and_a_layer_on_one_ends_the_turn_of_the_others() -> None:
+    layers = [nn.Linear(8, 8).requires_grad_(False) for _ in range(10)]
+    weights = [layer.weight.clone() for layer in layers]
+    cards = [CPU, torch.device("cpu", 0)]  # two devices by their names
+    blocks = {number: LayerBlock(layer, cards[number // 5], pinned=False) for number, layer in enumerate(layers)}
+    streams = LayerStreams(blocks)
+    assert streams.buffer_bytes == 2 * 3 * 512
+    for number in (*range(10), *reversed(range(10))):
+        streams.use(number)
+        assert torch.equal(layers[number].weight, weights[number])
+        assert [stream._at_work for stream in streams._streams].count(None) == 1
+
+
 class Event:
     """A CUDA event: a wait is for the latest record at the time of the call."""
 

@@ -67,3 +67,11 @@ def test_a_layer_that_is_trained_without_checkpointing_is_refused() -> None:
     model.model.gradient_checkpointing_disable()
     with pytest.raises(RuntimeError, match="must be trained with gradient checkpointing; layer 1 would keep weights"):
         model.model(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=False)
+
+
+def test_only_resident_weights_are_kept_as_they_are_multiplied() -> None:
+    """In passes that keep weights: a streamed layer's would be views of another's bytes, or the whole base again."""
+    model = streamed_model(tiny_llama(layers=3), 2)
+    with model.rows_of([], keeps=True) as causal, torch.no_grad():
+        causal.eval()(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=True)
+        assert {name.split(".")[2] for name in model.context.dense or ()} == {"0"}
