@@ -9,7 +9,6 @@ An adapter's tensors, hundreds of small ones, move as one block; those of a fres
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,9 +19,8 @@ import torch
 
 from trainables.engine.release import drop_frames, empty_caches, out_of_memory, release
 from trainables.packed.adapter import memoryless_zeros
+from trainables.packed.host_memory.tensor_block import host_block, placed
 from trainables.packed.member import TrainingMember
-
-ALIGNED_BYTES = 64  # where each tensor begins in its block
 
 
 class ParkingError(Exception):
@@ -95,6 +93,7 @@ def bring_back(member: TrainingMember) -> None:
     if not member.away:
         return
     held = _held(member)
+    member.optimizer.prepare(member.homes)
     back = [_copied(one.tensor.data, one.home, one.zero) for one in held]
     for one, data in zip(held, back, strict=True):
         one.tensor.data = data
@@ -102,7 +101,7 @@ def bring_back(member: TrainingMember) -> None:
 
 
 def training_bytes(member: TrainingMember) -> int:
-    """Returns the bytes of a member's weights and moments: what it takes on the device once it is back."""
+    """Returns the bytes of a member's weights, and of moments that move with them: what it takes once it is back."""
     return sum(one.tensor.nbytes for one in _held(member))
 
 
@@ -116,12 +115,12 @@ class _Held:
 
 
 def _held(member: TrainingMember) -> list[_Held]:
-    """Lists weights, moments and AdamW's step counters; before the first step only A holds anything but zeros."""
+    """Lists weights, and moments and step counters that move too; before the first step only A is not all zeros."""
     fresh, found = member.step == 0, []
     halves = [half for pair in member.adapter.weights.values() for half in (pair.a, pair.b)]
     for number, (parameter, home) in enumerate(zip(halves, member.homes, strict=True)):
         found.append(_Held(parameter, home, zero=fresh and number % 2 == 1))
-        found += [_Held(value, home, fresh) for value in member.optimizer.state[parameter].values()]
+        found += [_Held(value, home, fresh) for value in member.optimizer.moving(parameter).values()]
     return found
 
 
@@ -133,9 +132,9 @@ def _copied(tensor: torch.Tensor, device: torch.device, zero: bool) -> torch.Ten
 
 def _in_host_memory(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Copies tensors into one block of host memory."""
-    starts, size = _places(tensors)
-    block = torch.empty(size, dtype=torch.uint8)
-    there = _views(block, tensors, starts)
+    places, size = placed(tensors)
+    block = host_block(size, pinned=False)
+    there = [place.view(block) for place in places]
     for target, tensor in zip(there, tensors, strict=True):
         target.copy_(tensor)
     return there
@@ -143,30 +142,15 @@ def _in_host_memory(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 def _mapped(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Writes tensors to one file, and returns them mapped from it; the file itself goes at once, as a name."""
-    starts, size = _places(tensors)
+    places, size = placed(tensors)
     handle, path = tempfile.mkstemp(suffix=".parked")
     try:
         with os.fdopen(handle, "wb") as file:
-            for start, tensor in zip(starts, tensors, strict=True):
-                file.seek(start)
+            for place, tensor in zip(places, tensors, strict=True):
+                file.seek(place.start)
                 file.write(tensor.contiguous().view(-1).numpy().data)
             file.truncate(size)
-        return _views(torch.from_file(path, shared=False, size=size, dtype=torch.uint8), tensors, starts)
+        block = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)
+        return [place.view(block) for place in places]
     finally:
         os.unlink(path)
-
-
-def _places(tensors: Sequence[torch.Tensor]) -> tuple[list[int], int]:
-    """Where each tensor begins in a block that holds them one after another, and the block's bytes."""
-    starts, end = [], 0
-    for tensor in tensors:
-        starts.append(end)
-        end += math.ceil(tensor.nbytes / ALIGNED_BYTES) * ALIGNED_BYTES
-    return starts, end
-
-
-def _views(block: torch.Tensor, like: Sequence[torch.Tensor], starts: Sequence[int]) -> list[torch.Tensor]:
-    return [
-        block[start : start + one.nbytes].view(one.dtype).view(one.shape)
-        for start, one in zip(starts, like, strict=True)
-    ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STREAM_BUFFERS = 3  # layers' weights that a card has room for: the one at work, the next, and the one before
+STAGED_STATE_BYTES = 32 * 2**20  # a card's two buffers for moments are so large each; larger where one parameter's are
 
 
 @dataclass(frozen=True, order=True)

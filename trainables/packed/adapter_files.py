@@ -61,11 +61,11 @@ def restore_training(member: TrainingMember, state: bytes, basis: Mapping[str, A
     _check_basis(was, {**basis, **_length(member.total_steps)})
     if not 0 <= saved.step <= member.total_steps:
         raise ValueError(f"a checkpoint's step must be from 0 to {member.total_steps}; it is {saved.step}")
-    places = _places(member)
-    _check_shapes(places, tensors)
+    _check_shapes(_places(member), tensors)
+    member.optimizer.claim(member.homes)
     with torch.no_grad():
-        for name, tensor in places.items():
-            if member.away:  # its zeros may have no memory
+        for name, tensor in _places(member).items():
+            if member.away and _has_no_memory(tensor):
                 tensor.data = tensors[name].to(tensor.dtype, copy=True)
             else:
                 tensor.copy_(tensors[name])
@@ -103,12 +103,18 @@ class _Saved:
 def _places(member: TrainingMember) -> dict[str, torch.Tensor]:
     """Returns every tensor that training changes, by its name in a checkpoint."""
     places: dict[str, torch.Tensor] = {}
+    kept = member.optimizer.state
     for name, weight in member.adapter.named_parameters().items():
         places[f"weight.{name}"] = weight
     for index, parameter in enumerate(member.adapter.parameters()):
-        for name, value in member.optimizer.state[parameter].items():
+        for name, value in kept[parameter].items():
             places[f"optimizer.{index}.{name}"] = value
     return places
+
+
+def _has_no_memory(zeros: torch.Tensor) -> bool:
+    """Whether all of its numbers are one, as `memoryless_zeros` makes them."""
+    return zeros.untyped_storage().nbytes() < zeros.nbytes
 
 
 def _read(state: bytes) -> tuple[_Saved, dict[str, torch.Tensor]]:

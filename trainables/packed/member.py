@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import zip_longest
 
 import torch
-from torch.optim.adamw import adamw
 
 from trainables.dataset.batches import Plan
 from trainables.dataset.rows import Row
-from trainables.packed.adapter import LoraAdapter, memoryless_zeros
+from trainables.packed.adapter import LoraAdapter
 from trainables.packed.not_finite import gradient_words, loss_words
 from trainables.packed.optimization import LossScaler, learning_rate_at
+from trainables.packed.optimizers.choice import optimizer_state
+from trainables.packed.optimizers.rule import StepValues
+from trainables.packed.optimizers.staging import Staging
 from trainables.settings import TrainingSettings
 
 
@@ -23,6 +25,7 @@ class TrainingMember:
 
     `homes` are the devices that its parameters train on, in their order: where they are, unless it is made elsewhere
     because there was no room. While it is `away` from there, off the device, it can be read and restored, not trained.
+    With `staging` its optimizer's state is in host memory, and is staged there for an update.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class TrainingMember:
         plan: Plan,
         half: bool,
         homes: Sequence[torch.device] | None = None,
+        staging: Staging | None = None,
     ) -> None:
         self.adapter = adapter
         there = [parameter.device for parameter in adapter.parameters()]
@@ -40,13 +44,9 @@ class TrainingMember:
         self.training = training
         self.plan = plan
         self.scaler = LossScaler.for_half() if half else LossScaler()
-        self.optimizer = torch.optim.AdamW(
-            adapter.parameters(), lr=adapter.config.learning_rate, weight_decay=training.weight_decay, fused=True
-        )
-        for parameter in adapter.parameters():  # there from the start: a step's update needs no more memory
-            zeros = partial(memoryless_zeros, parameter.shape) if self.away else partial(torch.zeros_like, parameter)
-            step = torch.zeros((), device=parameter.device)
-            self.optimizer.state[parameter] = {"step": step, "exp_avg": zeros(), "exp_avg_sq": zeros()}
+        self.optimizer = optimizer_state(training.optimizer, adapter.parameters(), self.away, staging)
+        if not self.away:
+            self.optimizer.prepare(self.homes)
         self.step = 0  # optimizer steps done
         self.train_tokens = 0
 
@@ -105,11 +105,16 @@ def apply_gradients(member: TrainingMember, rows: Sequence[Row], loss: float) ->
     return update.result(rows)
 
 
+def in_turn(updates: Sequence[Update]) -> Iterator[tuple[Update, Update | None]]:
+    """Goes through a pack's updates, each with the one that comes after it."""
+    return zip_longest(updates, updates[1:])
+
+
 class Update:
     """One member's clipped AdamW step: queued on the device, its outcome read when all members' are queued.
 
-    Whether loss and gradients are finite is decided on the device too, so that a pack's updates wait for nothing:
-    AdamW's kernel divides gradients by `grad_scale`, and leaves everything as it was where `found_inf` is 1.
+    Whether loss and gradients are finite is decided on the device too, so that a pack's updates wait for nothing: see
+    `trainables.packed.optimizers.rule.StepValues`.
     """
 
     def __init__(self, member: TrainingMember, loss: torch.Tensor) -> None:
@@ -123,19 +128,12 @@ class Update:
         self._found_inf = (~finite).float()
         self._grad_scale = member.scaler.scale / clipping(self._norm, member.training.max_grad_norm)
 
-    def queue(self) -> None:
-        """Unscales, clips and steps."""
-        optimizer = self._member.optimizer
-        (group,) = optimizer.param_groups
-        states = [optimizer.state[parameter] for parameter in self._parameters]
-        first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-        beta1, beta2 = group["betas"]
-        with torch.no_grad():
-            adamw(
-                self._parameters, self._gradients, first, second, [], steps, fused=True, grad_scale=self._grad_scale,
-                found_inf=self._found_inf, amsgrad=False, maximize=False, beta1=beta1, beta2=beta2,
-                lr=self._member.learning_rate, weight_decay=group["weight_decay"], eps=group["eps"],
-            )  # fmt: skip
+    def queue(self, then: Update | None = None) -> None:
+        """Unscales, clips and steps; `then`: whose optimizer state is fetched meanwhile, where it is not there."""
+        gradients = dict(zip(self._parameters, self._gradients, strict=True))
+        learning_rate, weight_decay = self._member.learning_rate, self._member.training.weight_decay
+        values = StepValues(learning_rate, weight_decay, self._grad_scale, self._found_inf)
+        self._member.optimizer.update(gradients, values, then._member.optimizer if then else None)
 
     def result(self, rows: Sequence[Row]) -> StepResult:
         """Waits for the step, and moves the member on in its plan unless it has diverged."""

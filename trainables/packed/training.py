@@ -15,7 +15,7 @@ import torch
 from search_spaces.footprint import Footprint
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter, PackedRows
-from trainables.packed.member import StepResult, TrainingMember, Update, discard_gradients
+from trainables.packed.member import StepResult, TrainingMember, Update, discard_gradients, in_turn
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import MicroBatch, PassLimits, plan_passes
 
@@ -40,8 +40,8 @@ def train_step(
     except Exception:
         discard_gradients(members)
         raise
-    for update in updates:
-        update.queue()
+    for update, then in in_turn(updates):
+        update.queue(then)
     return [update.result(rows) for update in updates]
 
 

@@ -15,10 +15,11 @@ from trainables.dataset.batches import batch_plan
 from trainables.dataset.rows import Row
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.member import TrainingMember, apply_gradients, discard_gradients
+from trainables.packed.optimizers.staging import Staging
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.passes import PassLimits
 from trainables.packed.training import WHOLE_STEP, accumulate_gradients
-from trainables.settings import TrainingSettings
+from trainables.settings import Optimizer, TrainingSettings
 
 SPLIT = PassLimits(max_tokens=60, fixed_tokens=1)  # several passes a step
 
@@ -43,13 +44,21 @@ MEMBERS: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 )  # fmt: skip
 
 
-def make_member(model: PackedModel, rows: Sequence[Row], number: int, steps: int, **changes: Any) -> TrainingMember:
+def make_member(
+    model: PackedModel,
+    rows: Sequence[Row],
+    number: int,
+    steps: int,
+    staging: Staging | None = None,
+    optimizer: Optimizer = "adamw",
+    **changes: Any,
+) -> TrainingMember:
     """Member `number` of MEMBERS, at the start of `steps` optimizer steps."""
     config, training = MEMBERS[number]
-    settings = TrainingSettings(**training, epochs=1000, max_steps=steps)
+    settings = TrainingSettings(**training, epochs=1000, max_steps=steps, optimizer=optimizer)
     trial = lora_config(**{**config, **changes})
     plan = batch_plan(len(rows), settings, trial.seed)
-    return TrainingMember(model.new_adapter(trial), settings, plan, half=False)
+    return TrainingMember(model.new_adapter(trial), settings, plan, half=False, staging=staging)
 
 
 def gradient(member: TrainingMember) -> torch.Tensor:

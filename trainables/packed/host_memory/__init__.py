@@ -1,0 +1,1 @@
+"""Moves what a card does not need at the moment to host memory and back, beside its work."""
