@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -40,7 +41,10 @@ from trainables.engine.warm_up import warm_up
 from trainables.limits import DEFAULT_PACK
 from trainables.measure.peak_memory import AllocatorPeak
 from trainables.measure.training_cost import NotFiniteError
-from trainables.packed.member import TrainingMember, Update
+from trainables.memory.offload import RESIDENT, Offload
+from trainables.packed.layer_inputs.layer_inputs import layer_inputs
+from trainables.packed.member import TrainingMember, Update, in_turn
+from trainables.packed.optimizers.staging import Staging
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
 from trainables.protocol import JoinRequest, NotResidentError, Outcome, ResidentStatus
@@ -58,7 +62,7 @@ class Engine:
     `keep_adapter` takes a finished adapter's files, on a thread of its own; without it none are made. `between` is
     called between two passes; `note_alone` before and after a suspect works, so that the keeper knows whose work it was
     if the process dies. Costs are kept as measured by the study in `study_directory`, and earlier studies' taken over;
-    neither where it is empty.
+    neither where it is empty. `offload` says what waits in host memory.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Engine:
         between: Callable[[], None] = lambda: None,
         note_alone: NoteAlone = lambda trial_id, begins: None,
         study_directory: str = "",
+        offload: Offload = RESIDENT,
     ) -> None:
         self.settings = settings
         self.base = base
@@ -78,7 +83,9 @@ class Engine:
         self._handover = AdapterHandover(keep_adapter, base.info.path, settings.base_model.revision)
         self._host_between = between
         self._note_alone = note_alone
-        self._model = PackedModel(base.model)
+        streamed: dict[str, Any] = {"blocks": base.blocks} if base.blocks else {}
+        self._model = PackedModel(base.model, **streamed)
+        self._staging = Staging(devices=base.devices) if offload.optimizer_state else None
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset)
         self._budget = PassBudget.of(base, settings)
@@ -94,6 +101,7 @@ class Engine:
         if settings.training.gradient_checkpointing:
             options = {"use_reentrant": False, "preserve_rng_state": False}  # dropout has its own generator
             base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+            self._model.layer_inputs = layer_inputs(offload.layer_inputs)
 
     def warm_up(self) -> None:
         """Takes a scratch step, so that the first trial need not wait for kernels to compile."""
@@ -145,7 +153,7 @@ class Engine:
     def new_member(self, config: TrialConfig, plan: Plan, device: torch.device | None = None) -> TrainingMember:
         """A fresh adapter with its optimizer, at the start of a plan; on `device`, or where its layers are."""
         half, adapter = self.base.compute_dtype == torch.float16, self._model.new_adapter(config, device)
-        return TrainingMember(adapter, self.settings.training, plan, half, self._model.homes(adapter))
+        return TrainingMember(adapter, self.settings.training, plan, half, self._model.homes(adapter), self._staging)
 
     # -- what the host's thread does ----------------------------------------------------------------------------------
 
@@ -228,8 +236,8 @@ class Engine:
         losses = accumulate_gradients(self._model, members, rows, self._budget.limits(members), self._between)
         self._note_pack_peak(pack)  # before the updates: a trial may end in its own, with its record
         updates = [Update(member, torch.tensor(loss)) for member, loss in zip(members, losses, strict=True)]
-        for resident, update in zip(pack, updates, strict=True):  # nobody was changed before here
-            failure = failure_of(partial(self._apply, resident, update, len(pack)), [resident], self._bench)
+        for resident, (update, then) in zip(pack, in_turn(updates), strict=True):  # nobody was changed before here
+            failure = failure_of(partial(self._apply, resident, update, then, len(pack)), [resident], self._bench)
             if failure:  # in company: no lack of memory is its own
                 end_failed(resident, replace(failure, out_of_memory=False), self._bench)
         self._last_step_seconds = time.perf_counter() - started
@@ -242,8 +250,8 @@ class Engine:
         for resident in pack:
             resident.note_pack_peak(peak)
 
-    def _apply(self, resident: Resident, update: Update, pack_size: int) -> None:
-        update.queue()
+    def _apply(self, resident: Resident, update: Update, then: Update | None, pack_size: int) -> None:
+        update.queue(then)
         result = update.result(self.dataset.train.rows)
         resident.suspect = False
         if result.divergence:

@@ -26,6 +26,7 @@ from trainables.limits import FP32_BYTES
 from trainables.packed.adapter import LoraAdapter, PackedRows
 from trainables.packed.fused.decoder import FusedDecoder
 from trainables.packed.fused.serving import serves
+from trainables.packed.layer_inputs.layer_inputs import LayerInputs
 from trainables.packed.logits_form import LogitsForm, OutputHead, check_logits
 from trainables.packed.pack import PADDING_BYTES, Pack, padding_pays
 from trainables.packed.target_loss import target_nats
@@ -53,6 +54,7 @@ class PackedModel:
         self.output_head = OutputHead(model.get_output_embeddings(), form or LogitsForm.of(model.config))
         self.devices = devices_of(model)  # that hold a part of it, in the order of its layers
         self.context = PackContext()
+        self.layer_inputs = LayerInputs()
         self.run_tokens = 0  # what another run in a pass costs in tokens' worth of work: none, until it is measured
         model.get_output_embeddings().register_forward_pre_hook(_side_by_side)
         self.streams = LayerStreams(blocks)

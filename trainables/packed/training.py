@@ -93,8 +93,11 @@ def run_pass(
     groups = [[rows[row] for row in some] for some in numbers]
     batch = collate(groups, model.device)
     keys = [dropout_key(member.step, batch.number) for member, batch in zip(own, one, strict=True)]
-    with model.rows_of(pack_rows([member.adapter for member in own], groups, keys)) as causal:
-        hidden = target_hidden(causal, batch)
+    packed = pack_rows([member.adapter for member in own], groups, keys)
+    numbers_of_hidden = batch.input_ids.numel() * model.head.shape[1]
+    with model.rows_of(packed) as causal, model.layer_inputs.of_pass(numbers_of_hidden) as forward:
+        with forward:
+            hidden = target_hidden(causal, batch)
         nats = model.target_nats(hidden, batch.targets)
         parts = torch.split(nats, batch.targets_per_group)
         means = torch.stack([part.sum() / step_targets(member, rows) for part, member in zip(parts, own, strict=True)])

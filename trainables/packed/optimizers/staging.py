@@ -6,7 +6,7 @@ part before home.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,10 +36,13 @@ class Part:
 class Staging:
     """The buffers of all cards, shared by all adapters of an engine."""
 
-    def __init__(self, staged_bytes: int = STAGED_STATE_BYTES) -> None:
-        """`staged_bytes` is a buffer's size; a parameter that needs more makes it larger."""
+    def __init__(self, staged_bytes: int = STAGED_STATE_BYTES, devices: Sequence[torch.device] = ()) -> None:
+        """`staged_bytes` is a buffer's size; a parameter that needs more makes it larger.
+
+        On `devices` the buffers are there from now on, on others from the first adapter on.
+        """
         self.staged_bytes = staged_bytes
-        self._lanes: dict[torch.device, Lane] = {}
+        self._lanes = {device: Lane(device, staged_bytes) for device in devices}
 
     def lane(self, device: torch.device) -> Lane:
         """Returns the buffers of one device."""
