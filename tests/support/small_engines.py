@@ -65,12 +65,13 @@ def make_engine(
     most: int | None = None,
     rungs: RungSettings = RungSettings(),  # noqa: B008
     generation: GenerationSettings = GenerationSettings(),  # noqa: B008
+    training: TrainingSettings = TRAINING,
     **hooks: Any,
 ) -> Engine:
     """An engine on the CPU; `most` adapters train together, `hooks` are its own."""
     hardware = HardwareSettings("cpu", None, None, most)
     settings = TrialSettings(
-        BaseModelSettings("tiny"), DatasetSettings("mine"), TRAINING, generation, hardware=hardware, rungs=rungs
+        BaseModelSettings("tiny"), DatasetSettings("mine"), training, generation, hardware=hardware, rungs=rungs
     )
     base = BaseModel(tiny_llama(), Letters(), INFO, "fp32", torch.float32, torch.device("cpu"))
     dataset = PreparedDataset(letter_rows(20, 1), letter_rows(6, 2), letter_rows(5, 3), "print", (), {})

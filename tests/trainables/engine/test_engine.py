@@ -7,12 +7,15 @@ another order; a leaked row or a shared scale moves them by far more); "the same
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.support.small_engines import MIXED, SAME, join, make_engine, perplexities, run
+from tests.support.small_engines import MIXED, SAME, TRAINING, config, join, make_engine, perplexities, run
 from trainables.engine.engine import Engine
+from trainables.memory.offload import RESIDENT, Offload
+from trainables.packed.optimizers.in_host_memory import InHostMemory
 from trainables.protocol import NotResidentError
 from trainables.settings import RungSettings
 
@@ -45,6 +48,24 @@ def test_a_report_at_a_rung_brings_what_a_stopped_trial_s_record_is_made_of(alon
         assert so_far.measurements["test_perplexity"] is None
         assert so_far.measurements["peak_memory_bytes"] == complete["peak_memory_bytes"]
         assert so_far.comparable == outcomes[name].comparable
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_what_waits_in_host_memory_changes_nothing(optimizer):
+    """Optimizer states and layer inputs, against the same engine with all of it resident: perplexities are equal."""
+    training = replace(TRAINING, max_steps=3, evaluations=1, gradient_checkpointing=True, optimizer=optimizer)
+    configs = {"a": config(rank=128), "b": MIXED["b"]}
+    found = []
+    for offload in (RESIDENT, Offload(optimizer_state=True, layer_inputs=True)):
+        engine = make_engine(training=training, offload=offload)
+        engine._model.layer_inputs._smallest_bytes = 0
+        join(engine, configs)
+        found.append(perplexities(run(engine)))
+        states = [one.member.optimizer for one in engine.residents.values()]
+        assert all(isinstance(one, InHostMemory) == offload.optimizer_state for one in states)
+        assert bool(getattr(engine._model.layer_inputs, "_lanes", {})) == offload.layer_inputs
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
 
 
 def test_one_adapter_a_step_where_the_study_says_so(alone):
