@@ -73,7 +73,7 @@ def make_engine(
         with timeline.stage("data"):
             dataset = prepare_dataset(settings.trial.dataset, base.tokenizer)
     engine = Engine(
-        settings.trial, base, dataset, keep_adapter, between, note_alone, study_directory=settings.study_directory
+        settings.trial, base, dataset, keep_adapter, between, note_alone, settings.study_directory, settings.offload
     )
     settle()
     return engine
