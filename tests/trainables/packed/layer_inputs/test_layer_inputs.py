@@ -8,6 +8,7 @@ import torch
 from tests.support.lora_cases import random_rows
 from tests.support.small_models import tiny_llama
 from tests.support.trainables.packed_cases import gradient, make_member
+from tests.support.trainables.streams.late_stream import LateMark, LateStream
 from trainables.packed.adapter_files import training_state
 from trainables.packed.layer_inputs import kept_pass
 from trainables.packed.layer_inputs.kept_pass import KeptInput, KeptPass
@@ -57,6 +58,21 @@ def test_gradients_and_trainings_are_the_same_to_the_bit(fused: bool, seen: list
     assert own_losses == losses
     assert torch.equal(own_gradients, gradients)
     assert own_rest == rest
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_copies_may_be_as_late_as_a_card_makes_them(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made when a layer waits for them; a layer that does not wait shows in the gradients."""
+    monkeypatch.setattr(kept_pass, "SideStream", LateStream)
+    if not waits:
+        monkeypatch.setattr(LateMark, "hold_device", lambda mark: None)
+    gradients = []
+    for inputs in (LayerInputs(), LayerInputsInHostMemory(smallest_bytes=0)):
+        model = model_with(inputs, fused=True)
+        member = make_member(model, ROWS, 1, 6)
+        accumulate_gradients(model, [member], ROWS)
+        gradients.append(gradient(member))
+    assert torch.equal(*gradients) == waits
 
 
 @pytest.mark.parametrize("lowest", [0, 2])

@@ -9,10 +9,12 @@ import torch
 
 from tests.support.lora_cases import random_rows
 from tests.support.trainables.packed_cases import make_member, make_model
+from tests.support.trainables.streams.late_stream import LateMark, LateStream
 from trainables.engine.parking import parked, training_bytes
 from trainables.packed.adapter_files import restore_training, training_state
 from trainables.packed.member import StepResult, TrainingMember, Update
 from trainables.packed.optimization import LossScaler
+from trainables.packed.optimizers import staging as staging_module
 from trainables.packed.optimizers.in_host_memory import InHostMemory
 from trainables.packed.optimizers.staging import Lane, Staging
 from trainables.packed.training import accumulate_gradients, train_step
@@ -74,6 +76,18 @@ def test_a_buffer_that_is_filled_too_early_shows(monkeypatch: pytest.MonkeyPatch
     assert states(offloaded) != states(resident)
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_copies_may_be_as_late_as_a_card_makes_them(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made when the update, or the host, waits for them; an update that does not wait shows."""
+    monkeypatch.setattr(staging_module, "SideStream", LateStream)
+    if not waits:
+        monkeypatch.setattr(LateMark, "hold_device", lambda mark: None)
+    resident, offloaded = pack(None), pack(Staging(SMALL))
+    take(resident, 3)
+    take(offloaded, 3)
+    assert (states(offloaded) == states(resident)) == waits
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (True, True)])
 def test_a_checkpoint_continues_on_either_side(optimizer: Optimizer, before: bool, after: bool) -> None:
@@ -89,14 +103,16 @@ def test_a_checkpoint_continues_on_either_side(optimizer: Optimizer, before: boo
     assert states(second) == states(straight)
 
 
-def test_moments_stay_where_they_are_while_an_adapter_is_parked() -> None:
-    resident, offloaded = pack(None), pack(Staging(SMALL))
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
+def test_moments_stay_where_they_are_while_an_adapter_is_parked(optimizer: Optimizer) -> None:
+    """Resident ones leave and come back, which changes nothing either."""
+    resident, offloaded = pack(None, optimizer), pack(Staging(SMALL), optimizer)
     take(resident, 1)
     take(offloaded, 1)
     before = states(offloaded)
     kept = [value.data_ptr() for one in offloaded[0].optimizer.state.values() for value in one.values()]
-    with parked(offloaded):
-        assert states(offloaded) == before
+    with parked([*resident, *offloaded]):
+        assert states(offloaded) == states(resident) == before
     assert kept == [value.data_ptr() for one in offloaded[0].optimizer.state.values() for value in one.values()]
     assert training_bytes(offloaded[0]) == 4 * offloaded[0].adapter.trainable_parameters
     assert take(offloaded, 2) == take(resident, 2)
