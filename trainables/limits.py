@@ -17,6 +17,8 @@ MEASURED_PASSES = 6  # of a footprint alone: warm-up, timed, the longest
 USUAL_CONTEXT_BYTES = 450 * 2**20
 MOST_CONTEXT_BYTES = 3 * 2**29
 
+ALIGNED_BYTES = 512  # the CUDA allocator places tensors at multiples of it, as does a layer's block in host memory
+
 FP32_BYTES = 4
 TRAINING_BYTES = 4 * FP32_BYTES  # of a trainable number: weight, gradient, and AdamW's two moments
 

@@ -21,7 +21,6 @@ from study.records.files import write_whole
 from study.records.infeasible import context_bytes
 from trainables.base_model.shape import ModelShape
 from trainables.guarded_files import read_json
-from trainables.memory.offload import Offload
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting
 from trainables.memory.slack import slack_bytes
@@ -65,10 +64,10 @@ class MeasuredFootprint:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MeasuredFootprint:
         """Reads `to_dict`'s form. Raises KeyError, TypeError."""
-        load, setting = values["load"], values["setting"]
+        load = values["load"]
         parts = {
             "shape": ModelShape.from_json(values["shape"]),
-            "setting": MemorySetting(**{**setting, "offload": Offload(**setting.get("offload", {}))}),
+            "setting": MemorySetting.from_json(values["setting"]),
             "load": AdapterLoad(**{**load, "target_modules": tuple(load["target_modules"])}),
         }
         return cls(**{**values, **parts})
@@ -153,7 +152,7 @@ def fit(measured: Sequence[MeasuredFootprint], default: MemoryConstants) -> Cali
 def _point(one: MeasuredFootprint, constants: MemoryConstants) -> tuple[float, float]:
     """(activations at factor 1, measured peak less all that the constants do not touch), at the moment of the peak."""
     prediction = predict(one.shape, one.setting, one.load, constants)
-    activations = prediction.components["activations"]
+    activations = prediction.components.get("activations", 0)  # none in an update
     known = prediction.peak_memory_bytes - constants.offset_bytes - activations
     return activations / constants.activation_factor, float(one.peak_memory_bytes - known)
 

@@ -22,8 +22,9 @@ from trainables.limits import (
     capped_score_part,
     logits_chunk_rows,
 )
+from trainables.memory.frozen_linears import NF4_TABLES_BYTES, linear_bytes
 from trainables.memory.setting import AdapterLoad, MemorySetting
-from trainables.memory.weights import NF4_TABLES_BYTES, ModelPart, linear_bytes, state_components
+from trainables.memory.weights import ModelPart, state_components
 
 
 @given(st.integers(1, 2**22), st.sampled_from([2, 4]))

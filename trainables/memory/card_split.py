@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from trainables.base_model.shape import ModelShape
+from trainables.memory.offload import RESIDENT
 from trainables.memory.prediction import MemoryPrediction, predict_pack
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.memory.weights import ModelPart, base_components
@@ -22,12 +23,14 @@ def split_layers(
 
     A head that is tied to the embedding stays with it. Layers go one by one to the card that is least full with it:
     optimal, since each adds the same to whichever card. Equal for all adapters of a host: each card's fill is that of
-    a usual adapter with a micro-batch of `rows` rows of `tokens` tokens.
+    a usual adapter with a micro-batch of `rows` rows of `tokens` tokens, all of it resident: what waits in host memory
+    is spread evenly.
     """
     if not 1 <= cards <= shape.layers:
         raise ValueError(f"cards must be from 1 to the model's {shape.layers} layers; they are {cards}")
     load = AdapterLoad(USUAL_RANK, tuple(shape.linears), dropout=False, rows=rows, tokens=tokens, targets=rows * tokens)
-    setting = replace(setting, attention="flash")  # so that plan and host, which each split by themselves, split alike
+    # So that plan and host, which each split by themselves, split alike.
+    setting = replace(setting, attention="flash", offload=RESIDENT, optimizer="adamw")
     last = 0 if shape.tie_word_embeddings else cards - 1
     parts = [ModelPart(1, place == 0, place == last) for place in range(cards)]
     grown = [_with_a_layer_more(shape, setting, load, part) for part in parts]

@@ -14,6 +14,7 @@ from trainables.memory.weights import ModelPart
 from trainables.settings import GenerationSettings
 
 GENERATION = "generation"
+INPUTS_ON_CARD = 3  # of layers whose inputs wait in host memory: the one at work, one coming, one going
 NEW_TOKENS = GenerationSettings.max_new_tokens  # of a generated text, whatever the study asks for
 
 Components = Mapping[str, int]  # bytes by name
@@ -30,7 +31,7 @@ def training_moments(
     factor = constants.activation_factor
     kept = _kept(engine, shape, setting, one, part)
     small = engine.small_tensors(shape, setting, one)
-    inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, part.reached(one))}
+    inputs = {"layer_inputs": engine.layer_inputs(shape, setting, one, _inputs_there(setting, part.reached(one)))}
     backward = {
         name: {
             **inputs,
@@ -51,6 +52,21 @@ def training_moments(
         "loss_chunk": fused_layers.loss_chunk(shape, setting, targets) + _cast_head(shape, setting),
     }
     return {**backward, "loss": loss}
+
+
+def layer_input_bytes(shape: ModelShape, setting: MemorySetting, one: Pass, layers: int) -> int:
+    """Returns the bytes of so many layers' inputs, as layers or checkpointing keep them."""
+    return int(_engine(shape).layer_inputs(shape, setting, one, layers))
+
+
+def inputs_leave(setting: MemorySetting) -> bool:
+    """Whether layers' inputs wait in host memory: those that checkpointing keeps, and no other tensor of theirs."""
+    return setting.offload.layer_inputs and setting.gradient_checkpointing
+
+
+def _inputs_there(setting: MemorySetting, layers: int) -> int:
+    """Counts the layers whose inputs are on the device at once; on a CPU those that wait are in the same memory."""
+    return min(layers, INPUTS_ON_CARD) if inputs_leave(setting) and setting.leaves_device else layers
 
 
 def basis_words(shape: ModelShape) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from trainables.base_model.shape import ModelShape
 from trainables.limits import USUAL_CONTEXT_BYTES
 from trainables.memory.moments import GENERATION, Components, generation, training_moments, workspace
+from trainables.memory.optimizer_states import staging_bytes
 from trainables.memory.setting import AdapterLoad, Device, MemoryConstants, MemorySetting, Pass
 from trainables.memory.slack import allocated_within, slack_bytes
 from trainables.memory.weights import FROZEN, ModelPart, base_components, state_components
@@ -107,14 +108,16 @@ def predict_pack(
 
     `part` is what the device holds of the model (default: all). With checkpointing every layer keeps its input and one
     layer at a time what its backward reads, computed again; without, all layers keep both. The optimizer's update needs
-    nothing beside the states (AdamW's fused kernel), so it is no moment of its own. The peaks of `loss` and of a
-    layer's backward are those of the last layer, when all inputs are there.
+    nothing beside the states (AdamW's fused kernel) and their staging, so it is no moment of its own. The peaks of
+    `loss` and of a layer's backward are those of the last layer, when all inputs are there. What waits in host memory
+    (`setting.offload`) is not there, but buffers through which it comes are, at every moment.
     """
     constants = constants or DEFAULT_CONSTANTS[setting.device]
     part = part or ModelPart(shape.layers)
     always = {
         **base_components(shape, setting, part),
-        **state_components(shape, loads, part),
+        **state_components(shape, loads, part, setting),
+        "optimizer_staging": staging_bytes(shape, setting, loads),
         "libraries": constants.offset_bytes,
     }
     one = Pass(tuple(loads))
@@ -136,15 +139,20 @@ def adapter_bytes(
     moments = training_moments(shape, setting, Pass((load,)), constants, part)
     moments[GENERATION] = generation(shape, setting, load.tokens, part)
     rows = max(sum(own.values()) - workspace(own) for own in moments.values())
-    return sum(state_components(shape, [load], part).values()) + rows
+    staging = staging_bytes(shape, setting, [load]) - staging_bytes(shape, setting, [])
+    return sum(state_components(shape, [load], part, setting).values()) + staging + rows
 
 
 def base_bytes(shape: ModelShape, setting: MemorySetting, constants: MemoryConstants | None = None) -> int:
-    """Returns a device's bytes whatever adapters train there: frozen weights, libraries, the largest workspace."""
+    """Returns a device's bytes whatever adapters train there: frozen weights, libraries, the largest workspace.
+
+    Where moments wait in host memory, their staging too.
+    """
     constants = constants or DEFAULT_CONSTANTS[setting.device]
     part = ModelPart(shape.layers)
     weights = sum(base_components(shape, setting, part).values())
-    return weights + constants.offset_bytes + workspace_bytes(shape, setting, constants)
+    staging = staging_bytes(shape, setting, [])
+    return weights + constants.offset_bytes + staging + workspace_bytes(shape, setting, constants)
 
 
 def workspace_bytes(shape: ModelShape, setting: MemorySetting, constants: MemoryConstants | None = None) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from search_spaces.trial_config import TrialConfig
 from trainables.base_model.shape import ModelShape
@@ -29,6 +29,16 @@ class MemorySetting:
     attention: Attention = "flash"
     offload: Offload = RESIDENT
     optimizer: Optimizer = "adamw"
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MemorySetting:
+        """Reads `asdict`'s form as JSON keeps it; without `offload`, all is resident. Raises TypeError for another."""
+        return cls(**{**values, "offload": Offload(**values.get("offload", {}))})
+
+    @property
+    def leaves_device(self) -> bool:
+        """Whether what waits in host memory is off the device: a CPU's device is its host memory."""
+        return self.device != "cpu"
 
     @property
     def compute_bytes(self) -> int:

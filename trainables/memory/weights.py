@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from trainables.base_model.shape import ModelShape
-from trainables.limits import ABSMAX_BLOCK, FP32_BYTES, NF4_BLOCK
+from trainables.limits import FP32_BYTES
+from trainables.memory.frozen_linears import layers_linear_bytes, stream_buffer_bytes
+from trainables.memory.offload import RESIDENT
+from trainables.memory.optimizer_states import moment_bytes
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
-FROZEN = ("base_linears", "embedding_and_head", "norms")  # components that are frozen weights
-NF4_TABLES_BYTES = 2048  # of a linear layer: NF4's 16 values, the 8-bit code's 256, the offset, as allocated
+# Components that are frozen weights, or have room for them, from the start to the end.
+FROZEN = ("base_linears", "embedding_and_head", "norms", "stream_buffers")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class ModelPart:
     has_embedding: bool = True
     has_head: bool = True
     above: int = 0
+
+    def range_in(self, shape: ModelShape) -> range:
+        """The numbers of its layers in the model."""
+        stop = shape.layers - self.above
+        return range(stop - self.layers, stop)
 
     def among_last(self, count: int | None) -> int:
         """Counts this part's layers that are among the model's last `count`; None: all of this part's."""
@@ -41,38 +49,42 @@ class ModelPart:
 
 
 def base_components(shape: ModelShape, setting: MemorySetting, part: ModelPart) -> dict[str, int]:
-    """Returns the frozen weights' bytes by name; only the layers' linear weights may be quantized."""
-    linears = part.layers * sum(linear_bytes(inward * outward, setting) for inward, outward in shape.linears.values())
-    skipped = sum(inward * outward * setting.weight_bytes for inward, outward in shape.skipped_linears)
-    skipped -= sum(linear_bytes(inward * outward, setting) for inward, outward in shape.skipped_linears)
-    tied_here = shape.tie_word_embeddings and part.has_embedding and part.has_head
-    tables = 1 if tied_here else int(part.has_embedding) + int(part.has_head)
+    """Returns the frozen weights' bytes by name; only the layers' linear weights may be quantized.
+
+    What waits in host memory is not among them; a CPU's device is its host memory, where all of it stays.
+    """
+    layers = part.range_in(shape)
+    buffers = stream_buffer_bytes(shape, setting, layers)
+    if not setting.leaves_device:
+        setting = replace(setting, offload=RESIDENT)
+    tied = shape.tie_word_embeddings
+    tables = 1 if tied and part.has_embedding and part.has_head else int(part.has_embedding) + int(part.has_head)
+    away = int(setting.offload.embedding and part.has_embedding and not tied)
     others = shape.other_parameters * part.layers // shape.layers
     return {
-        "base_linears": linears + skipped * part.layers // shape.layers,
-        "embedding_and_head": tables * shape.embedding_parameters * setting.weight_bytes,
+        "base_linears": layers_linear_bytes(shape, setting, layers),
+        "embedding_and_head": (tables - away) * shape.embedding_parameters * setting.weight_bytes,
         "norms": others * setting.weight_bytes,
+        "stream_buffers": buffers,
     }
 
 
-def linear_bytes(values: int, setting: MemorySetting) -> int:
-    """Returns the bytes of a frozen linear weight of so many values.
+def state_components(
+    shape: ModelShape, loads: Sequence[AdapterLoad], part: ModelPart, setting: MemorySetting | None = None
+) -> dict[str, int]:
+    """Returns the bytes of every trainable number's weight, gradient and two moments of AdamW.
 
-    NF4 (Dettmers et al. 2023, arXiv 2305.14314): half a byte a value, and one absmax for each block of 64 values. With
-    double quantization an absmax is one byte, and each 256 of them share one of fp32: 0.5 + 1 / 64 + 4 / (64 x 256)
-    bytes a value, 4.127 bits; without, 0.5 + 4 / 64 bytes, 4.5 bits.
+    All fp32, but moments as the setting's optimizer keeps them; none where they wait in host memory. Without a setting
+    they are there in fp32.
     """
-    if setting.precision != "nf4":
-        return values * setting.weight_bytes
-    blocks = -(-values // NF4_BLOCK)
-    absmax = blocks + FP32_BYTES * -(-blocks // ABSMAX_BLOCK) if setting.double_quantization else FP32_BYTES * blocks
-    return -(-values // 2) + absmax + NF4_TABLES_BYTES
-
-
-def state_components(shape: ModelShape, loads: Sequence[AdapterLoad], part: ModelPart) -> dict[str, int]:
-    """Returns the bytes of every trainable number's weight, gradient and two moments of AdamW, all fp32."""
-    numbers = sum(
-        shape.adapter_parameters(load.rank, load.target_modules) // shape.layers * part.adapted(load) for load in loads
+    carried = [(load, part.adapted(load)) for load in loads]
+    weights = FP32_BYTES * sum(
+        shape.adapter_parameters(load.rank, load.target_modules) // shape.layers * layers for load, layers in carried
     )
-    weights = FP32_BYTES * numbers
-    return {"adapter_weights": weights, "gradients": weights, "optimizer_state": 2 * weights}
+    if setting is None:
+        moments = 2 * weights
+    elif setting.offload.optimizer_state and setting.leaves_device:
+        moments = 0
+    else:
+        moments = sum(moment_bytes(shape, setting, load, layers) for load, layers in carried)
+    return {"adapter_weights": weights, "gradients": weights, "optimizer_state": moments}

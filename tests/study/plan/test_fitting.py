@@ -9,6 +9,7 @@ from study.plan.fitting import Fit, fit, infeasible_facts, memory_setting
 from tests.support.places import RESULTS
 from tests.support.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, cards, config, cpus, workload
 from trainables.base_model.shape import ModelShape
+from trainables.memory.setting import MemorySetting
 from trainables.memory.slack import slack_bytes
 from trainables.memory.weights import FROZEN
 
@@ -56,7 +57,7 @@ def test_at_the_edge_what_is_admitted_fits_and_what_fits_is_admitted(row):
     caps = [round(near * peak) for near in (0.8, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999, 1.001, 1.01, 1.02, 1.03, 1.1)]
     for cap in (*caps, 8 * GIB, 12 * GIB, round(14.56 * GIB), 24 * GIB):
         one = fit_of(row, cap)
-        assert vars(one.setting) == row["setting"]
+        assert one.setting == MemorySetting.from_json(row["setting"])
         assert peak <= cap or not one.fits
         weights = sum(one.largest.components[name] for name in FROZEN)
         assert one.fits or 1.01 * peak + slack_bytes(one.setting, peak - weights, one.largest.constants) > cap

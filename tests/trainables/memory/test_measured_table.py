@@ -19,7 +19,7 @@ def table_rows():
 
 def error_of(row) -> float:
     load = {**row["load"], "target_modules": tuple(row["load"]["target_modules"])}
-    setting = MemorySetting(**row["setting"])
+    setting = MemorySetting.from_json(row["setting"])
     prediction = predict(ModelShape.from_json(row["shape"]), setting, AdapterLoad(**load), DEFAULT_CONSTANTS["cuda"])
     return abs(prediction.peak_memory_bytes / row["peak_memory_bytes"] - 1)
 
@@ -45,7 +45,7 @@ def test_the_measured_base(row):
     """
     load = {**row["load"], "target_modules": tuple(row["load"]["target_modules"])}
     components = predict(
-        ModelShape.from_json(row["shape"]), MemorySetting(**row["setting"]), AdapterLoad(**load)
+        ModelShape.from_json(row["shape"]), MemorySetting.from_json(row["setting"]), AdapterLoad(**load)
     ).components
     base = sum(components[name] for name in ("base_linears", "embedding_and_head", "norms"))
     first = (row["model"], row["setting"]["precision"]) == ("llama-3-8b", "nf4")

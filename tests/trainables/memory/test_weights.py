@@ -9,9 +9,10 @@ import torch
 from tests.support.trainables.memory_cases import ALL_LINEAR, FP16, GIB, LLAMA_3, MIB, NF4, Q_V, weight_bytes
 from trainables.base_model.shape import ModelShape
 from trainables.limits import FP32_BYTES
+from trainables.memory.frozen_linears import NF4_TABLES_BYTES, linear_bytes
 from trainables.memory.prediction import predict
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
-from trainables.memory.weights import NF4_TABLES_BYTES, ModelPart, linear_bytes, state_components
+from trainables.memory.weights import ModelPart, state_components
 
 
 def states(shape: ModelShape, load: AdapterLoad) -> int:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from trainables.base_model.streaming.host_memory import pin, reserve
+from trainables.limits import ALIGNED_BYTES
 
-ALIGNED_BYTES = 512  # each tensor begins at a multiple of it, as the CUDA allocator would place it
 STATISTICS = ("absmax",)  # of a 4-bit weight's quantization state, and of the state of its absmax; tables are shared
 
 

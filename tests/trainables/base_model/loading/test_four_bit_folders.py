@@ -37,8 +37,9 @@ from trainables.base_model.checks.faults import BaseModelError
 from trainables.base_model.files import inspect
 from trainables.base_model.load import load_base_model
 from trainables.base_model.loading.placement import Placement
+from trainables.memory.frozen_linears import NF4_TABLES_BYTES
 from trainables.memory.setting import PRECISION_OF_DTYPE, MemorySetting
-from trainables.memory.weights import NF4_TABLES_BYTES, ModelPart, base_components
+from trainables.memory.weights import ModelPart, base_components
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import accumulate_gradients
 from trainables.settings import BaseModelSettings

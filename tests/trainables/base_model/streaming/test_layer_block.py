@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.base_model.streaming.layer_block import ALIGNED_BYTES, LayerBlock
+from trainables.base_model.streaming.layer_block import LayerBlock
+from trainables.limits import ALIGNED_BYTES
 from trainables.memory.offload import Offload, streamed_layers
 
 CPU = torch.device("cpu")
