@@ -152,7 +152,7 @@ def fit(measured: Sequence[MeasuredFootprint], default: MemoryConstants) -> Cali
 def _point(one: MeasuredFootprint, constants: MemoryConstants) -> tuple[float, float]:
     """(activations at factor 1, measured peak less all that the constants do not touch), at the moment of the peak."""
     prediction = predict(one.shape, one.setting, one.load, constants)
-    activations = prediction.components.get("activations", 0)  # none in an update
+    activations = prediction.components["activations"]
     known = prediction.peak_memory_bytes - constants.offset_bytes - activations
     return activations / constants.activation_factor, float(one.peak_memory_bytes - known)
 

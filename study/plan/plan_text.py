@@ -11,8 +11,8 @@ from study.records.units import GIB, format_bytes
 from trainables.memory.moments import basis_words
 
 COMPONENTS = {  # what is shown together
-    "base": ("base_linears", "embedding_and_head", "norms"),
-    "adapter": ("adapter_weights", "gradients", "optimizer_state"),
+    "base": ("base_linears", "embedding_and_head", "norms", "stream_buffers"),
+    "adapter": ("adapter_weights", "gradients", "optimizer_state", "optimizer_staging"),
     "activations": ("layer_inputs", "activations", "targets"),
     "workspace": ("dequantization", "loss_chunk", "key_value_cache", "libraries"),
 }

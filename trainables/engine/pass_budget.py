@@ -9,6 +9,7 @@ import torch
 from trainables.base_model.load import BaseModel
 from trainables.limits import MOST_PASS_TOKENS, USUAL_CONTEXT_BYTES, USUAL_PASS_TOKENS
 from trainables.measure.context_memory import context_bytes
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.memory.prediction import DEFAULT_CONSTANTS, workspace_bytes
 from trainables.memory.setting import PRECISION_OF_DTYPE, MemorySetting
 from trainables.memory.slack import allocated_within
@@ -44,16 +45,16 @@ class PassBudget:
         self._bytes_per_token = 0.0
 
     @classmethod
-    def of(cls, base: BaseModel, settings: TrialSettings) -> PassBudget:
-        """The budget on a base model's devices, on which nothing else is allocated yet.
+    def of(cls, base: BaseModel, settings: TrialSettings, offload: Offload = RESIDENT) -> PassBudget:
+        """The budget on a base model's devices, on which nothing else is allocated yet but buffers for what waits.
 
         Cards may be as full as the plan takes them to be: by the limit and CUDA's context, less the allocator's
-        fragments (`trainables.memory.slack`).
+        fragments (`trainables.memory.slack`). Buffers that come later are taken from what is free then.
         """
         cards = [device for device in base.devices if device.type == "cuda"]
         if not cards:
             return cls(base.device.type)
-        setting = _setting(base, settings)
+        setting = _setting(base, settings, offload)
         highest = {card: _highest_bytes(card, settings.hardware.memory_limit_bytes, setting) for card in cards}
         padding = 0 if settings.training.gradient_checkpointing else PADDING_BYTES  # then a layer's at a time
         return cls("cuda", highest, workspace_bytes(base.info.shape, setting), padding)
@@ -113,12 +114,14 @@ def gradient_bytes(members: Sequence[TrainingMember]) -> dict[torch.device, int]
     return found
 
 
-def _setting(base: BaseModel, settings: TrialSettings) -> MemorySetting:
+def _setting(base: BaseModel, settings: TrialSettings, offload: Offload) -> MemorySetting:
     return MemorySetting(
         precision=base.precision,
         compute_precision=PRECISION_OF_DTYPE[str(base.compute_dtype).removeprefix("torch.")],
         double_quantization=base.info.shape.doubly_quantized(settings.base_model.double_quantization),
         gradient_checkpointing=settings.training.gradient_checkpointing,
+        offload=offload,
+        optimizer=settings.training.optimizer,
     )
 
 

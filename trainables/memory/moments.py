@@ -14,7 +14,7 @@ from trainables.memory.weights import ModelPart
 from trainables.settings import GenerationSettings
 
 GENERATION = "generation"
-INPUTS_ON_CARD = 3  # of layers whose inputs wait in host memory: the one at work, one coming, one going
+INPUTS_ON_CARD = 3  # where layers' inputs wait in host memory: that at work, one on its way, the lowest, which stays
 NEW_TOKENS = GenerationSettings.max_new_tokens  # of a generated text, whatever the study asks for
 
 Components = Mapping[str, int]  # bytes by name

@@ -8,6 +8,11 @@ tensor fits: without checkpointing two of those in fp16 ran out at a tenth of wh
 and ran at 13 %. Of 24 configurations that 6 % with checkpointing and 10 % without admitted at a T4's edge none ran out;
 of 12 that were refused there, 8 would have run (`edge_study_h200.json`). Without expandable segments up to four times
 as much is needed.
+
+A single tensor's size asks for nothing more, so that long rows have no reserve of their own: where no hole is large
+enough, the allocator gives back the pages of free blocks and maps others behind the last block. Passes of 16,384 to
+18,432 tokens, whose tensors between gate and down projection take 448 to 504 MiB each, ran with 125 to 140 MiB beyond
+what is allocated. The ranks ask for it: what ran out with most room left were adapters of rank 128 at all layers.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from study.hardware.calibration import (
     read_footprints,
 )
 from trainables.base_model.shape import ModelShape
+from trainables.memory.offload import Offload
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.memory.slack import slack_bytes
@@ -131,6 +132,13 @@ def test_footprints_are_kept_and_the_newest_of_each_counts():
     assert calibration_path("Tesla T4").name == "tesla-t4.json"
     assert read_footprints("another card") == ()
     assert not list(calibration_path("Tesla T4").parent.glob("*.partial"))
+
+
+def test_what_waited_in_host_memory_is_kept_with_a_footprint():
+    offload, resident = Offload(3, True, False, True), measured(8, 1, 512)
+    streamed = replace(resident, setting=replace(resident.setting, offload=offload, optimizer="adamw_8bit"))
+    add_footprints("t4", [streamed, resident])
+    assert set(read_footprints("t4")) == {streamed, resident}
 
 
 def test_another_engines_or_devices_footprints_do_not_count():

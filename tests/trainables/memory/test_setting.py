@@ -1,8 +1,12 @@
 """What memory depends on: an adapter's load, and the rows of a pass."""
 
+import json
+from dataclasses import asdict
+
 from search_spaces.trial_config import TrialConfig
 from tests.support.trainables.memory_cases import Q_V
-from trainables.memory.setting import AdapterLoad, Pass
+from trainables.memory.offload import RESIDENT, Offload
+from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 
 
 def test_a_load_is_a_configurations():
@@ -23,3 +27,11 @@ def test_a_load_says_which_layers_carry_it():
     some = load.carried_by([(), ("q_proj",), ("q_proj", "up_proj"), ()])
     assert (some.target_modules, some.layers, some.reach) == (("q_proj", "up_proj"), 2, 3)
     assert load.carried_by([("q_proj",)] * 4) == AdapterLoad(8, ("q_proj",), False, 2, 100, 150)
+
+
+def test_a_setting_is_read_from_json_with_and_without_what_waits_in_host_memory():
+    setting = MemorySetting("nf4", "bf16", offload=Offload(9, True, False, True), optimizer="adamw_8bit")
+    values = json.loads(json.dumps(asdict(setting)))
+    assert MemorySetting.from_json(values) == setting
+    assert hash(MemorySetting.from_json(values)) == hash(setting)
+    assert MemorySetting.from_json({"precision": "nf4", "compute_precision": "bf16"}).offload == RESIDENT
