@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.edge_study --json OUT              24 admitted and 12 refused within 3 % of the edge
     python -m tests.benchmarks.edge_study --probe --json OUT      how much room they need beside what they allocate
+    python -m tests.benchmarks.edge_study --long-rows --json OUT  single rows of 8k to 40k tokens, parts in host memory
 
 On a card: Llama-3-8B's shapes in NF4 with random weights, the allocator capped at 14.56 GiB less CUDA's context, its
 segments expandable as hosts make them. Each configuration is measured alone as a host measures it, then trained on
@@ -37,6 +38,7 @@ class Edge:
 
         from tests.benchmarks.support.capped_training import load_base
         from tests.benchmarks.support.edge_cases import small_card
+        from trainables.memory.offload import RESIDENT
         from trainables.precision import compute_precision
 
         self.target = small_card(round(options.card * GIB), options.kind)
@@ -44,6 +46,7 @@ class Edge:
         compute = compute_precision("nf4", self.target.processor) if device.type == "cuda" else "fp32"
         self.shape = _shape("llama-3-8b" if options.shape == "tiny" else options.shape)
         self.base = load_base(options.shape, device, compute)
+        self._options, self._held = (options.shape, device, compute), RESIDENT
         self._as_t4 = options.kind == "t4" and self.base.on_card
 
     @property
@@ -56,6 +59,14 @@ class Edge:
         from tests.benchmarks.support.edge_cases import between
 
         return between(self.shape, self.target, lowest * self.target.memory_bytes, highest * self.target.memory_bytes)
+
+    def hold(self, offload: Any) -> None:
+        """Makes the base model anew where other parts of it are to wait in host memory."""
+        from tests.benchmarks.support.capped_training import load_base
+
+        if offload != self._held:
+            del self.base
+            self.base, self._held = load_base(*self._options, offload), offload
 
     def train(self, case: Any, cap_bytes: int | None, typical: int = 2) -> dict[str, Any]:
         """Trains a case under a cap."""
@@ -77,6 +88,22 @@ def edge_rows(edge: Edge) -> Iterator[dict[str, Any]]:
         if tried[0]["ran_out"]:
             tried.append(edge.train(case, edge.cap_bytes))
         yield {**_facts(case, fit), "cap_bytes": edge.cap_bytes, "tries": tried, "ran": tried[-1]["ran_out"] is None}
+
+
+def long_rows(edge: Edge, most: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """Single long rows near the edge, what waits in host memory too, under the card's cap; ends after `seconds`.
+
+    Needs are those of training: nothing is written in a measurement.
+    """
+    from tests.benchmarks.support.long_rows import long_cases
+
+    begun = time.perf_counter()
+    for case, judged in long_cases(edge.shape, edge.target)[:most]:
+        if time.perf_counter() - begun > seconds:
+            return
+        edge.hold(case.offload)
+        tried = [edge.train(case, edge.cap_bytes, typical=1)]
+        yield {**_facts(case, judged), "cap_bytes": edge.cap_bytes, "tries": tried, "ran": tried[-1]["ran_out"] is None}
 
 
 def probed_rows(edge: Edge, most: int, seconds: float) -> Iterator[dict[str, Any]]:
@@ -107,19 +134,17 @@ def _memory_efficient() -> AbstractContextManager[Any]:
 
 
 def _shape(name: str) -> Any:
-    from tests.benchmarks.memory_table import OTHERS
     from tests.benchmarks.support.shapes import SHAPES
     from trainables.base_model.shape import ModelShape
 
-    SHAPES.update(OTHERS)
     return ModelShape.from_config({"model_type": "llama", "head_dim": None, **SHAPES[name]})
 
 
 def _facts(case: Any, fit: Any) -> dict[str, Any]:
     prediction = fit.predictions[0]
     return {
-        "case": {**vars(case), "words": case.words}, "admitted": fit.fits,
-        "predicted_bytes": prediction.peak_memory_bytes, "predicted_device_bytes": prediction.device_bytes,
+        "case": {**vars(case), "offload": case.offload.to_dict(), "words": case.words}, "admitted": fit.fits,
+        "predicted_bytes": prediction.peak_memory_bytes, "predicted_device_bytes": fit.device_bytes,
         "moment": prediction.peak_moment, "components": dict(prediction.components),
     }  # fmt: skip
 
@@ -164,8 +189,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--probe", action="store_true", help="look for the least cap under which each runs")
-    parser.add_argument("--most", type=int, default=PROBED, help="configurations to probe")
-    parser.add_argument("--seconds", type=float, default=400.0, help="after which no further one is probed")
+    parser.add_argument("--long-rows", action="store_true", help="single rows of 8k to 40k tokens")
+    parser.add_argument("--most", type=int, default=PROBED, help="configurations to probe, or of long rows")
+    parser.add_argument("--seconds", type=float, default=400.0, help="after which no further one is begun")
     parser.add_argument("--card", type=float, default=14.56, metavar="GIB", help="the card's memory")
     parser.add_argument("--kind", default="h100", help="the card of the catalogue that computes")
     parser.add_argument("--device", default="cuda")
@@ -173,7 +199,10 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["PYTORCH_ALLOC_CONF"] = os.environ["PYTORCH_CUDA_ALLOC_CONF"] = EXPANDABLE  # before torch is imported
     edge = Edge(options)
-    found = probed_rows(edge, options.most, options.seconds) if options.probe else edge_rows(edge)
+    if options.long_rows:
+        found = long_rows(edge, options.most, options.seconds)
+    else:
+        found = probed_rows(edge, options.most, options.seconds) if options.probe else edge_rows(edge)
     line = probed_line if options.probe else edge_line
     rows: list[dict[str, Any]] = []
     begun = time.perf_counter()

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.memory_table --out tests/benchmarks/results/memory_table.json      on a card
     python -m tests.benchmarks.memory_table --families --out OUT.json                             two shapes each
+    python -m tests.benchmarks.memory_table --offload --out tests/benchmarks/results/offload_table.json   parts wait
     python -m tests.benchmarks.memory_table --compare tests/benchmarks/results/memory_table.json  anywhere
 
 Models have random weights: memory does not depend on values. A configuration is warmed up by a whole optimizer step;
@@ -20,7 +21,8 @@ import platform
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,15 @@ import torch
 from search_spaces.trial_config import TrialConfig
 from study.hardware.calibration import MeasuredFootprint, fit
 from tests.benchmarks.support.capped_training import set_checkpointing
+from tests.benchmarks.support.offloaded import CONFIGURATIONS as OFFLOADED
+from tests.benchmarks.support.offloaded import packed, staged, words
 from tests.benchmarks.support.random_models import assemble, random_weights, targets_of
+from tests.benchmarks.support.shapes import SHAPES
 from trainables.base_model.shape import ModelShape
 from trainables.dataset.rows import Row
 from trainables.measure.generation import synchronize
 from trainables.measure.peak_memory import peak_memory
+from trainables.memory.offload import Offload
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 from trainables.packed.member import TrainingMember, apply_gradients
@@ -61,17 +67,21 @@ CONFIGURATIONS = (
     (128, "all_linear", True, 4, 512, False), (16, "all_linear", False, 4, 1024, True),
 )  # fmt: skip
 FEWER = CONFIGURATIONS[1::3]  # of the other models
+SHORT = 512  # tokens at most on a processor, which only looks for faults
 
 
-def measure(model: PackedModel, load: AdapterLoad, precision: str, half: bool) -> dict[str, Any]:
+def measure(model: PackedModel, load: AdapterLoad, setting: MemorySetting) -> dict[str, Any]:
     """Peak bytes (None on a CPU) and seconds of a pass; `status` is `out of memory` where it does not fit."""
+    half = setting.compute_precision == "fp16"
     dropout = 0.05 if load.dropout else 0.0
-    config = TrialConfig(precision, load.rank, 16, dropout, load.target_modules, 1e-4)
+    config = TrialConfig(setting.precision, load.rank, 16, dropout, load.target_modules, 1e-4)
     start = load.tokens - load.targets // load.rows
     rows = [Row((5,) * load.tokens, start, None, str(number)) for number in range(load.rows)]
     batch = tuple(range(load.rows))
     try:
-        member = TrainingMember(model.new_adapter(config), TrainingSettings(), ((batch,), (batch, batch)), half)
+        training, plan = TrainingSettings(optimizer=setting.optimizer), ((batch,), (batch, batch))
+        away = staged(setting.offload, model.device)
+        member = TrainingMember(model.new_adapter(config), training, plan, half, **away)
         apply_gradients(member, rows, float(micro_step(model, [member], rows, 0)[0]))
         with peak_memory(model.devices) as peak:
             micro_step(model, [member], rows, 0)
@@ -93,31 +103,63 @@ def measure(model: PackedModel, load: AdapterLoad, precision: str, half: bool) -
 
 def measured_rows(device: torch.device, models: Sequence[str]) -> Iterator[dict[str, Any]]:
     """All rows of the table: each model, each precision, each configuration."""
-    ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     for name in models:
-        for precision in ("nf4", "fp16" if device.type == "cuda" else "fp32"):
-            compute = "bf16" if precision == "nf4" and ampere else "fp16" if device.type == "cuda" else "fp32"
-            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[compute]
-            weights = random_weights(name, device, dtype, nf4=precision == "nf4")
-            model = PackedModel(assemble(name, weights, device, dtype))
-            base_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else None
-            for rank, targets, dropout, rows, tokens, checkpointing in CONFIGURATIONS if name == TUNED_ON else FEWER:
+        for setting in _settings(device):
+            model, row = _model(name, setting, device)
+            for rank, targets, dropout, rows, tokens, keeps in CONFIGURATIONS if name == TUNED_ON else FEWER:
                 load = AdapterLoad(rank, targets_of(name, targets), dropout, rows, tokens, rows * tokens // 2)
-                set_checkpointing(model.model, checkpointing)
-                setting = MemorySetting(
-                    precision,
-                    compute,
-                    gradient_checkpointing=checkpointing,
-                    device=device.type,
-                    attention="cpu" if device.type == "cpu" else "flash" if ampere else "memory_efficient",
-                )
-                row = {"model": name, "shape": asdict(ModelShape.from_config(model.model.config.to_dict()))}
-                row |= {"setting": asdict(setting), "load": asdict(load), "base_bytes": base_bytes}
-                yield row | measure(model, load, precision, compute == "fp16")
-            del model, weights
-            gc.collect()  # layers and what wraps them know each other
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+                set_checkpointing(model.model, keeps)
+                own = replace(setting, gradient_checkpointing=keeps)
+                yield row | {"setting": asdict(own), "load": asdict(load)} | measure(model, load, own)
+            del model
+            _collect(device)
+
+
+def offloaded_rows(device: torch.device, models: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of configurations of which something waits in host memory, each with a model of its own."""
+    for name in models:
+        for setting, (offload, optimizer, rank, targets, dropout, rows, tokens) in product(
+            _settings(device), OFFLOADED
+        ):
+            layers = min(offload.layers, SHAPES[name]["num_hidden_layers"])
+            tokens = tokens if device.type == "cuda" else min(tokens, SHORT)
+            own = replace(setting, offload=replace(offload, layers=layers), optimizer=optimizer)
+            load = AdapterLoad(rank, targets_of(name, targets), dropout, rows, tokens, rows * tokens // 2)
+            model, row = _model(name, own, device)
+            set_checkpointing(model.model, True)
+            yield row | {"setting": asdict(own), "load": asdict(load)} | measure(model, load, own)
+            del model
+            _collect(device)
+
+
+def _settings(device: torch.device) -> list[MemorySetting]:
+    """NF4 and 16 bits, as the device computes in them."""
+    if device.type == "cpu":
+        return [MemorySetting(precision, "fp32", device="cpu", attention="cpu") for precision in ("nf4", "fp32")]
+    ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+    attention = "flash" if ampere else "memory_efficient"
+    return [
+        MemorySetting("nf4", "bf16" if ampere else "fp16", attention=attention),
+        MemorySetting("fp16", "fp16", attention=attention),
+    ]
+
+
+def _model(name: str, setting: MemorySetting, device: torch.device) -> tuple[PackedModel, dict[str, Any]]:
+    """A model, and what its rows say of it."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[setting.compute_precision]
+    weights = random_weights(name, device, dtype, nf4=setting.precision == "nf4")
+    model = packed(assemble(name, weights, device, dtype), setting.offload, device)
+    del weights
+    _collect(device)  # quantizing, and what has left for host memory, leave holes
+    base_bytes = torch.cuda.memory_allocated(device) if device.type == "cuda" else None
+    shape = asdict(ModelShape.from_config(model.model.config.to_dict()))
+    return model, {"model": name, "shape": shape, "base_bytes": base_bytes}
+
+
+def _collect(device: torch.device) -> None:
+    gc.collect()  # layers and what wraps them know each other
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def footprints(table: dict[str, Any], model: str | None = None) -> list[MeasuredFootprint]:
@@ -152,7 +194,7 @@ def compare(table: dict[str, Any]) -> str:
             f"{'dropout' if load.dropout else '-':8} {load.rows} x {load.tokens:<5} {checkpointing:14}"
             f"{one.peak_memory_bytes / GIB:7.3f} measured {prediction.peak_memory_bytes / GIB:7.3f} predicted "
             f"{100 * (prediction.peak_memory_bytes / one.peak_memory_bytes - 1):+6.2f} %  {prediction.peak_moment:16}"
-            f"{row['seconds']:7.3f} s"
+            f"{row['seconds']:7.3f} s  {one.setting.optimizer:10} {words(one.setting.offload)}"
         )
     tuned = fit(footprints(table, TUNED_ON), default)
     for title, constants in (("as they are", default), (f"fitted to {TUNED_ON}", tuned.constants)):
@@ -175,6 +217,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small models")
     parser.add_argument("--families", action="store_true", help="shapes of every family but Llama")
+    parser.add_argument("--offload", action="store_true", help="configurations of which parts wait in host memory")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--compare", type=Path, metavar="TABLE.json")
     options = parser.parse_args()
@@ -186,13 +229,13 @@ def main() -> None:
 
     device, begun, rows = torch.device(options.device), time.perf_counter(), []
     models = ("tiny",) if options.tiny else FAMILIES if options.families else (TUNED_ON, *OTHERS)
-    for row in measured_rows(device, models):
+    for row in (offloaded_rows if options.offload else measured_rows)(device, models):
         rows.append(row)
         peak = row.get("peak_memory_bytes")
         shown = f"{peak / GIB:.3f} GiB" if peak else row["status"]
-        print(
-            f"{time.perf_counter() - begun:6.1f} s  {row['model']} {row['setting']['precision']} {row['load']}: {shown}"
-        )
+        away = words(Offload(**row["setting"]["offload"]))
+        case = f"{row['model']} {row['setting']['precision']} {row['load']} ({away})"
+        print(f"{time.perf_counter() - begun:6.1f} s  {case}: {shown}")
     table = {
         "device": device_name(device), "engine": ENGINE_VERSION, "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "bitsandbytes")},

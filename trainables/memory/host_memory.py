@@ -21,8 +21,8 @@ def host_components(shape: ModelShape, setting: MemorySetting, loads: Sequence[A
     """Returns by name the bytes of host memory that the base model and these adapters need there.
 
     Once for the node, however many cards share the model: blocks of the streamed layers, the embedding where it is not
-    the head too, every adapter's moments, and what checkpointing keeps in a pass of all loads of the layers above the
-    lowest.
+    the head too, every adapter's moments, and of a pass of all loads what layers above the lowest keep under
+    checkpointing, with the last one's output.
     """
     part, offload = ModelPart(shape.layers), setting.offload
     of_moments = [moment_bytes(shape, setting, load, part.adapted(load)) for load in loads]
@@ -34,7 +34,7 @@ def host_components(shape: ModelShape, setting: MemorySetting, loads: Sequence[A
         "streamed_layers": sum(blocks),
         "embedding": embedding if offload.embedding else 0,
         "optimizer_state": _pinned(setting, of_moments if offload.optimizer_state else []),
-        "layer_inputs": _pinned(setting, [of_layer] * (part.reached(one) - 1) if inputs_leave(setting) else []),
+        "layer_inputs": _pinned(setting, [of_layer] * part.reached(one) if inputs_leave(setting) else []),
     }
 
 

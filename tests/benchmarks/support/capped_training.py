@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from tests.benchmarks.support.edge_cases import EdgeCase
+from tests.benchmarks.support.offloaded import packed, staged
 from tests.benchmarks.support.random_models import assemble, random_weights
 from trainables.dataset.batches import Step
 from trainables.dataset.rows import Row
 from trainables.measure.training_cost import measure_training_cost, measuring_plan
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.packed.member import TrainingMember, apply_gradients
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import micro_step
@@ -34,10 +36,12 @@ class Base:
         return self.device.type == "cuda"
 
 
-def load_base(shape: str, device: torch.device, compute: str) -> Base:
-    """Makes a resident base model in NF4."""
+def load_base(shape: str, device: torch.device, compute: str, offload: Offload = RESIDENT) -> Base:
+    """Makes a base model in NF4, resident but for what waits in host memory."""
     model, dtype = load_model(shape, device, compute)
-    return Base(PackedModel(model), device, dtype)
+    packed_model = packed(model, offload, device)
+    _empty_cache(device)
+    return Base(packed_model, device, dtype)
 
 
 def load_model(shape: str, device: torch.device, compute: str) -> tuple[nn.Module, torch.dtype]:
@@ -85,7 +89,8 @@ def _trained(base: Base, case: EdgeCase, typical: int, place: list[str]) -> dict
     rows = case.data
     plan = (*measuring_plan(rows, case.rows, typical), _as_they_come(case))
     adapter = base.model.new_adapter(case.config)
-    member = TrainingMember(adapter, case.training, plan, half=base.dtype == torch.float16)
+    half, away = base.dtype == torch.float16, staged(case.offload, base.device)
+    member = TrainingMember(adapter, case.training, plan, half, **away)
     place[0] = "measuring"
     cost = measure_training_cost(base.model, member, rows, rows[0].tokens[:64], 0)
     place[0] = "training"

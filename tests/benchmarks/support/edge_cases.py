@@ -15,8 +15,10 @@ from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.targets import Target
 from study.plan.fitting import Fit, fit, load_of, memory_setting
 from study.plan.workload import Workload
+from tests.benchmarks.support.offloaded import words
 from trainables.base_model.shape import ModelShape
 from trainables.dataset.rows import Row
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.memory.prediction import DEFAULT_CONSTANTS, predict
 from trainables.settings import TrainingSettings
 
@@ -37,6 +39,7 @@ class EdgeCase:
     rank: int
     dropout: bool
     checkpointing: bool
+    offload: Offload = RESIDENT
 
     @property
     def config(self) -> TrialConfig:
@@ -65,7 +68,8 @@ class EdgeCase:
     def words(self) -> str:
         """It in a few words."""
         extras = (" dropout" if self.dropout else "") + ("" if self.checkpointing else " no checkpointing")
-        return f"{self.rows} x {self.tokens} {self.targets} r{self.rank}{extras}"
+        away = "" if self.offload.is_none else f" ({words(self.offload)} away)"
+        return f"{self.rows} x {self.tokens} {self.targets} r{self.rank}{extras}{away}"
 
 
 SEEN_TO_RUN_OUT = (  # of what was admitted, under a reserve of 2 % for the allocator's fragments
