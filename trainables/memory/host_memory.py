@@ -20,19 +20,20 @@ def host_bytes(shape: ModelShape, setting: MemorySetting, loads: Sequence[Adapte
 def host_components(shape: ModelShape, setting: MemorySetting, loads: Sequence[AdapterLoad]) -> dict[str, int]:
     """Returns by name the bytes of host memory that the base model and these adapters need there.
 
-    Once for the node, however many cards share the model: blocks of the streamed layers, the embedding where it is not
-    the head too, every adapter's moments, and of a pass of all loads what layers above the lowest keep under
-    checkpointing, with the last one's output.
+    Once for the node, however many cards share the model: blocks of the streamed layers; the embedding where it is not
+    the head too, with rows on their way to the card; every adapter's moments; and of a pass of all loads what layers
+    above the lowest keep under checkpointing, with the last one's output.
     """
     part, offload = ModelPart(shape.layers), setting.offload
     of_moments = [moment_bytes(shape, setting, load, part.adapted(load)) for load in loads]
     one = Pass(tuple(loads))
     embedding = 0 if shape.tie_word_embeddings else shape.embedding_parameters * setting.weight_bytes
+    looked_up = one.tokens * shape.hidden_size * setting.weight_bytes
     of_layer = layer_input_bytes(shape, setting, one, 1)
     blocks = [block_bytes(shape, setting, layer) for layer in streamed_among(shape, setting, part.range_in(shape))]
     return {
         "streamed_layers": sum(blocks),
-        "embedding": embedding if offload.embedding else 0,
+        "embedding": embedding + _pinned(setting, [looked_up]) if offload.embedding and embedding else 0,
         "optimizer_state": _pinned(setting, of_moments if offload.optimizer_state else []),
         "layer_inputs": _pinned(setting, [of_layer] * part.reached(one) if inputs_leave(setting) else []),
     }

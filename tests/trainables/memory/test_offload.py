@@ -10,7 +10,16 @@ from tests.support.trainables.memory_cases import ALL_LINEAR, GIB, LLAMA_3, MIB,
 from trainables.memory.card_split import predict_split, split_layers
 from trainables.memory.host_memory import host_components
 from trainables.memory.offload import Offload
-from trainables.memory.prediction import adapter_bytes, allocatable, base_bytes, predict, predict_pack, room
+from trainables.memory.prediction import (
+    GENERATION,
+    MemoryPrediction,
+    adapter_bytes,
+    allocatable,
+    base_bytes,
+    predict,
+    predict_pack,
+    room,
+)
 from trainables.memory.setting import AdapterLoad, MemoryConstants, MemorySetting
 
 OFFLOADS = st.builds(Offload, st.integers(0, 33), st.booleans(), st.booleans(), st.booleans())
@@ -105,3 +114,26 @@ def test_on_a_processor_nothing_leaves_and_buffers_come_on_top(offload, load):
     setting = MemorySetting("nf4", "fp32", device="cpu", attention="cpu")
     there, away = (predict(LLAMA_3, one, load).components for one in (setting, replace(setting, offload=offload)))
     assert {**away, "stream_buffers": 0, "optimizer_staging": 0} == dict(there)
+
+
+def largest(prediction: MemoryPrediction) -> str:
+    moment = prediction.largest_moment[1]
+    return max(moment, key=lambda name: moment[name])
+
+
+@pytest.mark.parametrize(
+    "setting", [MemorySetting("nf4", "bf16"), replace(NF4, attention="memory_efficient")], ids=["bf16", "as on a T4"]
+)
+def test_forty_thousand_tokens_fit_a_t4_with_layers_and_their_inputs_away(setting):
+    """Inputs alone are not enough: then the layers' own activations are most, and a whole row's keys and values."""
+    load, away = AdapterLoad(32, ALL_LINEAR, False, 1, 40_000, 20_000), Offload(layer_inputs=True)
+    resident, inputs, both = (
+        predict(LLAMA_3, replace(setting, offload=one), load) for one in (Offload(), away, replace(away, layers=32))
+    )
+    assert resident.device_bytes > inputs.device_bytes > 14.56 * GIB > both.device_bytes
+    assert largest(resident) == "layer_inputs"
+    assert both.largest_moment[0] == GENERATION
+    components = both.components
+    assert max(components, key=lambda name: components[name]) == "activations"
+    left = resident.components["layer_inputs"] - inputs.components["layer_inputs"]
+    assert left == 29 * 40_000 * 4096 * 2
