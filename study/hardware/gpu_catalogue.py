@@ -31,7 +31,8 @@ class GpuCard:
     """One kind of card.
 
     `memory_bytes` is what CUDA reports as its total. The efficiencies are the parts of the peaks (dense fp16 tensor
-    products, memory bandwidth) that training reaches; `measured` tells measured ones from assumed ones.
+    products, memory bandwidth) that training reaches; `measured` tells measured ones from assumed ones. The bus is that
+    from page-locked host memory, `host_memory_bytes` a card's part of a usual machine's memory; None: not known.
     """
 
     key: str
@@ -46,6 +47,8 @@ class GpuCard:
     price_per_hour: float | None  # USD
     price_as_of: str
     price_source: str
+    bus_bytes_per_second: float | None = None
+    host_memory_bytes: int | None = None
 
     @property
     def processor(self) -> Processor:
@@ -110,6 +113,8 @@ def _card(key: str, values: Mapping[str, Any]) -> GpuCard:
         price_per_hour=values["price_per_hour"],
         price_as_of=values["price_as_of"],
         price_source=values["price_source"],
+        bus_bytes_per_second=values["bus"] * 1e9,
+        host_memory_bytes=parse_bytes(values["host_memory"]),
     )
 
 

@@ -21,6 +21,9 @@ from trainables.protocol import ENGINE_VERSION
 from trainables.settings import HardwareSettings
 
 USABLE_SHARE = 0.97  # of what NVML calls a card's memory, CUDA can have; the catalogue knows it of its own cards
+# Of a card's part of its machine's memory: beyond 95 % Ray ends processes. The reserve is for the system, Ray, the
+# study's own process, and the host's libraries.
+HOST_SHARE, HOST_RESERVE_BYTES = 0.95, 4 * 2**30
 AUTO = "auto"
 CPU = "cpu"  # whose calibration is one for all processors: libraries take what they take
 
@@ -32,12 +35,14 @@ def target_here(hardware: HardwareSettings) -> Target:
     if hardware.gpu not in (CPU, AUTO):
         card = find_gpu(hardware.gpu)
         alike = sum(card_of(one) == card for one in found)
-        return gpu_target(card, hardware.gpus or alike or 1, ENGINE_VERSION, limit_bytes=limit)
+        memory = _part_here(len(found)) if alike else None
+        return gpu_target(card, hardware.gpus or alike or 1, ENGINE_VERSION, None, limit, memory)
     smallest = smallest_here(found)
     if smallest is None:
         return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION, limit_bytes=limit)
     card, count = smallest
-    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, limit_bytes=limit)
+    memory = _part_here(count)
+    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, None, limit, memory)
 
 
 def target_of_cluster(
@@ -53,10 +58,16 @@ def target_of_cluster(
         return cpu_target(psutil.virtual_memory().total, ENGINE_VERSION, limit_bytes=limit)
     found = smallest_here(find_cards().cards) if local else None
     card = found[0] if found else _named(hardware, kinds)
+    memory = _part_here(found[1]) if found else None
     if card is None:
         return None
     count, most = int(sum(gpus_by_node)), int(max(gpus_by_node, default=0))
-    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, most, limit)
+    return gpu_target(card, min(count, hardware.gpus or count), ENGINE_VERSION, most, limit, memory)
+
+
+def _part_here(cards: int) -> int:
+    """A card's part of this machine's memory."""
+    return psutil.virtual_memory().total // cards
 
 
 def _named(hardware: HardwareSettings, kinds: Collection[str]) -> GpuCard | None:
@@ -74,11 +85,19 @@ def _of_ray(kind: str) -> GpuCard | None:
 
 
 def gpu_target(
-    card: GpuCard, count: int, engine: int, per_node: int | None = None, limit_bytes: int | None = None
+    card: GpuCard,
+    count: int,
+    engine: int,
+    per_node: int | None = None,
+    limit_bytes: int | None = None,
+    host_memory_bytes: int | None = None,
 ) -> Target:
-    """`count` such cards, `per_node` of them in one machine (None: all), calibrated by what was measured on such."""
-    calibration = calibration_for(card.key, "cuda", engine)
-    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes)
+    """`count` such cards, `per_node` of them in one machine (None: all), calibrated by what was measured on such.
+
+    `host_memory_bytes`: a card's part of its machine's memory; None: as the catalogue says of a usual machine.
+    """
+    calibration, host = calibration_for(card.key, "cuda", engine), host_memory_bytes or card.host_memory_bytes
+    return Target(card, card.memory_bytes, count, per_node or count, calibration, limit_bytes, host_memory_bytes=host)
 
 
 def cpu_target(
@@ -123,7 +142,8 @@ class Target:
     """The hardware that is planned for: `count` equal cards, `per_node` of them in one machine; or CPUs (`card` None).
 
     `memory_bytes` is a card's, or the machine's; `limit_bytes` caps what the host may hold of it, beside CUDA's
-    context. A host can spread its base over the cards of its machine.
+    context. A host can spread its base over the cards of its machine. `host_memory_bytes` is a card's part of its
+    machine's memory (None: not known, and taken to be enough).
     """
 
     card: GpuCard | None
@@ -133,6 +153,7 @@ class Target:
     calibration: Calibration
     limit_bytes: int | None = None
     cpu_computes_bf16: bool = False
+    host_memory_bytes: int | None = None
 
     @property
     def processor(self) -> Processor:
@@ -155,3 +176,10 @@ class Target:
         if self.limit_bytes is None:
             return self.memory_bytes
         return min(self.memory_bytes, self.limit_bytes + self.calibration.constants.context_bytes)
+
+    @property
+    def host_room_bytes(self) -> int | None:
+        """What may wait in the host memory of one card; None where it is not known."""
+        if self.host_memory_bytes is None:
+            return None
+        return max(0, int(HOST_SHARE * self.host_memory_bytes) - HOST_RESERVE_BYTES)

@@ -25,6 +25,8 @@ def test_the_catalogue_has_the_cards_that_people_rent():
         assert 0 < card.product_efficiency <= 1
         assert 0 < card.bandwidth_efficiency <= 1
         assert 0 < card.price_per_hour < 10
+        assert 1e10 < card.bus_bytes_per_second < 6e10
+        assert 16 * 2**30 <= card.host_memory_bytes < 300 * 2**30
         assert len(card.price_as_of) == 7
         assert card.price_source
         assert card.name in card.summary

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from study.hardware.gpu_catalogue import find_gpu
@@ -57,6 +59,24 @@ def test_a_study_on_processors_plans_for_this_one() -> None:
         assert target is not None
         assert (target.card, target.count) == (None, 1)
         assert target.memory_bytes > 0
+
+
+def test_this_machines_memory_comes_before_the_catalogues() -> None:
+    """Half of it for each of its two cards; a card that is not here is in a usual machine."""
+    there, t4 = psutil.virtual_memory().total, find_gpu("t4")
+    here = target_here(T4), target_here(AUTO), target_of_cluster(AUTO, [2.0], (), use_gpu=True, local=True)
+    assert {one.host_memory_bytes for one in here if one} == {there // 2}
+    away = target_here(HardwareSettings(gpu="l4")), target_of_cluster(T4, [2.0], (), use_gpu=True, local=False)
+    assert [one.host_memory_bytes for one in away if one] == [find_gpu("l4").host_memory_bytes, t4.host_memory_bytes]
+
+
+def test_what_may_wait_in_host_memory_leaves_a_reserve() -> None:
+    """A T4's usual 16 GiB: 95 % less 4 GiB; nothing of less than that; what is not known is enough."""
+    target = target_here(HardwareSettings(gpu="l4"))
+    assert target.host_room_bytes == int(0.95 * 16 * GIB) - 4 * GIB
+    assert replace(target, host_memory_bytes=4 * GIB).host_room_bytes == 0
+    assert replace(target, host_memory_bytes=None).host_room_bytes is None
+    assert target_here(CPU).host_room_bytes is None
 
 
 def test_a_plan_is_for_what_is_named_else_for_what_is_here() -> None:
