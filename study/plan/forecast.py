@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,12 @@ from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import SearchSettings, StudyConfig
 from study.hardware.targets import Target, target_of_cluster
-from study.plan.fitting import Fit, fit
+from study.plan.fitting import Fit, fit, fit_with
 from study.plan.preflight import Preflight
 from study.plan.workload import Workload
 from study.records.record import TrialRecord
 from trainables.gauges import PredictedMemory
+from trainables.memory.offload import RESIDENT, Offload
 
 if TYPE_CHECKING:
     from study.search.algorithms import Sampling
@@ -29,15 +30,32 @@ class Forecast:
 
     workload: Workload
     target: Target
-    _fits: dict[tuple[Footprint, int | None], Fit] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _fits: dict[tuple[Footprint, int | None, Offload | None], Fit] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _settled: dict[Footprint | str, Offload] = field(default_factory=dict, init=False, repr=False, compare=False)
     _ran_out: dict[Footprint, TrialRecord] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def fit(self, config: TrialConfig, cards: int | None = None) -> Fit:
-        """Whether and how the configuration fits; its base model over at most so many `cards`, if that is given."""
-        key = (Footprint.of(config), cards)
+        """Whether and how the configuration fits; its base model over at most so many `cards`, if that is given.
+
+        With the offload of the phase that it runs in, where phases have been made.
+        """
+        key = Footprint.of(config)
+        return self.fit_with(config, self._settled.get(key, self._settled.get(config.precision)), cards)
+
+    def fit_with(self, config: TrialConfig, offload: Offload | None, cards: int | None = None) -> Fit:
+        """The same with this offload; None: with the mildest with which the configuration fits alone."""
+        key = (Footprint.of(config), cards, offload)
         if key not in self._fits:
-            self._fits[key] = fit(config, self.workload, self.target_of(cards))
+            target = self.target_of(cards)
+            found = fit(config, self.workload, target) if offload is None else None
+            self._fits[key] = found or fit_with(config, self.workload, target, offload or RESIDENT)
         return self._fits[key]
+
+    def settle(self, offload: Offload, of: Iterable[Footprint | str]) -> None:
+        """These footprints, or all of a precision, train with this offload from now on: their phase has it."""
+        self._settled.update(dict.fromkeys(of, offload))
 
     def target_of(self, cards: int | None) -> Target:
         """The target, of which a base model may have at most so many cards (None: as many as one machine has)."""
@@ -79,6 +97,7 @@ def workload_of(config: StudyConfig, found: Preflight) -> Workload | None:
         found.statistics,
         trial.base_model.double_quantization,
         trial.hardware.force_bf16,
+        trial.hardware.base_in_host_memory,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import psutil
 
 from search_spaces.footprint import Footprint
@@ -45,7 +47,8 @@ def _workload(config: StudyConfig) -> Workload:
     trial = config.trial
     shape = inspect(trial.base_model).shape
     statistics = prepare_dataset(trial.dataset, load_tokenizer(trial.base_model), answers=False).statistics
-    return Workload.of(shape, trial.training, statistics, trial.base_model.double_quantization)
+    found = Workload.of(shape, trial.training, statistics, trial.base_model.double_quantization)
+    return replace(found, base_in_host_memory=trial.hardware.base_in_host_memory)
 
 
 def _target(gpu: str) -> Target:

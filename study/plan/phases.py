@@ -9,14 +9,10 @@ from search_spaces.footprint import Footprint
 from search_spaces.trial_config import TrialConfig
 from study.config.study_config import StudyConfig
 from study.errors import PlanError
-from study.hardware.targets import Target
 from study.plan.fitting import Fit
 from study.plan.forecast import Forecast, likely_configurations
-from study.plan.places import AdapterBytes
-from study.plan.shares import Demand, Node, Phase, places_in_room, plan_demands, plan_phases
-from study.plan.time_model import adapters_that_pay, step_load
-from study.plan.workload import Workload
-from trainables.limits import DEFAULT_PACK, MOST_PASS_TOKENS, USUAL_PASS_TOKENS
+from study.plan.offloading.making import Making
+from study.plan.shares import Demand, Node, Phase, plan_demands, plan_phases
 from trainables.settings import HardwareSettings
 
 
@@ -26,6 +22,7 @@ class StudyPhase:
 
     phase: Phase
     footprints: frozenset[Footprint] | None = None
+    gain: float | None = None  # how many times as long it takes with no more in host memory than must be
 
     @property
     def cards_at_most(self) -> int | None:
@@ -57,7 +54,7 @@ def phases_of(
         return tuple(map(StudyPhase, plan_phases(left, nodes, hardware, use_gpu)))
     is_grid = config.search.algorithm == "grid"
     over = frozenset(ended) if is_grid else frozenset()
-    fits = [forecast.fit(one) for one in likely_configurations(config, left) if one not in over]
+    fits = [forecast.fit_with(one, None) for one in likely_configurations(config, left) if one not in over]
     refused = refused_precisions(fits)
     if refused:
         raise PlanError("\n".join(refused))
@@ -82,15 +79,21 @@ def grid_phases(
 ) -> tuple[StudyPhase, ...]:
     """The phases of a grid, one fit for each trial; all configurations are known, and what does not fit has none.
 
-    `ends_together`: no trial is stopped early.
+    Of a precision what fits one card without help stays resident, and the others share the mildest offload that helps
+    them all; or all share one, or the others another, where that is faster by a tenth. `ends_together`: no trial is
+    stopped early. The forecast knows the offloads from then on.
     """
-    groups = _groups(fits)
-    demands = [replace(_demand(own, forecast), listed=True, ends_together=ends_together) for own in groups]
-    phases = plan_demands(demands, nodes, hardware, use_gpu)
-    return tuple(
-        StudyPhase(phase, frozenset(Footprint.of(one.config) for one in own))
-        for phase, own in zip(phases, groups, strict=True)
-    )
+    making = Making(forecast, nodes, hardware, use_gpu, ends_together, listed=True)
+    precisions = dict.fromkeys(one.config.precision for one in fits if one.fits)
+    chosen = [making.of_grid([one for one in fits if one.fits and one.config.precision == name]) for name in precisions]
+    groups = [(group, one.gain) for one in chosen for group in one.way]
+    phases = making.phases([group for group, _ in groups])
+    found = []
+    for phase, (own, gain) in zip(phases, groups, strict=True):
+        footprints = frozenset(Footprint.of(one.config) for one in own)
+        forecast.settle(phase.offload, footprints)
+        found.append(StudyPhase(phase, footprints, None if phase.offload.is_none else gain))
+    return tuple(found)
 
 
 def search_phases(
@@ -105,63 +108,18 @@ def search_phases(
     """The phases of a search, which finds its configurations on the way: `drawn` ones stand for them.
 
     Each trial asks for its own share when it comes. Where nothing drawn of a precision fits, its phase knows no bytes.
+    Its offload is the mildest with which all drawn that fit one card with any do, or one that is faster by a tenth: a
+    proposal that needs more than all drawn did is refused.
     """
-    demands = []
+    making = Making(forecast, nodes, hardware, use_gpu, ends_together)
+    demands, gains = [], []
     for precision, trials in left.items():
-        own = [one for one in drawn if one.fits and one.config.precision == precision]
-        one = _demand(own, forecast) if own and trials > 0 else Demand(precision, trials)
-        demands.append(replace(one, trials=trials, ends_together=ends_together))
-    return tuple(map(StudyPhase, plan_demands(demands, nodes, hardware, use_gpu)))
-
-
-def _groups(fits: Sequence[Fit]) -> list[list[Fit]]:
-    """What fits by precision, number of cards, and whether one trial takes a whole card.
-
-    Of a precision those on most cards come first, then those that take a whole card.
-    """
-    groups: dict[tuple[str, int, bool], list[Fit]] = {}
-    for one in fits:
-        if one.fits:
-            assert one.cards is not None
-            groups.setdefault((one.config.precision, one.cards, _takes_a_card(one)), []).append(one)
-    order: list[str] = list(dict.fromkeys(one.config.precision for one in fits if one.fits))
-    return [groups[key] for key in sorted(groups, key=lambda key: (order.index(key[0]), -key[1], not key[2]))]
-
-
-def _demand(fits: Sequence[Fit], forecast: Forecast) -> Demand:
-    """A trial for each of these, all of one precision and number of cards."""
-    smallest = min(fits, key=lambda one: one.adapter_bytes)
-    assert smallest.cards is not None
-    on_one = smallest.cards == 1
-    return Demand(
-        smallest.config.precision,
-        len(fits),
-        tuple(map(adapter_of, fits)) if on_one else (),
-        smallest.room_bytes if on_one else None,
-        smallest.cards,
-        _most(smallest, forecast.workload, forecast.target),
-        micro_batches_in_a_pass(smallest),
-    )
-
-
-def adapter_of(one: Fit) -> AdapterBytes:
-    """What a configuration adds to a card."""
-    return AdapterBytes(one.state_bytes, one.adapter_bytes - one.state_bytes)
-
-
-def micro_batches_in_a_pass(one: Fit) -> int:
-    """How many micro-batches of the longest rows a usual pass has; more gain nothing. At least one."""
-    return max(1, USUAL_PASS_TOKENS[one.setting.device] // (one.load.rows * one.load.tokens))
-
-
-def _takes_a_card(one: Fit) -> bool:
-    return one.cards == 1 and places_in_room(one.adapter_bytes, one.room_bytes) == 1
-
-
-def _most(one: Fit, workload: Workload, target: Target) -> int | None:
-    """The largest pack, beyond the default where that pays; None where the card's rates are not known."""
-    if target.card is None or target.card.tensor_flops is None:
-        return None
-    most = MOST_PASS_TOKENS["cuda"]
-    pays = adapters_that_pay(workload.shape, one.setting, step_load(one, workload), target.card, most)
-    return max(DEFAULT_PACK["cuda"], pays)
+        own = [one for one in drawn if one.fits and one.config.precision == precision] if trials > 0 else []
+        chosen = making.of_search(own)
+        one = making.demand(chosen.way) if own else Demand(precision, trials)
+        demands.append(replace(one, trials=trials))
+        gains += [chosen.gain] if trials > 0 else []
+    phases = plan_demands(demands, nodes, hardware, use_gpu)
+    for phase in phases:
+        forecast.settle(phase.offload, [phase.precision])
+    return tuple(StudyPhase(phase, gain=gain) for phase, gain in zip(phases, gains, strict=True))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from study.output import plural
+from study.plan.offloading.words import hiding, host_memory, refusal_words, times, waiting
 from study.plan.study_plan import PlannedPhase, PlanRow, StudyPlan
-from study.records.infeasible import does_not_fit
 from study.records.units import GIB, format_bytes
 from trainables.memory.moments import basis_words
 
@@ -22,7 +22,8 @@ HEADER = ("precision", "rank", "targets", "trials", "peak", *COMPONENTS, "needs"
 def plan_text(plan: StudyPlan) -> str:
     """The whole plan: hardware, each footprint's peak by component, phases, time and price, and what does not fit."""
     lines = [*_hardware(plan), "", *_table([HEADER, *(_row(row, plan) for row in plan.rows)]), ""]
-    lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", *_needs(plan), ""]
+    lines += ["Peaks and components in GiB, of training alone; over several cards in sum.", *_needs(plan)]
+    lines += [*_host_memory(plan), ""]
     lines += [line for planned in plan.phases for line in _phase(planned, plan)]
     lines += [_total(plan)]
     for remedies in dict.fromkeys(_would_help(row) for row in plan.rows if not row.fit.fits):
@@ -55,6 +56,20 @@ def _hardware(plan: StudyPlan) -> list[str]:
     ]
 
 
+def _host_memory(plan: StudyPlan) -> list[str]:
+    """What the words of the table mean, where something waits in host memory, or could not for want of it."""
+    if not any(not row.fit.offload.is_none or row.fit.lacking for row in plan.rows):
+        return []
+    there = host_memory(plan.target)
+    streams = any(row.fit.offload.layers for row in plan.rows if row.fit.fits)
+    words = [
+        "`with`: what waits in host memory, its bytes there, and its price in the time of an epoch alone.",
+        f"Of host memory {there}." if there else "",
+        "A generated token takes one transfer of all streamed layers." if streams else "",
+    ]
+    return [" ".join(filter(None, words))]
+
+
 def _needs(plan: StudyPlan) -> list[str]:
     if plan.target.card is None:
         return []
@@ -74,6 +89,9 @@ def _row(row: PlanRow, plan: StudyPlan) -> tuple[str, ...]:
         fits = "no"
     else:
         fits = "yes" if one.cards == 1 else f"on {one.cards} cards"
+    if one.fits and not one.offload.is_none:
+        where = f"with {waiting(one.offload, plan.workload.shape.layers)}, {format_bytes(one.host_bytes)}"
+        fits = ", ".join(filter(None, (where, times(row.price))))
     share = _share(row, plan)
     return (
         one.config.precision, str(one.config.rank), _targets(row, plan), str(row.trials),
@@ -90,7 +108,10 @@ def _targets(row: PlanRow, plan: StudyPlan) -> str:
 
 def _share(row: PlanRow, plan: StudyPlan) -> str:
     phases = [
-        p.phase for p in plan.phases if (p.phase.precision, p.phase.cards) == (row.fit.config.precision, row.fit.cards)
+        p.phase
+        for p in plan.phases
+        if (p.phase.precision, p.phase.cards, p.phase.offload)
+        == (row.fit.config.precision, row.fit.cards, row.fit.offload)
     ]
     if not row.fit.fits or not phases:
         return "-"
@@ -114,7 +135,19 @@ def _phase(planned: PlannedPhase, plan: StudyPlan) -> list[str]:
     waves = plural(planned.waves, "wave")
     time = f", about {duration(planned.seconds)}" if planned.seconds is not None else ""
     trials = plural(phase.trials, "trial")
-    return [f"{phase.precision}: {trials}, {planned.at_once} at a time on {where}, {waves}{time}."]
+    lines = [f"{phase.precision}: {trials}, {planned.at_once} at a time on {where}, {waves}{time}."]
+    return lines if phase.offload.is_none else [*lines, f"  {_waiting(planned, plan)}."]
+
+
+def _waiting(planned: PlannedPhase, plan: StudyPlan) -> str:
+    """What waits of a phase's hosts, whether a step waits for it, and why it was chosen."""
+    away, time = planned.phase.offload, planned.full_pass
+    words = f"In host memory: {waiting(away, plan.workload.shape.layers)}, {format_bytes(planned.host_bytes)} a card"
+    hidden = f"; {hiding(time)}" if time and away.layers and plan.target.card else ""
+    if planned.gain:
+        return f"{words}{hidden}; with larger passes {planned.gain:.1f} times as fast as with the least that must"
+    asked = plan.workload.base_in_host_memory == "always"
+    return f"{words}{hidden}; {'as the study asks' if asked else 'the least with which all of them fit'}"
 
 
 def _total(plan: StudyPlan) -> str:
@@ -139,7 +172,7 @@ def _refused(row: PlanRow, plan: StudyPlan) -> str:
     name = f"{one.config.precision}, rank {one.config.rank}, {one.config.target_set}"
     if one.refusal:
         return f"{name} is refused."
-    return f"{name} {does_not_fit(one.device_bytes, one.capacity_bytes, plan.target.holder)}."
+    return f"{name} {refusal_words(one, plan.workload, plan.target)}."
 
 
 def _would_help(row: PlanRow) -> str:

@@ -16,6 +16,7 @@ from study.errors import PlanError
 from study.plan.places import WHOLE, AdapterBytes, any_that_fit, equal_places, rounds_of
 from study.records.units import format_bytes
 from trainables.limits import DEFAULT_PACK
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.settings import HardwareSettings
 
 MOST_PLACES = 16  # on a device, unless the study says otherwise: each is a process of its own beside the host
@@ -54,6 +55,7 @@ class Demand:
     in_a_pass: int = 1
     listed: bool = False
     ends_together: bool = True
+    offload: Offload = RESIDENT
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Phase:
     room_bytes: int | None = None
     device_amount: float = 1.0  # of a whole device: one card, or a node's cores
     equal: bool = True  # all trials ask for the same
+    offload: Offload = RESIDENT  # what of its hosts' training waits in host memory
 
     def resources_for(self, adapter_bytes: int | None) -> Mapping[str, float]:
         """What a trial that takes so many bytes alone asks Ray for. Raises PlanError where they exceed the room."""
@@ -209,6 +212,7 @@ def _gpu_phase(demand: Demand, nodes: tuple[Node, ...], hardware: HardwareSettin
         per_device=shared.places,
         room_bytes=demand.room_bytes,
         equal=shared.equal,
+        offload=demand.offload,
     )
 
 
@@ -227,6 +231,7 @@ def _cpu_phase(demand: Demand, nodes: tuple[Node, ...], hardware: HardwareSettin
         room_bytes=demand.room_bytes,
         device_amount=cores,
         equal=shared.equal,
+        offload=demand.offload,
     )
 
 

@@ -12,10 +12,12 @@ from study.config.study_config import StudyConfig
 from study.hardware.targets import Target
 from study.plan.fitting import Fit
 from study.plan.forecast import Forecast, likely_configurations
+from study.plan.offloading.words import price_of
 from study.plan.phases import StudyPhase, phases_of, refused_precisions
 from study.plan.remedies import remedies
+from study.plan.roofline import PassTime
 from study.plan.shares import Node, Phase, device_count
-from study.plan.time_model import seconds_of_rounds, seconds_per_epoch
+from study.plan.time_model import full_pass, rounds_and_seconds, seconds_per_epoch
 from study.plan.workload import Workload
 from trainables.settings import HardwareSettings
 
@@ -28,6 +30,7 @@ class PlanRow:
     trials: int
     seconds_per_epoch: float | None  # alone; None where the card's rates are not known, or it does not fit
     remedies: tuple[str, ...]  # for what does not fit
+    price: float | None = None  # how many times as long it takes alone as with nothing in host memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class PlannedPhase:
     at_once: int
     cards: int
     seconds: float | None
+    gain: float | None = None  # how many times as long it takes with no more in host memory than must be
+    host_bytes: int = 0  # at most, of one card's host
+    full_pass: PassTime | None = None  # of the largest pack; None where rates are not known
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,8 @@ def _row(one: Fit, trials: int, forecast: Forecast, caps: Mapping[str, int | Non
     if not one.fits:
         target = forecast.target_of(caps.get(one.config.precision))
         return PlanRow(one, trials, None, remedies(one.config, forecast.workload, target))
-    return PlanRow(one, trials, seconds_per_epoch(one, forecast.workload, forecast.target), ())
+    price = price_of(one, forecast.workload, forecast.target)
+    return PlanRow(one, trials, seconds_per_epoch(one, forecast.workload, forecast.target), (), price)
 
 
 def _planned(
@@ -139,15 +146,9 @@ def _planned(
     if not mine:
         return PlannedPhase(phase, 0, 0, 0, 0.0)
     devices = device_count(nodes, hardware, target.card is not None, phase.cards)
-    trials = [mine[number % len(mine)] for number in range(phase.trials)]  # of a search as many as were drawn
-    rounds = phase.rounds([one.adapter_bytes for one in trials], devices)
-    slowest = max(mine, key=lambda one: (len(one.load.target_modules), one.load.rank))
-    seconds = seconds_of_rounds(
-        slowest,
-        [max(packs) for packs in rounds],
-        len({Footprint.of(one.config) for one in mine}),
-        sum(one.state_bytes for one in mine) / len(mine),
-        forecast.workload,
-        target,
-    )
-    return PlannedPhase(phase, len(rounds), max(map(sum, rounds)), max(map(len, rounds)) * phase.cards, seconds)
+    rounds, seconds = rounds_and_seconds(phase, mine, devices, forecast.workload, target)
+    cards = max(map(len, rounds)) * phase.cards
+    most = max(map(max, rounds))
+    host_bytes = max(one.host_base_bytes + most * one.host_adapter_bytes for one in mine)
+    full = None if seconds is None else full_pass(mine, most, forecast.workload, target)
+    return PlannedPhase(phase, len(rounds), max(map(sum, rounds)), cards, seconds, own.gain, host_bytes, full)

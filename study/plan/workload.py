@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.base_model.shape import ModelShape
-from trainables.settings import TrainingSettings
+from trainables.settings import BaseInHostMemory, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Workload:
     target_share: float
     double_quantization: bool = True
     force_bf16: bool = False
+    base_in_host_memory: BaseInHostMemory = "auto"
 
     @classmethod
     def of(
@@ -36,6 +37,7 @@ class Workload:
         statistics: Mapping[str, Mapping[str, Any]],
         double_quantization: bool = True,
         force_bf16: bool = False,
+        base_in_host_memory: BaseInHostMemory = "auto",
     ) -> Workload:
         """From the statistics of a prepared dataset, by split."""
         train, evaluation = statistics["train"], statistics["eval"]
@@ -49,4 +51,5 @@ class Workload:
             target_share=train["target_tokens"] / train["tokens"],
             double_quantization=shape.doubly_quantized(double_quantization),
             force_bf16=force_bf16,
+            base_in_host_memory=base_in_host_memory,
         )

@@ -9,8 +9,8 @@ from search_spaces.trial_config import TrialConfig
 from study.hardware.gpu_catalogue import is_of_kind
 from study.plan.fitting import Fit, infeasible_facts
 from study.plan.forecast import Forecast
+from study.plan.offloading.words import refusal_words
 from study.plan.remedies import remedies
-from study.records.infeasible import does_not_fit
 from study.records.record import TrialRecord
 from study.search.study_search import Proposal, StudySearch
 from trainables.settings import TrialSettings
@@ -88,7 +88,7 @@ def refused_record(
 ) -> TrialRecord:
     """Returns the record of a trial that was never started, with the components of what it would need."""
     helps = "; or ".join(remedies(proposal.config, forecast.workload, forecast.target_of(cards)))
-    reason = f"{does_not_fit(one.device_bytes, one.capacity_bytes, forecast.target.holder)}, as predicted"
+    reason = f"{refusal_words(one, forecast.workload, forecast.target)}, as predicted"
     return TrialRecord(
         study=study,
         trial_id=proposal.trial_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from search_spaces.trial_config import TARGET_SETS, TrialConfig
@@ -41,6 +42,11 @@ def workload(longest: int = 512, **training: Any) -> Workload:
     return Workload(**{**vars(found), "longest": longest})
 
 
+def on_cards(longest: int = 512, **training: Any) -> Workload:
+    """The same, whose base model never waits in host memory."""
+    return replace(workload(longest, **training), base_in_host_memory="never")
+
+
 def cards(name: str = "t4", count: int = 4, per_node: int | None = None, **more: Any) -> Target:
     """Cards of the catalogue, not calibrated."""
     card = find_gpu(name)
@@ -62,7 +68,7 @@ def plan(
 ) -> StudyPlan:
     """The plan of a grid of these configurations."""
     forecast = Forecast(load or workload(), target or cards())
-    nodes, on_cards = nodes_of(forecast.target, cores_per_node), forecast.target.card is not None
+    nodes, use_gpu = nodes_of(forecast.target, cores_per_node), forecast.target.card is not None
     fits = [forecast.fit(one) for one in configs]
-    phases = () if refused_precisions(fits) else grid_phases(fits, forecast, nodes, hardware, on_cards)
+    phases = () if refused_precisions(fits) else grid_phases(fits, forecast, nodes, hardware, use_gpu)
     return make_plan(configs, phases, forecast, nodes, hardware)

@@ -19,7 +19,7 @@ from study.hardware.calibration import Calibration
 from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.targets import Target
 from study.plan.fitting import Fit, fit
-from study.plan.phases import adapter_of, micro_batches_in_a_pass
+from study.plan.offloading.making import adapter_of, micro_batches_in_a_pass
 from study.plan.places import WHOLE
 from study.plan.shares import Demand, Node, Phase, plan_demands
 from study.plan.time_model import step_seconds

@@ -47,7 +47,8 @@ def plan(capsys: pytest.CaptureFixture[str], file: Path, *options: str) -> str:
 def test_the_configuration_is_enough(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dataset = {"name": "mine", "train_file": "rows.jsonl", "train_examples": 32, "max_tokens": 512}
     file = write_study_file(tmp_path, llama, space=GPU_SPACE, dataset=dataset, hardware={"gpu": "auto"})
-    text = plan(capsys, file, "--gpu", "t4", "--gpus", "4")
+    never = ("--set", "hardware.base_in_host_memory=never")
+    text = plan(capsys, file, "--gpu", "t4", "--gpus", "4", *never)
     for words in (
         "4 x NVIDIA T4, 14.56 GiB, compute capability 7.5", "not calibrated",
         "on 2 cards", "2 at a time on 4 cards, 2 to a base model",
@@ -55,9 +56,12 @@ def test_the_configuration_is_enough(llama: Path, tmp_path: Path, capsys: pytest
         "The model's weights are not there yet", "every row is taken to be as long as dataset.max_tokens",
     ):  # fmt: skip
         assert words in text
-    one = plan(capsys, file, "--gpu", "t4", "--gpus", "1")
+    one = plan(capsys, file, "--gpu", "t4", "--gpus", "1", *never)
     assert "fp16, rank 2, q_v does not fit: it needs" in one
     assert "precision: nf4; or 2 such cards in one node" in one
+    streamed = plan(capsys, file, "--gpu", "t4", "--gpus", "1")
+    assert "does not fit" not in streamed
+    assert "of 32 layers" in streamed
     priced = plan(capsys, file, "--gpu", "h200", "--set", "hardware.price_per_hour=2.5")
     assert "1 x NVIDIA H200" in priced
     assert "2.500 USD an hour and card (as given)" in priced

@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from study.plan.fitting import Fit, fit, infeasible_facts, memory_setting
+from study.plan.fitting import Fit, fit, fit_with, infeasible_facts, memory_setting
 from tests.support.places import RESULTS
-from tests.support.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, cards, config, cpus, workload
+from tests.support.plan_cases import GIB, LLAMA_3_8B, PAPER_GRID, cards, config, cpus, on_cards, workload
 from trainables.base_model.shape import ModelShape
+from trainables.memory.offload import RESIDENT
 from trainables.memory.setting import MemorySetting
 from trainables.memory.slack import slack_bytes
 from trainables.memory.weights import FROZEN
@@ -16,7 +17,7 @@ from trainables.memory.weights import FROZEN
 
 def test_nf4_fits_one_t4_and_fp16_takes_two_of_one_node():
     for one in PAPER_GRID:
-        alone, together = fit(one, workload(), cards(count=4, per_node=1)), fit(one, workload(), cards(count=4))
+        alone, together = fit(one, on_cards(), cards(count=4, per_node=1)), fit(one, on_cards(), cards(count=4))
         assert together.fits
         assert together.cards == (1 if one.precision == "nf4" else 2)
         assert alone.fits == (one.precision == "nf4")
@@ -46,7 +47,7 @@ def fit_of(row, limit_bytes: int) -> Fit:
     own = dataclasses.replace(workload(load["tokens"], **training), target_share=share)
     targets = "q_v" if len(load["target_modules"]) == 2 else "all_linear"
     one = config("nf4", load["rank"], targets, lora_dropout=0.05 if load["dropout"] else 0.0)
-    return fit(one, own, dataclasses.replace(cards("h100", count=1), limit_bytes=limit_bytes))
+    return fit_with(one, own, dataclasses.replace(cards("h100", count=1), limit_bytes=limit_bytes), RESIDENT)
 
 
 @pytest.mark.parametrize("row", measured_rows(), ids=lambda row: f"{row['load']['rank']}-{row['peak_memory_bytes']}")
@@ -73,7 +74,7 @@ def test_a_limit_caps_what_the_host_may_hold_beside_cudas_context():
 
 
 def test_the_records_facts_of_what_does_not_fit():
-    one = fit(config("fp16"), workload(), cards(count=1))
+    one = fit(config("fp16"), on_cards(), cards(count=1))
     facts = infeasible_facts(one)
     assert facts["requested_bytes"] > facts["available_bytes"]
     assert facts["source"] == "predicted"
@@ -105,9 +106,9 @@ def test_a_setting_follows_the_card_and_the_model():
 
 
 def test_a_base_is_spread_over_the_cards_of_one_machine_that_the_study_may_take():
-    assert fit(config("fp16"), workload(), cards(count=4, per_node=1)).cards is None
-    assert fit(config("fp16"), workload(), cards(count=1, per_node=4)).cards is None
-    spread = fit(config("fp16"), workload(), cards(count=4))
+    assert fit(config("fp16"), on_cards(), cards(count=4, per_node=1)).cards is None
+    assert fit(config("fp16"), on_cards(), cards(count=1, per_node=4)).cards is None
+    spread = fit(config("fp16"), on_cards(), cards(count=4))
     assert (spread.cards, len(spread.predictions)) == (2, 2)
     assert spread.peak_memory_bytes == sum(one.peak_memory_bytes for one in spread.predictions)
     assert spread.device_bytes <= spread.capacity_bytes < spread.peak_memory_bytes

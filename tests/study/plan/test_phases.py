@@ -15,7 +15,7 @@ from study.plan.forecast import Forecast
 from study.plan.phases import StudyPhase, grid_phases, phases_of
 from study.plan.shares import Node
 from tests.support.made_up_studies import write_study_file
-from tests.support.plan_cases import GIB, LLAMA_3_8B, cards, cpus, workload
+from tests.support.plan_cases import GIB, LLAMA_3_8B, cards, cpus, on_cards, workload
 from tests.support.plan_cases import config as make_config
 from trainables.memory.prediction import base_bytes, predict_pack
 from trainables.settings import HardwareSettings
@@ -34,7 +34,7 @@ def study(folder: Path, space: dict[str, Any], gpu: str = "t4", **changes: Any) 
 
 
 def t4s(count: int = 1, **more: Any) -> Forecast:
-    return Forecast(workload(**more), cards(count=count, per_node=1))
+    return Forecast(on_cards(**more), cards(count=count, per_node=1))
 
 
 def phases(
@@ -106,7 +106,7 @@ def test_a_precision_that_the_card_should_not_compute_in_is_an_error_that_says_w
     config = study(tmp_path, {**SPACE, "precision": "bf16"}, gpu="auto", search=search)
     with pytest.raises(PlanError, match=r"^Precision bf16 needs a card of compute capability 8\.0 or more; NVIDIA T4"):
         phases(config, t4s())
-    forced = dataclasses.replace(t4s(), workload=dataclasses.replace(workload(), force_bf16=True))
+    forced = dataclasses.replace(t4s(), workload=dataclasses.replace(on_cards(), force_bf16=True))
     assert len(phases(config, forced)) == (algorithm == "random")  # not refused: 8 B parameters just do not fit
     on_cpu = Forecast(workload(), cpus(99 * GIB))
     with pytest.raises(PlanError, match=r"^Precision fp16 needs a GPU"):
@@ -163,7 +163,7 @@ def test_a_grid_parts_by_precision_cards_and_who_takes_a_whole_card() -> None:
     configs = [
         make_config(), make_config(rank=160, targets="all_linear"), make_config("fp16"), make_config(rank=16)
     ]  # fmt: skip
-    forecast = Forecast(workload(), cards())
+    forecast = Forecast(on_cards(), cards(host_memory_bytes=4 * GIB))  # nothing may wait there
     fits = [forecast.fit(one) for one in configs]
     whole, packed, spread = grid_phases(fits, forecast, (Node(8, 4),), HardwareSettings(), use_gpu=True)
     assert [(one.phase.precision, one.phase.trials, one.phase.cards) for one in (whole, packed, spread)] == [

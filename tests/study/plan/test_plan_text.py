@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 
 from study.plan.plan_text import duration, plan_text
-from tests.support.plan_cases import PAPER_GRID, cards, config, cpus, plan
+from tests.support.plan_cases import PAPER_GRID, cards, config, cpus, on_cards, plan
 
 
 def test_the_text_says_what_fits_how_and_what_would_help():
-    text = plan_text(plan(target=cards(per_node=1)))
+    text = plan_text(plan(target=cards(per_node=1), load=on_cards()))
     for words in (
         "4 x NVIDIA T4, 14.56 GiB, compute capability 7.5", "not calibrated", "does not fit: it needs 15.94 GiB",
-        "What would make it fit: precision: nf4; or 2 such cards in one node.", "nf4: 4 trials, 4 at a time on 4 cards",
+        "; with moments and layer inputs in host memory it needs 15.88 GiB.",
+        "What would make it fit: hardware.base_in_host_memory: auto (with 7 of 32 layers in host memory, 2.84 GiB); or "
+        "precision: nf4; or 2 such cards in one node.", "nf4: 4 trials, 4 at a time on 4 cards",
         "0.526 USD an hour", "hardware.price_per_hour overrides it",
     ):  # fmt: skip
         assert words in text
@@ -24,10 +26,10 @@ def test_the_text_says_what_fits_how_and_what_would_help():
 
 def test_what_a_card_must_have_is_told_and_compared_with_what_it_has():
     """The peak, the allocator's fragments and CUDA's context; a machine without cards has neither of the last two."""
-    text = plan_text(plan(target=cards(per_node=1)))
+    text = plan_text(plan(target=cards(per_node=1), load=on_cards()))
     assert "`needs` is what the fullest card must have" in text
     assert "it needs 15.94 GiB, and one NVIDIA T4 can hold 14.56 GiB" in text
-    for row in plan(target=cards(per_node=1)).rows:
+    for row in plan(target=cards(per_node=1), load=on_cards()).rows:
         assert f" {row.fit.device_bytes / 2**30:.2f} " in text
         assert row.fit.fits == (row.fit.device_bytes <= 14.56 * 2**30)
     assert "`needs`" not in plan_text(plan([config("nf4")], cpus(64 * 2**30)))

@@ -14,7 +14,7 @@ from study.plan.forecast import Forecast
 from study.plan.phases import grid_phases
 from study.plan.plan_text import plan_text
 from study.plan.study_plan import nodes_of
-from tests.support.plan_cases import GIB, LLAMA_3_8B, cards, config, cpus, plan, workload
+from tests.support.plan_cases import GIB, LLAMA_3_8B, cards, config, cpus, on_cards, plan, workload
 from trainables.base_model.shape import ModelShape
 from trainables.memory.prediction import predict_pack
 from trainables.settings import HardwareSettings
@@ -23,7 +23,7 @@ ANY = HardwareSettings()
 
 
 def test_the_paper_grid_on_four_t4s_of_one_machine():
-    found = plan()
+    found = plan(load=on_cards())
     assert [(p.phase.precision, p.phase.places, p.cards, p.waves) for p in found.phases] == [
         ("fp16", 2, 4, 2), ("nf4", 4, 4, 1),
     ]  # fmt: skip
@@ -33,10 +33,14 @@ def test_the_paper_grid_on_four_t4s_of_one_machine():
 
 
 def test_the_paper_grid_on_four_machines_of_one_t4():
-    found = plan(target=cards(per_node=1))
+    found = plan(target=cards(per_node=1), load=on_cards())
     assert [(p.phase.precision, p.phase.places) for p in found.phases] == [("nf4", 4)]
     assert [row.fit.fits for row in found.rows] == [False] * 4 + [True] * 4
-    assert found.rows[0].remedies == ("precision: nf4", "2 such cards in one node")
+    assert found.rows[0].remedies == (
+        "hardware.base_in_host_memory: auto (with 7 of 32 layers in host memory, 2.84 GiB)",
+        "precision: nf4",
+        "2 such cards in one node",
+    )
 
 
 def test_eight_trials_share_a_t4_where_one_fitted_before():

@@ -7,15 +7,8 @@ import pytest
 from search_spaces.trial_config import TARGET_SETS
 from study.hardware.gpu_catalogue import find_gpu
 from study.plan.fitting import fit
-from study.plan.time_model import (
-    adapters_that_pay,
-    pass_time,
-    rows_of_pass,
-    seconds_of_rounds,
-    step_seconds,
-    total_steps,
-    update_seconds,
-)
+from study.plan.roofline import adapters_that_pay, pass_time, update_seconds
+from study.plan.time_model import rows_of_pass, seconds_of_rounds, step_seconds, total_steps
 from tests.support.plan_cases import LLAMA_3_8B, cards, config, workload
 from trainables.memory.setting import AdapterLoad, MemorySetting, Pass
 

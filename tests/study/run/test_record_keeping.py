@@ -121,7 +121,7 @@ def test_on_a_cluster_whose_workers_are_still_to_start_they_are_what_a_study_is_
 ) -> None:
     """`ray up` starts the head alone: NF4 fits the T4s that come, and nothing is refused for want of cards."""
     monkeypatch.setenv("LORA_FRONTIER_CACHE", str(tmp_path))
-    study = load_study(write_study_file(tmp_path, hardware={"gpu": "t4"}))
+    study = load_study(write_study_file(tmp_path, hardware={"gpu": "t4", "base_in_host_memory": "never"}))
     found = Preflight(8_030_261_248, "llama", PUBMEDQA, LLAMA_3_8B)
     nodes = with_promised([{"CPU": 0.0, "memory": 1e9}], cluster("cluster.yaml"))
     forecast = forecast_on(study, found, nodes, use_gpu=True, local=False)
