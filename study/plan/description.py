@@ -147,6 +147,8 @@ def _hardware(config: StudyConfig) -> str:
         parts.append(f"cards: {'all there are' if hardware.gpus is None else hardware.gpus}")
     if hardware.memory_limit_bytes is not None:
         parts.append(f"memory limit {format_value('peak_memory_bytes', hardware.memory_limit_bytes)}")
+    if hardware.base_in_host_memory != "auto":
+        parts.append(f"base model in host memory: {hardware.base_in_host_memory}")
     most = hardware.max_adapters_per_gpu or (DEFAULT_PACK["cpu"] if hardware.gpu == "cpu" else None)
     together = f"at most {plural(most, 'adapter')} together" if most else "as many adapters together as fit and pay"
     return "; ".join([*parts, together])

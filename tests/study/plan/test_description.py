@@ -73,6 +73,8 @@ def test_a_search_lists_no_configurations(tmp_path: Path) -> None:
     assert facts["trials"].startswith("3: 2 fp32, 1 nf4; algorithm random; seed 0")
     assert facts["hardware"] == "gpu auto; cards: 2; as many adapters together as fit and pay"
     assert "The grid" not in facts[""]
+    never = described(tmp_path, hardware={"gpu": "auto", "base_in_host_memory": "never"})["hardware"]
+    assert never.startswith("gpu auto; cards: all there are; base model in host memory: never; as many")
 
 
 def test_a_grid_says_what_it_takes_of_ranges(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from study.plan.offloading.choice import choose, rivals
 from study.plan.offloading.ladder import Permitted
 from study.plan.phases import StudyPhase, grid_phases, search_phases
 from study.plan.shares import Node
-from tests.support.plan_cases import GIB, PAPER_GRID, cards, config, on_cards, plan, workload
+from tests.support.plan_cases import GIB, PAPER_GRID, cards, config, cpus, on_cards, plan, workload
+from trainables.base_model.shape import ModelShape
 from trainables.memory.offload import Offload
 from trainables.memory.prediction import predict_pack
 from trainables.settings import HardwareSettings
@@ -103,3 +104,14 @@ def test_a_searchs_phase_has_the_mildest_with_which_all_drawn_fit(ranks):
     other = config("fp16", ranks[0], "q_v")
     assert forecast.fit(other, 1).offload == phase.phase.offload
     assert Footprint.of(other) not in map(Footprint.of, drawn)
+
+
+def test_a_cpu_streams_only_what_a_study_asks_for():
+    """The same phases, places and bytes as resident: what waits is in the machine's memory too."""
+    shape = ModelShape(576, 1536, 6, 9, 3, 64, 49152, True, 13 * 576)
+    usual = dataclasses.replace(workload(), shape=shape)
+    asked = dataclasses.replace(usual, base_in_host_memory="always")
+    configs = [config("fp32", seed=seed) for seed in range(8)]
+    resident, streamed = (plan(configs, cpus(8 * GIB), load=load).phases[0].phase for load in (usual, asked))
+    assert (resident.offload, streamed.offload) == (Offload(), Offload(6))
+    assert dataclasses.replace(streamed, offload=Offload(), room_bytes=resident.room_bytes) == resident
