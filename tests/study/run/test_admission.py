@@ -19,7 +19,7 @@ from study.records.record import TrialRecord
 from study.run.admission import Admission, note_verdicts, refuse_what_never_fits, verdict_on
 from study.search.search_task import SearchTask
 from study.search.study_search import Proposal, StudySearch
-from tests.support.plan_cases import GIB, cards, on_cards
+from tests.support.plan_cases import GIB, cards, workload
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import BaseModelSettings, DatasetSettings, TrialSettings
 from trainables.verdicts import Conditions
@@ -48,7 +48,7 @@ def search_in(folder: Path, algorithm: str = "grid", **changes: Any) -> StudySea
 @pytest.fixture
 def forecast() -> Forecast:
     """Four machines of one T4 each."""
-    return Forecast(on_cards(), cards(count=4, per_node=1))
+    return Forecast(replace(workload(), base_in_host_memory="never"), cards(count=4, per_node=1))
 
 
 def test_of_a_grid_what_never_fits_ends_before_anything_starts(tmp_path: Path, forecast: Forecast) -> None:
@@ -190,7 +190,7 @@ def test_a_phase_asks_for_its_own_configurations_alone(tmp_path: Path, forecast:
 
 def test_a_searchs_phase_of_one_card_refuses_what_takes_two(tmp_path: Path) -> None:
     """Its hosts hold one card each; a grid would run the same configuration in a phase of two."""
-    several = Forecast(on_cards(), cards(count=4))
+    several = Forecast(replace(workload(), base_in_host_memory="never"), cards(count=4))
     search, kept = search_in(tmp_path, "random", precision="fp16"), list[TrialRecord]()
     proposal = search.ask("fp16")
     assert proposal is not None
