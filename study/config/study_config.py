@@ -95,6 +95,7 @@ def _config(file: str, study: Section, folder: Path) -> StudyConfig:
     objectives = trial_sections.objectives(study)
     hardware = trial_sections.hardware(study.section("hardware"))
     trial_sections.unmeasured_faults(faults, objectives, dataset, hardware)
+    trial_sections.streaming_faults(faults, training, hardware)
     adapters = study.get("adapters", one_of(ADAPTERS), "front")
     generation = trial_sections.generation(study.section("generation"))
     place = study.get("storage", _storage(), DEFAULT_STORAGE)

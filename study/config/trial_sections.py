@@ -169,6 +169,19 @@ def unmeasured_faults(
             faults.add(key, objective.metric, rule, "Choose `peak_memory_bytes` or another metric.")
 
 
+def streaming_faults(faults: Faults, training: TrainingSettings, hardware: HardwareSettings) -> None:
+    """Notes a base model that is always to wait in host memory where its layers would not be passed through again."""
+    key, checkpointing = "hardware.base_in_host_memory", "training.gradient_checkpointing"
+    if hardware.base_in_host_memory != "always" or training.gradient_checkpointing or not faults.clean(checkpointing):
+        return
+    rule = (
+        f"must not be `always` where {checkpointing} is false: a layer's weights leave the card after its forward "
+        "pass, and only with checkpointing are they brought back for its backward pass"
+    )
+    remedy = f"Set `{checkpointing}: true`, or `{key}: auto`, which then leaves the base model on the card."
+    faults.add(key, hardware.base_in_host_memory, rule, remedy)
+
+
 def hardware(section: Section) -> HardwareSettings:
     """Which cards the study runs on."""
     defaults = HardwareSettings()

@@ -149,6 +149,14 @@ WRONG: list[tuple[dict[str, Any], str, str, str]] = [
     ({"hardware.memory_limit": "-8 GiB"}, "hardware.memory_limit", "with its unit", "14.56 GiB"),
     ({"hardware.max_adapters_per_gpu": 0}, "hardware.max_adapters_per_gpu", "from 1 to 1,024", ": null`"),
     ({"hardware.memory": 3}, "hardware.memory", "no key of hardware", "Did you mean `memory_limit`?"),
+    ({"hardware.base_in_host_memory": True}, "hardware.base_in_host_memory", "auto, never, always", ": auto`"),
+    (
+        {"hardware.base_in_host_memory": "always", "training.gradient_checkpointing": False},
+        "hardware.base_in_host_memory",
+        "where training.gradient_checkpointing is false",
+        "Set `training.gradient_checkpointing: true`, or `hardware.base_in_host_memory: auto`",
+    ),
+    ({"training.optimizer": "adam"}, "training.optimizer", "one of adamw, adamw_8bit", "Did you mean `adamw`?"),
     # the rest
     ({"adapters": "all"}, "adapters", "one of front, complete, none", "`adapters: front`"),
     ({"adapters": None}, "adapters", "one of front, complete, none", "Did you mean `none`?"),
