@@ -99,19 +99,23 @@ def prepare_hosts(keeper: Any, phases: Sequence[StudyPhase], number: int, foreca
         if number == 0 and len(nodes) == 1 and own.phase.cards == 1:
             _prepare_cards(keeper, nodes[0], own)
         if following and on_cards(following) and following.phase.cards == own.phase.cards:
-            keeper.prepare_next.remote(following.phase.precision, before, WAITING_BYTES)
+            _prepare_next(keeper, following, before, WAITING_BYTES)
     elif len(nodes) == 1 and not (following and on_cards(following)):
-        keeper.host_for.remote(nodes[0]["NodeID"], (), own.phase.precision)
+        keeper.host_for.remote(nodes[0]["NodeID"], (), own.phase.precision, own.phase.offload)
         if following and forecast:
-            needed_bytes = forecast.largest_bytes(following.phase.precision)
-            keeper.prepare_next.remote(following.phase.precision, before, needed_bytes)
+            _prepare_next(keeper, following, before, forecast.largest_bytes(following.phase.precision))
+
+
+def _prepare_next(keeper: Any, following: StudyPhase, after_trials: int, needed_bytes: int) -> None:
+    phase = following.phase
+    keeper.prepare_next.remote(phase.precision, after_trials, needed_bytes, phase.offload)
 
 
 def _prepare_cards(keeper: Any, node: Mapping[str, Any], own: StudyPhase) -> None:
     count = min(cards_in_use(own), int(node["Resources"].get("GPU", 0)))
     waits = ray_address() != LOCAL
     for name in card_names(count, os.environ.get("CUDA_VISIBLE_DEVICES")):
-        keeper.prepare.remote(node["NodeID"], (name,), own.phase.precision, waits)
+        keeper.prepare.remote(node["NodeID"], (name,), own.phase.precision, waits, own.phase.offload)
 
 
 def on_cards(phase: StudyPhase) -> bool:

@@ -73,10 +73,15 @@ def _searcher(study: StudyRun, own: StudyPhase, keeping: Keeping, scheduler: Ear
 
 
 def _trial_config(study: StudyRun, phase: Phase, forecast: Forecast | None, proposal: Proposal) -> dict[str, Any]:
-    """A LoraTrial's config: what it is, its keeper, what it asks Ray for, and its checkpoint where it has one."""
+    """A LoraTrial's config: what it is, its keeper, what it asks Ray for.
+
+    Also what waits in host memory, and its checkpoint, where it has either.
+    """
     adapter_bytes = forecast.fit(proposal.config).adapter_bytes if forecast else None
     resources, checkpoint = phase.resources_for(adapter_bytes), study.checkpoint(proposal.trial_id)
     config = {**identity(proposal), "keeper": KEEPER_NAME, "resources": dict(resources)}
+    if not phase.offload.is_none:
+        config["offload"] = phase.offload.to_dict()
     return config if checkpoint is None else {**config, "resume_from": checkpoint}
 
 

@@ -17,6 +17,7 @@ from trainables.actors.host_pool import Change, Device, Host, HostPool, NextPhas
 from trainables.actors.ray_gauges import RayGauges
 from trainables.actors.trial_ledger import TrialLedger
 from trainables.gauges import PredictedMemory, host_samples, trial_samples
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.protocol import ADAPTERS_FOLDER, ResidentStatus
 from trainables.settings import TrialSettings
 from trainables.timeline import Stage, Timeline, host_process
@@ -51,15 +52,20 @@ class HostKeeper:
 
     # -- hosts --------------------------------------------------------------------------------------------------------
 
-    def host_for(self, node_id: str, gpu_ids: Sequence[str], precision: str, dead: Any = None) -> Any:
+    def host_for(
+        self, node_id: str, gpu_ids: Sequence[str], precision: str, offload: Offload = RESIDENT, dead: Any = None
+    ) -> Any:
         """The host of a device, made where there is none; `dead` is one that a trial has seen die."""
-        host, change = self._pool.take(Device(node_id, tuple(gpu_ids)), precision, self._host_of(dead))
+        device = Device(node_id, tuple(gpu_ids))
+        host, change = self._pool.take(device, precision, self._host_of(dead), offload)
         self._carry_out(change)
         return self._handle(host)
 
-    def prepare(self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool) -> None:
+    def prepare(
+        self, node_id: str, gpu_ids: Sequence[str], precision: str, waits: bool, offload: Offload = RESIDENT
+    ) -> None:
         """Has a host made for a phase that begins, so that it starts beside the trials; `waits`: until one joins."""
-        self._carry_out(self._pool.prepare(Device(node_id, tuple(gpu_ids)), precision, waits))
+        self._carry_out(self._pool.prepare(Device(node_id, tuple(gpu_ids)), precision, waits, offload))
 
     def loads_anew(self, handle: Any) -> bool:
         """Whether a host that could not load its base has a successor: one that was made ahead has."""
@@ -68,12 +74,12 @@ class HostKeeper:
             self._carry_out(self._pool.end_unloaded(host))
         return host not in self._pool.in_use
 
-    def prepare_next(self, precision: str, after_trials: int, needed_bytes: int) -> None:
+    def prepare_next(self, precision: str, after_trials: int, needed_bytes: int, offload: Offload = RESIDENT) -> None:
         """Has hosts made for the phase to come, once so many trials have joined and none is being measured.
 
         Not where the memory of a machine like the keeper's could not hold them too, `needed_bytes` each.
         """
-        self._pool.plan_next(NextPhase(precision, after_trials, needed_bytes))
+        self._pool.plan_next(NextPhase(precision, after_trials, needed_bytes, offload))
 
     def hosts(self) -> list[Any]:
         """The handles of the hosts that were started and live; none is started for this."""
@@ -159,7 +165,7 @@ class HostKeeper:
         cards = len(host.device.gpu_ids)
         settings = HostSettings(
             self._settings, host.name, host.precision, "cuda" if cards else "cpu", self._cpu_threads, max(1, cards),
-            self._keep_adapters, host.waits, self._study_directory, environment=host_environment(host),
+            self._keep_adapters, host.waits, self._study_directory, host.offload, host_environment(host),
         )  # fmt: skip
         keeper = ray.get_runtime_context().current_actor
         self._asked[host_process(host.name)] = time.time()

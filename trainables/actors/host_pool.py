@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from trainables.memory.offload import RESIDENT, Offload
+
 MEMORY_MARGIN = 1.5  # times what the next phase's hosts take must be free for them to be made ahead
 
 
@@ -28,6 +30,7 @@ class Host:
     precision: str
     waits: bool = False  # whether it touches its device only once a trial joins
     ahead: bool = False  # whether it was decided on before a trial asked for it
+    offload: Offload = RESIDENT  # what of its trainings waits in host memory
 
     @property
     def name(self) -> str:
@@ -35,6 +38,10 @@ class Host:
         node_id, gpu_ids = self.device
         where = f"card {','.join(gpu_ids)}" if gpu_ids else "cpu"
         return f"{self.number} {self.precision} on {where} of {node_id[:8]}"
+
+    def serves(self, precision: str, offload: Offload) -> bool:
+        """Whether trials that need the base model so can join it."""
+        return (self.precision, self.offload) == (precision, offload)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,15 @@ class NextPhase:
     precision: str
     after_trials: int  # have been heard of
     needed_bytes: int  # of the machine's memory, by each host
+    offload: Offload = RESIDENT
+
+
+class _Wanted(NamedTuple):
+    """What hosts are told apart by, of those made ahead."""
+
+    device: Device
+    precision: str
+    offload: Offload
 
 
 class HostPool:
@@ -59,7 +75,7 @@ class HostPool:
 
     def __init__(self) -> None:
         self._in_use: dict[Device, Host] = {}
-        self._ahead: dict[tuple[Device, str], tuple[int, Host]] = {}  # device, precision -> the phase it is for, host
+        self._ahead: dict[_Wanted, tuple[int, Host]] = {}  # -> the phase it is for, host
         self._made = 0
         self._phase = 0
         self._next: NextPhase | None = None
@@ -69,28 +85,31 @@ class HostPool:
         """The hosts that trials have asked for."""
         return tuple(self._in_use.values())
 
-    def take(self, device: Device, precision: str, dead: Host | None = None) -> tuple[Host, Change]:
+    def take(
+        self, device: Device, precision: str, dead: Host | None = None, offload: Offload = RESIDENT
+    ) -> tuple[Host, Change]:
         """A device's host for a trial: the one there, one made ahead, or a new one.
 
-        A host of another precision ends, and so does the one there if it is `dead`: a trial has seen it die.
+        A host of another precision or offload ends, and so does the one there if it is `dead`: a trial has seen it die.
         """
         there = self._in_use.get(device)
-        if there is not None and there.precision == precision and there != dead:
+        if there is not None and there.serves(precision, offload) and there != dead:
             return there, Change()
         ended = () if there is None else (there,)
-        _, host = self._ahead.pop((device, precision), (self._phase, None))
+        wanted = _Wanted(device, precision, offload)
+        _, host = self._ahead.pop(wanted, (self._phase, None))
         started: tuple[Host, ...] = ()
         if host is None:
-            host = self._made_for(device, precision)
+            host = self._made_for(wanted)
             started = (host,)
         self._in_use[device] = host
         return host, Change(ended, started)
 
-    def prepare(self, device: Device, precision: str, waits: bool) -> Change:
+    def prepare(self, device: Device, precision: str, waits: bool, offload: Offload = RESIDENT) -> Change:
         """Makes a host ahead for the phase that begins, where the device has none; `waits`: until a trial joins."""
         if device in self._in_use:
             return Change()
-        return Change(started=self._made_ahead(self._phase, device, precision, waits))
+        return Change(started=self._made_ahead(self._phase, _Wanted(device, precision, offload), waits))
 
     def end_unloaded(self, host: Host) -> Change:
         """Ends a host that could not load its base, if it was made ahead: the next one may find more room.
@@ -129,7 +148,9 @@ class HostPool:
         started = [
             host
             for device in self._in_use
-            for host in self._made_ahead(self._phase + 1, device, following.precision, bool(device.gpu_ids))
+            for host in self._made_ahead(
+                self._phase + 1, _Wanted(device, following.precision, following.offload), bool(device.gpu_ids)
+            )
         ]
         return Change(ended, tuple(started))
 
@@ -148,14 +169,14 @@ class HostPool:
             del self._ahead[key]
         return tuple(unwanted.values())
 
-    def _made_ahead(self, phase: int, device: Device, precision: str, waits: bool) -> tuple[Host, ...]:
-        """A new host for a phase; none where the device already has one made ahead in this precision."""
-        if (device, precision) in self._ahead:
+    def _made_ahead(self, phase: int, wanted: _Wanted, waits: bool) -> tuple[Host, ...]:
+        """A new host for a phase; none where one like it was made ahead already."""
+        if wanted in self._ahead:
             return ()
-        host = self._made_for(device, precision, waits, ahead=True)
-        self._ahead[device, precision] = (phase, host)
+        host = self._made_for(wanted, waits, ahead=True)
+        self._ahead[wanted] = (phase, host)
         return (host,)
 
-    def _made_for(self, device: Device, precision: str, waits: bool = False, ahead: bool = False) -> Host:
+    def _made_for(self, wanted: _Wanted, waits: bool = False, ahead: bool = False) -> Host:
         self._made += 1
-        return Host(self._made, device, precision, waits, ahead)
+        return Host(self._made, wanted.device, wanted.precision, waits, ahead, wanted.offload)

@@ -13,6 +13,7 @@ from ray import tune
 
 from search_spaces.trial_config import TrialConfig
 from trainables.actors.base_model_host import HostLoadError
+from trainables.memory.offload import Offload
 from trainables.protocol import REPORT_STEPS, STATE_FILE, JoinRequest, News, NotResidentError, Outcome
 from trainables.timeline import timeline
 
@@ -28,7 +29,8 @@ MAX_DEATHS_ALONE = 2  # with this trial as the only one at work: it is the guilt
 
 class LoraTrial(tune.Trainable):
     """One trial. Its config holds `trial_id`, `config` (a TrialConfig's values), `keeper` (the actor's name),
-    `resources` (what it asks Ray for, in one bundle), and optionally `resume_from`, an earlier checkpoint's folder.
+    `resources` (what it asks Ray for, in one bundle), and optionally `offload` (the values of what is to wait in host
+    memory) and `resume_from`, an earlier checkpoint's folder.
 
     Results carry `step`, and a Report's values where the evaluation split was measured, of which `so_far` is JSON; the
     last one is `done` and carries `record_status`, `reason` and `outcome`, an Outcome's values as JSON.
@@ -48,6 +50,7 @@ class LoraTrial(tune.Trainable):
         timeline.begin(f"trial {config['trial_id']}")
         self._trial_id: str = config["trial_id"]
         self._config = TrialConfig.from_dict(config["config"])
+        self._offload = Offload(**config.get("offload", {}))
         self._keeper = ray.get_actor(config["keeper"])
         self._host: Any = None
         self._incarnation = -1
@@ -119,7 +122,7 @@ class LoraTrial(tune.Trainable):
             return
         context = ray.get_runtime_context()
         gpu_ids = [str(gpu) for gpu in ray.get_gpu_ids()]
-        where = (context.get_node_id(), gpu_ids, self._config.precision)
+        where = (context.get_node_id(), gpu_ids, self._config.precision, self._offload)
         self._host = ray.get(self._keeper.host_for.remote(*where, dead=self._host), timeout=REPLY_SECONDS)
         incarnation = ray.get(self._keeper.next_incarnation.remote(self._trial_id), timeout=REPLY_SECONDS)
         request = JoinRequest(self._trial_id, incarnation, self._config, self._state, self._suspect)

@@ -13,12 +13,15 @@ from study.plan.shares import Phase
 from study.records.timeline.file import read_timeline
 from study.run import hosts
 from study.run.hosts import WAITING_BYTES, card_names, keep_timeline, prepare_hosts, timeline_kept
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.timeline import Stage, timeline
 
 
-def phase(precision: str, trials: int = 4, cards: int = 1, gpu: bool = True, places: int = 4) -> StudyPhase:
+def phase(
+    precision: str, trials: int = 4, cards: int = 1, gpu: bool = True, places: int = 4, offload: Offload = RESIDENT
+) -> StudyPhase:
     resources = {"GPU": 0.5} if gpu else {"CPU": 0.5}
-    return StudyPhase(Phase(precision, trials, places, resources, cards, per_device=2))
+    return StudyPhase(Phase(precision, trials, places, resources, cards, per_device=2, offload=offload))
 
 
 def asked(
@@ -46,8 +49,8 @@ def asked(
 
 def test_on_one_machine_with_cards_the_first_hosts_load_and_the_next_ones_are_made_to_wait(monkeypatch):
     phases, here = [phase("fp16"), phase("nf4", trials=3)], [{"CPU": 8.0, "GPU": 2.0}]
-    following = ("prepare_next", "nf4", 4, WAITING_BYTES)
-    first = [("prepare", "n0", (card,), "fp16", False) for card in "01"]
+    following = ("prepare_next", "nf4", 4, WAITING_BYTES, RESIDENT)
+    first = [("prepare", "n0", (card,), "fp16", False, RESIDENT) for card in "01"]
     assert asked(monkeypatch, here, phases, 0) == [*first, following]
     assert asked(monkeypatch, here, phases, 1) == []
     assert asked(monkeypatch, here, [phase("fp16", trials=1)], 0) == first[:1]
@@ -61,12 +64,14 @@ def test_cards_that_the_study_does_not_use_are_left_alone(monkeypatch):
 
 def test_on_a_cluster_that_names_its_cards_itself_the_first_hosts_wait_too(monkeypatch):
     found = asked(monkeypatch, [{"CPU": 8.0, "GPU": 1.0}], [phase("fp16")], 0, address="auto")
-    assert found == [("prepare", "n0", ("0",), "fp16", True)]
+    assert found == [("prepare", "n0", ("0",), "fp16", True, RESIDENT)]
 
 
 def test_on_several_machines_only_the_next_hosts_are_known(monkeypatch):
     nodes = [{"CPU": 8.0, "GPU": 1.0}] * 2
-    assert asked(monkeypatch, nodes, [phase("fp16"), phase("nf4")], 0) == [("prepare_next", "nf4", 4, WAITING_BYTES)]
+    assert asked(monkeypatch, nodes, [phase("fp16"), phase("nf4")], 0) == [
+        ("prepare_next", "nf4", 4, WAITING_BYTES, RESIDENT)
+    ]
 
 
 def test_where_cards_are_grouped_otherwise_no_host_is_made_ahead(monkeypatch):
@@ -77,11 +82,23 @@ def test_where_cards_are_grouped_otherwise_no_host_is_made_ahead(monkeypatch):
 def test_on_a_processor_the_first_loads_at_once_and_the_next_if_it_fits(monkeypatch):
     phases = [phase("fp16", gpu=False), phase("nf4", gpu=False)]
     assert asked(monkeypatch, [{"CPU": 2.0}], phases, 0) == [
-        ("host_for", "n0", (), "fp16"),
-        ("prepare_next", "nf4", 4, 5),
+        ("host_for", "n0", (), "fp16", RESIDENT),
+        ("prepare_next", "nf4", 4, 5, RESIDENT),
     ]
     assert asked(monkeypatch, [{"CPU": 2.0}, {"CPU": 2.0}], phases, 0) == []
-    assert asked(monkeypatch, [{}, {"CPU": 2.0}], phases, 1) == [("host_for", "n1", (), "nf4")]  # a head without cores
+    assert asked(monkeypatch, [{}, {"CPU": 2.0}], phases, 1) == [
+        ("host_for", "n1", (), "nf4", RESIDENT)
+    ]  # a head without cores
+
+
+def test_hosts_made_ahead_hold_the_base_as_their_phase_does(monkeypatch):
+    streamed = Offload(layers=4)
+    cards, one_core = [{"CPU": 8.0, "GPU": 1.0}], [{"CPU": 2.0}]
+    phases = [phase("fp16", places=2, offload=streamed), phase("fp16", places=2)]
+    assert [call[-1] for call in asked(monkeypatch, cards, phases, 0)] == [streamed, RESIDENT]
+    assert [call[-1] for call in asked(monkeypatch, cards, phases[::-1], 0)] == [RESIDENT, streamed]
+    on_cpu = [phase("nf4", gpu=False, offload=streamed), phase("nf4", gpu=False)]
+    assert [call[-1] for call in asked(monkeypatch, one_core, on_cpu, 0)] == [streamed, RESIDENT]
 
 
 def test_cards_are_named_as_ray_names_them():

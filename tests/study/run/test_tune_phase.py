@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ from study.run.tune_searcher import TuneSearcher
 from study.search.study_search import Proposal
 from tests.support.made_up_studies import make_config
 from trainables.actors.host_keeper import KEEPER_NAME
+from trainables.memory.offload import Offload
 
 PHASE = StudyPhase(Phase("nf4", trials=2, places=2, resources={"GPU": 0.25}, cards=1, per_device=4))
 
@@ -70,9 +71,9 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return asked
 
 
-def run(config: StudyConfig, directory: Path, parts: StandIn) -> None:
+def run(config: StudyConfig, directory: Path, parts: StandIn, phase: StudyPhase = PHASE) -> None:
     study = StudyRun(config, directory, parts, parts)  # type: ignore[arg-type]
-    run_phase(study, PHASE, lambda trial_id, config: None, parts)  # type: ignore[arg-type]
+    run_phase(study, phase, lambda trial_id, config: None, parts)  # type: ignore[arg-type]
 
 
 def test_a_phase_runs_in_a_folder_of_its_own_and_starts_all_its_actors_at_once(
@@ -96,6 +97,15 @@ def test_a_trial_is_told_its_keeper_its_share_and_its_checkpoint(
     shared = {"config": make_config("nf4").to_dict(), "keeper": KEEPER_NAME, "resources": {"GPU": 0.25}}
     assert searcher.suggest("a") == {"trial_id": "t0", **shared, "resume_from": "its folder"}
     assert searcher.suggest("b") == {"trial_id": "t1", **shared}
+
+
+def test_a_trial_is_told_what_waits_in_host_memory(config: StudyConfig, tmp_path: Path, tuned: list[Any]) -> None:
+    offload = Offload(layers=3, layer_inputs=True)
+    phase = replace(PHASE, phase=replace(PHASE.phase, offload=offload))
+    run(config, tmp_path, StandIn(left=[proposal("t1")]), phase)
+    told = tuned[0].tune_config.search_alg.suggest("a")["offload"]
+    assert told == {"layers": 3, "embedding": False, "optimizer_state": False, "layer_inputs": True}
+    assert Offload(**told) == offload
 
 
 def test_what_cannot_be_kept_stops_the_phase_and_is_raised(

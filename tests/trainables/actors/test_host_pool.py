@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from trainables.actors.host_pool import MEMORY_MARGIN, Change, Device, Host, HostPool, NextPhase
+from trainables.memory.offload import RESIDENT, Offload
 
 CPU, CARD, OTHER_CARD, FAR_CARD = Device("n"), Device("n", ("0",)), Device("n", ("1",)), Device("m", ("0",))
 DEVICES = (CPU, CARD, OTHER_CARD, FAR_CARD)
 PLENTY = 10**9
+STREAMED = Offload(layers=2, embedding=True)
+HELD = st.sampled_from([(name, offload) for name in ("fp16", "nf4") for offload in (RESIDENT, STREAMED)])
 NOTHING = Change()
 
 
@@ -64,6 +67,18 @@ def test_a_host_made_ahead_is_taken_in_its_precision_and_once() -> None:
     successor, change = pool.take(CARD, "fp16", dead=ahead)
     assert change == Change((ahead,), (successor,))
     assert not successor.ahead
+
+
+def test_hosts_of_unlike_offload_are_unlike_hosts() -> None:
+    pool = HostPool()
+    resident, _ = pool.take(CARD, "fp16")
+    (ahead,) = pool.prepare(OTHER_CARD, "fp16", waits=False, offload=STREAMED).started
+    assert pool.take(OTHER_CARD, "fp16", offload=STREAMED) == (ahead, NOTHING)
+    streamed, change = pool.take(CARD, "fp16", offload=STREAMED)
+    assert change == Change((resident,), (streamed,))
+    assert (resident.offload, streamed.offload) == (RESIDENT, STREAMED)
+    pool.plan_next(NextPhase("fp16", 0, 1, RESIDENT))
+    assert {host.offload for host in pool.start_next(PLENTY).started} == {RESIDENT}
 
 
 @pytest.mark.parametrize(
@@ -131,6 +146,9 @@ def test_only_a_host_made_ahead_is_replaced_where_it_could_not_load() -> None:
 # -- any sequence of decisions -----------------------------------------------------------------------------------------
 
 
+Held = tuple[str, Offload]  # how the base model is held: hosts are told apart by it
+
+
 @dataclass
 class Made:
     """A host of the naive model: everything is looked up in the list of all of them."""
@@ -139,6 +157,10 @@ class Made:
     phase: int
     asked_for: bool
     living: bool = True
+
+    @property
+    def held(self) -> Held:
+        return self.host.precision, self.host.offload
 
 
 class AnySequence(RuleBasedStateMachine):
@@ -163,28 +185,31 @@ class AnySequence(RuleBasedStateMachine):
             one.living = False
         self.made += started
 
-    def new(self, device: Device, precision: str, phase: int, waits: bool, ahead: bool, number: int = 1) -> Made:
-        return Made(Host(len(self.made) + number, device, precision, waits, ahead), phase, asked_for=not ahead)
+    def new(self, device: Device, held: Held, phase: int, waits: bool, ahead: bool, number: int = 1) -> Made:
+        precision, offload = held
+        return Made(Host(len(self.made) + number, device, precision, waits, ahead, offload), phase, asked_for=not ahead)
 
-    @rule(device=st.sampled_from(DEVICES), precision=st.sampled_from(["fp16", "nf4"]), data=st.data())
-    def take(self, device: Device, precision: str, data: st.DataObject) -> None:
+    @rule(device=st.sampled_from(DEVICES), held=HELD, data=st.data())
+    def take(self, device: Device, held: Held, data: st.DataObject) -> None:
         dead = data.draw(st.sampled_from([None, *(one.host for one in self.made)]))
         there = [one for one in self.living(True) if one.host.device == device]
-        keeps = [one for one in there if one.host.precision == precision and one.host != dead]
-        ready = [one for one in self.living(False) if (one.host.device, one.host.precision) == (device, precision)]
-        host, change = self.pool.take(device, precision, dead)
-        fresh = [] if keeps or ready else [self.new(device, precision, self.phase, False, False)]
+        keeps = [one for one in there if one.held == held and one.host != dead]
+        ready = [one for one in self.living(False) if (one.host.device, one.held) == (device, held)]
+        precision, offload = held
+        host, change = self.pool.take(device, precision, dead, offload)
+        fresh = [] if keeps or ready else [self.new(device, held, self.phase, False, False)]
         self.expect(change, [] if keeps else there, fresh)
         (expected,) = keeps or ready or fresh
         assert host == expected.host
         expected.asked_for = True
 
-    @rule(device=st.sampled_from(DEVICES), precision=st.sampled_from(["fp16", "nf4"]), waits=st.booleans())
-    def prepare(self, device: Device, precision: str, waits: bool) -> None:
+    @rule(device=st.sampled_from(DEVICES), held=HELD, waits=st.booleans())
+    def prepare(self, device: Device, held: Held, waits: bool) -> None:
         known = any(one.host.device == device for one in self.living(True))
-        known |= any((one.host.device, one.host.precision) == (device, precision) for one in self.living(False))
-        fresh = [] if known else [self.new(device, precision, self.phase, waits, True)]
-        self.expect(self.pool.prepare(device, precision, waits), [], fresh)
+        known |= any((one.host.device, one.held) == (device, held) for one in self.living(False))
+        fresh = [] if known else [self.new(device, held, self.phase, waits, True)]
+        precision, offload = held
+        self.expect(self.pool.prepare(device, precision, waits, offload), [], fresh)
 
     @precondition(lambda self: self.made)
     @rule(data=st.data())
@@ -193,9 +218,10 @@ class AnySequence(RuleBasedStateMachine):
         ends = one.living and one.asked_for and one.host.ahead
         self.expect(self.pool.end_unloaded(one.host), [one] if ends else [], [])
 
-    @rule(precision=st.sampled_from(["fp16", "nf4"]), after=st.integers(0, 2), needed=st.integers(1, 9))
-    def plan_next(self, precision: str, after: int, needed: int) -> None:
-        self.planned = NextPhase(precision, after, needed)
+    @rule(held=HELD, after=st.integers(0, 2), needed=st.integers(1, 9))
+    def plan_next(self, held: Held, after: int, needed: int) -> None:
+        precision, offload = held
+        self.planned = NextPhase(precision, after, needed, offload)
         self.pool.plan_next(self.planned)
 
     @rule(trials=st.integers(0, 3), measuring=st.booleans(), available=st.integers(0, 40))
@@ -207,12 +233,13 @@ class AnySequence(RuleBasedStateMachine):
             return
         self.planned = None
         unwanted = [one for one in self.living(False) if one.phase <= self.phase]
-        later = {(one.host.device, one.host.precision) for one in self.living(False) if one.phase > self.phase}
-        devices = [device for device in self.devices_in_use() if (device, planned.precision) not in later]
+        held = (planned.precision, planned.offload)
+        later = {one.host.device for one in self.living(False) if one.phase > self.phase and one.held == held}
+        devices = [device for device in self.devices_in_use() if device not in later]
         nodes = [device.node_id for device in self.devices_in_use()]
         room = all(available > 1.5 * planned.needed_bytes * nodes.count(node) for node in nodes)
         fresh = [
-            self.new(device, planned.precision, self.phase + 1, bool(device.gpu_ids), True, number)
+            self.new(device, held, self.phase + 1, bool(device.gpu_ids), True, number)
             for number, device in enumerate(devices if room else [], 1)
         ]
         self.expect(self.pool.start_next(available), unwanted, fresh)

@@ -11,6 +11,7 @@ import ray
 from tests.support.lora_cases import lora_config
 from trainables.actors import lora_trial
 from trainables.actors.lora_trial import LoraTrial
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.protocol import News
 
 
@@ -28,7 +29,7 @@ def trial(monkeypatch: pytest.MonkeyPatch) -> LoraTrial:
     found = LoraTrial.__new__(LoraTrial)
     found._trial_id, found._incarnation, found._seen, found._told_step = "t0", 0, 0, -1
     found._state, found._state_step, found._step, found._state_time, found._state_seconds = None, 0, 0, 0.0, 0.0
-    found._deaths, found._suspect = 0, False
+    found._deaths, found._suspect, found._offload = 0, False, RESIDENT
 
     def get(reply: Any, timeout: float) -> Any:
         if isinstance(reply, Exception):
@@ -80,3 +81,28 @@ def test_a_join_that_takes_too_long_is_tried_again_and_its_host_is_not_ended(
     assert trial.step()["step"] == 50
     assert dead == [None, None]
     assert (trial._incarnation, trial._deaths, trial._suspect) == (1, 0, False)
+
+
+@pytest.mark.parametrize(("told", "offload"), [({}, RESIDENT), ({"offload": {"layers": 4}}, Offload(layers=4))])
+def test_a_trial_asks_for_a_host_that_offloads_as_its_phase_does(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, Any], offload: Offload
+) -> None:
+    asked_for: list[Any] = []
+
+    def asked_for_a_host(reply: Any, timeout: float) -> None:
+        raise LookupError("nothing further is looked at")
+
+    monkeypatch.setattr(lora_trial.ray, "get", asked_for_a_host)
+    monkeypatch.setattr(lora_trial.ray, "get_actor", lambda name: SimpleNamespace(host_for=remote(asked_for)))
+    monkeypatch.setattr(lora_trial.ray, "get_gpu_ids", lambda: [0])
+    monkeypatch.setattr(lora_trial.ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "node"))
+    one = LoraTrial.__new__(LoraTrial)
+    one.setup({"trial_id": "t0", "config": lora_config(precision="nf4").to_dict(), "keeper": "keeper", **told})
+    with pytest.raises(LookupError):
+        one._join()
+    assert asked_for == [("node", ["0"], "nf4", offload)]
+
+
+def remote(calls: list[Any]) -> Any:
+    """A remote method that notes what it is asked, and replies nothing."""
+    return SimpleNamespace(remote=lambda *where, dead: calls.append(where))

@@ -4,21 +4,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trainables.base_model.streaming.layer_stream import LayerStreams
-from trainables.packed.layer_inputs.layer_inputs import LayerInputsInHostMemory
-from trainables.packed.optimizers.choice import optimizer_state
-from trainables.packed.optimizers.staging import Staging
 
 from tests.support.trainables.memory_cases import ALL_LINEAR
 from tests.support.trainables.memory_trace import allocate_as_a_card, traced_peak
 from tests.trainables.memory.test_fused_layers import WIDE_MLP, build, card_setting, predicted_peak
 from trainables.base_model.streaming.layer_block import LayerBlock
+from trainables.base_model.streaming.layer_stream import LayerStreams
 from trainables.memory.frozen_linears import stream_buffer_bytes
 from trainables.memory.host_memory import host_components
 from trainables.memory.offload import Offload, streamed_layers
 from trainables.memory.optimizer_states import moment_bytes, staging_bytes
 from trainables.memory.setting import AdapterLoad
 from trainables.memory.weights import ModelPart, base_components
+from trainables.packed.layer_inputs.layer_inputs import LayerInputsInHostMemory
+from trainables.packed.optimizers.choice import optimizer_state
+from trainables.packed.optimizers.staging import Staging
 
 CPU = torch.device("cpu")
 
