@@ -9,18 +9,23 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import TrialSettings
 
 MASK_POLICY = "completion and EOS"
 BASE_WEIGHTS, DATA, ENGINE = "base_model.sha256", "dataset.fingerprint", "engine"  # names in a state's basis
+EARLIER = {"training.optimizer": "adamw"}  # what earlier versions did where later ones have a setting
 
 
-def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, device: str) -> dict[str, str]:
+def comparable_hashes(
+    sha256: str, fingerprint: str, settings: TrialSettings, device: str, offload: Offload = RESIDENT
+) -> dict[str, str]:
     """Returns hashes that are equal where two trials' quality, and where their cost, may be compared.
 
     `sha256` is of the base model's weights, `fingerprint` of the data's token ids: tokenizer, split and length are in
-    it. `device` is the card's name, or `cpu_device_name`.
+    it. `device` is the card's name, or `cpu_device_name`. What waits in host memory changes no number but a cost, and
+    how a trial learns (schedule, optimizer) is what is compared: of that the cost names what memory and time depend on.
     """
     quality = {
         "base_model": sha256,
@@ -38,8 +43,14 @@ def comparable_hashes(sha256: str, fingerprint: str, settings: TrialSettings, de
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_checkpointing": training.gradient_checkpointing,
         "engine": ENGINE_VERSION,
+        **({} if training.optimizer == "adamw" else {"optimizer": training.optimizer}),  # as above
     }
-    return {"quality": _digest(quality), "cost": _digest(cost)}
+    return {"quality": _digest(quality), "cost": offloaded_cost(_digest(cost), offload)}
+
+
+def offloaded_cost(resident: str, offload: Offload) -> str:
+    """Returns the hash of a cost that is `resident`'s but for what waits in host memory; where nothing does, itself."""
+    return resident if offload.is_none else _digest({"resident": resident, "offload": offload.to_dict()})
 
 
 def state_basis(sha256: str, fingerprint: str, settings: TrialSettings) -> dict[str, Any]:
@@ -59,8 +70,12 @@ def state_basis(sha256: str, fingerprint: str, settings: TrialSettings) -> dict[
 
 
 def differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names under which two bases differ; a name that an earlier version did not know is no difference."""
-    return tuple(name for name, value in now.items() if name in was and was[name] != value)
+    """Returns the names under which two bases differ.
+
+    A name that an earlier version did not know is no difference, unless it did as `EARLIER` says and `now` does not.
+    """
+    before = EARLIER | dict(was)
+    return tuple(name for name, value in now.items() if name in before and before[name] != value)
 
 
 def cpu_device_name() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from trainables.limits import MOST_CONTEXT_BYTES
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.protocol import ENGINE_VERSION
-from trainables.settings import TrialSettings
+from trainables.settings import Optimizer, TrialSettings
 
 # Where more of the card is not ours than the process' own context, another process may have brought a trial to its end,
 # and another trial of its footprint may fit.
@@ -26,17 +27,25 @@ class Conditions:
     gradient_checkpointing: bool
     max_tokens: int
     data: str  # the fingerprint: a pass is as wide as the longest row
+    optimizer: Optimizer = "adamw"
+    offload: Offload = RESIDENT
 
     @classmethod
-    def of(cls, settings: TrialSettings, cards: int, fingerprint: str) -> Conditions:
+    def of(cls, settings: TrialSettings, cards: int, fingerprint: str, offload: Offload = RESIDENT) -> Conditions:
         """The conditions of a study's settings over data of that fingerprint, its base model over so many cards."""
         training, limit = settings.training, settings.hardware.memory_limit_bytes
         batch = training.micro_batch_size, training.gradient_checkpointing
-        return cls(limit, cards, ENGINE_VERSION, *batch, settings.dataset.max_tokens, fingerprint)
+        data = settings.dataset.max_tokens, fingerprint
+        return cls(limit, cards, ENGINE_VERSION, *batch, *data, training.optimizer, offload)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a record holds them, JSON-ready: without what is as earlier versions knew it alone."""
+        usual = [one.name for one in fields(self) if getattr(self, one.name) == one.default]
+        return {name: value for name, value in asdict(self).items() if name not in usual}
 
     def hold(self, facts: Mapping[str, Any]) -> bool:
         """Whether a record's facts were found under these conditions; not where they do not say."""
-        return facts.get("conditions") == asdict(self)
+        return facts.get("conditions") == self.to_dict()
 
 
 @dataclass(frozen=True)

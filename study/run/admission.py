@@ -127,13 +127,15 @@ def note_verdicts(
 ) -> None:
     """Takes in what ran out of memory before the study was interrupted, so that it is not tried again.
 
-    Only what was found under the same conditions: card, memory limit, number of cards, engine, batch, and data, whose
-    `fingerprint` is that of now.
+    Only what was found under the same conditions: card, memory limit, number of cards, engine, batch, optimizer, what
+    waits in host memory, and data, whose `fingerprint` is that of now.
     """
     card = forecast.target.card
     for record in records:
         name = str(record.device.get("name") or (record.infeasible or {}).get("device") or "")
         there = name.startswith("CPU") if card is None else is_of_kind(name, card)
-        cards = 0 if card is None else forecast.fit(record.config).cards or 0
-        if there and Conditions.of(settings, cards, fingerprint).hold(record.infeasible or {}):
+        one = forecast.fit(record.config)
+        cards = 0 if card is None else one.cards or 0
+        now = Conditions.of(settings, cards, fingerprint, one.setting.offload)
+        if there and now.hold(record.infeasible or {}):
             forecast.note(record)

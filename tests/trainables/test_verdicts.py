@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +14,9 @@ from tests.support.small_engines import config, join, make_engine, run
 from trainables.engine import engine as engine_module
 from trainables.engine.engine import Engine
 from trainables.engine.failures import Room, requested_bytes, room_of
-from trainables.verdicts import MOST_SHARED_BYTES
+from trainables.memory.offload import RESIDENT, Offload
+from trainables.settings import BaseModelSettings, DatasetSettings, TrainingSettings, TrialSettings
+from trainables.verdicts import MOST_SHARED_BYTES, Conditions
 
 GIB, MIB = 2**30, 2**20
 
@@ -140,3 +145,20 @@ def test_gradients_that_are_not_finite_are_the_reason_and_not_the_loss(monkeypat
     assert outcome.reason.startswith("in optimizer step 3 the gradient norm was nan: 1 of ")
     assert "q_proj.lora_A) had gradients that are not finite" in outcome.reason
     assert outcome.measurements["train_steps"] == 2
+
+
+def test_a_verdict_holds_where_as_much_waits_in_host_memory() -> None:
+    def conditions(offload: Offload = RESIDENT, **training: Any) -> Conditions:
+        settings = TrialSettings(BaseModelSettings("m"), DatasetSettings("mine"), TrainingSettings(**training))
+        return Conditions.of(settings, 1, "data", offload)
+
+    every = [
+        conditions(),
+        conditions(Offload(layers=2)),
+        conditions(Offload(layers=3)),
+        conditions(optimizer="adamw_8bit"),
+    ]
+    for one in every:
+        facts = {"conditions": json.loads(json.dumps(one.to_dict()))}
+        assert [other.hold(facts) for other in every] == [other is one for other in every]
+    assert {"offload", "optimizer"}.isdisjoint(every[0].to_dict())  # as records of earlier versions have it

@@ -12,6 +12,7 @@ from trainables.base_model.load import BaseModel
 from trainables.comparability import comparable_hashes, cpu_device_name, state_basis
 from trainables.dataset.prepared import PreparedDataset
 from trainables.measure.evaluation import Evaluation
+from trainables.memory.offload import RESIDENT, Offload
 from trainables.settings import TrialSettings
 from trainables.verdicts import Conditions, RanOut
 
@@ -28,6 +29,7 @@ class Bench:
     answers: dict[tuple[int, ...], str] = field(default_factory=dict)
     ran_out: dict[Footprint, RanOut] = field(default_factory=dict)  # alone, tried twice
     tries_alone: bool = False  # one resident, with the others off the device
+    offload: Offload = RESIDENT  # what of each training waits in host memory
 
 
 def device_name(device: torch.device) -> str:
@@ -37,8 +39,8 @@ def device_name(device: torch.device) -> str:
 
 def comparable(bench: Bench) -> dict[str, str]:
     """Hashes that are equal where two trials' quality, and where their cost, may be compared."""
-    base = bench.base
-    return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device_name(base.device))
+    base, device = bench.base, device_name(bench.base.device)
+    return comparable_hashes(base.info.sha256, bench.dataset.fingerprint, bench.settings, device, bench.offload)
 
 
 def basis(bench: Bench) -> dict[str, Any]:
@@ -49,4 +51,4 @@ def basis(bench: Bench) -> dict[str, Any]:
 def memory_conditions(bench: Bench) -> Conditions:
     """What decides here, beside a footprint, whether it runs out of memory."""
     cards = sum(device.type == "cuda" for device in bench.base.devices)
-    return Conditions.of(bench.settings, cards, bench.dataset.fingerprint)
+    return Conditions.of(bench.settings, cards, bench.dataset.fingerprint, bench.offload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -112,7 +112,7 @@ def end_failed(resident: Resident, failure: Failure, bench: Bench) -> None:
         "shared_bytes": room.shared_bytes,
         "source": "observed",
         "device": device_name(bench.base.device),
-        "conditions": asdict(memory_conditions(bench)),
+        "conditions": memory_conditions(bench).to_dict(),
     }
     verdict = RanOut(resident.trial_id, facts)
     reason = verdict.reason_of_own()

@@ -34,6 +34,13 @@ class Offload:
         """Whether a part of the base model is in host memory."""
         return self.layers > 0 or self.embedding
 
+    @property
+    def words(self) -> str:
+        """What waits in host memory, for people: `32 layers, optimizer state`; empty where nothing does."""
+        layers = [f"{self.layers} layer{'s' * (self.layers != 1)}"] if self.layers else []
+        others = ("embedding", "optimizer_state", "layer_inputs")
+        return ", ".join([*layers, *(name.replace("_", " ") for name in others if getattr(self, name))])
+
     def to_dict(self) -> dict[str, Any]:
         """Its values, JSON-ready."""
         return dict(vars(self))

@@ -10,7 +10,7 @@ from typing import Any
 from study.errors import Absent, ConfigError, ConfigFault
 from study.records.layout import STUDY_FILE
 from study.run.resumption.basis import BASE_CONFIG, RECORDS, Basis
-from trainables.comparability import BASE_WEIGHTS, DATA, ENGINE, differences
+from trainables.comparability import BASE_WEIGHTS, DATA, EARLIER, ENGINE, differences
 
 OPTION = "--accept-changed-data"
 ACCEPTABLE = (DATA, ENGINE)
@@ -34,13 +34,13 @@ def continued(directory: Path, was: Basis, now: Basis, accept: bool) -> Basis:
     since = was.since
     if not names:
         return replace(now, since=since, changes=was.changes)
-    change = {name: {"was": was.states[name], "now": now.states[name]} for name in names}
+    change = {name: {"was": was.states[name], "now": now.states[name]} for name in names}  # acceptable, so in both
     return replace(now, since=since, changes=(*was.changes, change))
 
 
 def _faults(directory: Path, name: str, was: Basis, now: Basis) -> list[ConfigFault]:
     """What is said of one difference: of data, each of its settings that differs as well."""
-    file, before, value = directory / STUDY_FILE, was.states[name], now.states[name]
+    file, before, value = directory / STUDY_FILE, {**EARLIER, **was.states}[name], now.states[name]
     if name == DATA:
         return _data_faults(file, was, now)
     if name in (BASE_WEIGHTS, BASE_CONFIG):

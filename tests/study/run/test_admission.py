@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from study.run.admission import Admission, note_verdicts, refuse_what_never_fits
 from study.search.search_task import SearchTask
 from study.search.study_search import Proposal, StudySearch
 from tests.support.plan_cases import GIB, cards, workload
+from trainables.memory.offload import Offload
 from trainables.protocol import ENGINE_VERSION
 from trainables.settings import BaseModelSettings, DatasetSettings, TrialSettings
 from trainables.verdicts import Conditions
@@ -146,6 +147,8 @@ def test_a_verdict_found_while_another_process_held_the_card_is_of_that_trial_al
         ("Tesla T4", {"gradient_checkpointing": False}, False),
         ("Tesla T4", {"max_tokens": 4096}, False),
         ("Tesla T4", {"data": "f2"}, False),  # changed data were accepted since, with other rows under the same cut
+        ("Tesla T4", {"optimizer": "adamw_8bit"}, False),
+        ("Tesla T4", {"offload": Offload(layers=32).to_dict()}, False),
         ("Tesla T4", {"else": 1}, False),
         ("Tesla T4", None, False),  # of a version that did not say
     ],
@@ -159,7 +162,7 @@ def test_a_resumed_study_keeps_a_verdict_of_the_same_card_limit_engine_batch_and
     assert first is not None
     assert kin is not None
     settings = TrialSettings(BaseModelSettings("m"), DatasetSettings("mine"))
-    conditions = None if changes is None else {**asdict(Conditions.of(settings, 1, "f1")), **changes}
+    conditions = None if changes is None else {**Conditions.of(settings, 1, "f1").to_dict(), **changes}
     record = replace(ran_out(first.trial_id, first.config, conditions=conditions), device={"name": device})
     written = TrialRecord.from_json(record.to_json())
     note_verdicts([written], forecast, settings, "f1")

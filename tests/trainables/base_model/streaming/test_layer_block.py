@@ -50,3 +50,10 @@ def test_the_default_is_resident() -> None:
     assert Offload().is_none
     assert not Offload().streams
     assert Offload(embedding=True).streams
+
+
+def test_what_waits_is_worded_in_one_order() -> None:
+    assert Offload().words == ""
+    assert Offload(layers=1).words == "1 layer"
+    everything = Offload(layers=32, embedding=True, optimizer_state=True, layer_inputs=True)
+    assert everything.words == "32 layers, embedding, optimizer state, layer inputs"
