@@ -15,7 +15,7 @@ from trainables.dataset.rows import Row
 from trainables.engine.bench import Bench
 from trainables.engine.kept_costs.exchange import CostExchange
 from trainables.engine.kept_costs.files import KeptCost
-from trainables.engine.parking import parked
+from trainables.engine.parking import parked, training_bytes
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.release import empty_caches, release
 from trainables.engine.residents import Resident

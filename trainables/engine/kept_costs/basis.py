@@ -46,6 +46,9 @@ def cost_basis(bench: Bench, model: PackedModel, plan: Plan, prompt: Sequence[in
         "cards": _cards(base.devices),
         "places": _places(model),
         "memory_limit_bytes": settings.hardware.memory_limit_bytes,
+        # Only where it is not as usual: files of earlier versions, which do not have it, stay what they were.
+        **({} if bench.offload.is_none else {"offload": bench.offload.to_dict()}),
+        **({} if training.optimizer == "adamw" else {"optimizer": training.optimizer}),
         "micro_batch_size": training.micro_batch_size,
         "gradient_checkpointing": training.gradient_checkpointing,
         "batches": [[_length(rows[number]) for number in batch] for batch in plan[-1]],

@@ -15,6 +15,7 @@ from trainables.engine.bench import Bench
 from trainables.engine.kept_costs import basis as basis_module
 from trainables.engine.kept_costs.basis import cost_basis
 from trainables.measure.training_cost import measuring_plan
+from trainables.memory.offload import Offload
 from trainables.packed.packed_model import PackedModel
 from trainables.user_cache import digest
 
@@ -38,6 +39,10 @@ def hardware(**changes: Any) -> Callable[[Bench], None]:
         bench.settings = replace(bench.settings, hardware=replace(bench.settings.hardware, **changes))
 
     return change
+
+
+def offload(**values: Any) -> Callable[[Bench], None]:
+    return lambda bench: setattr(bench, "offload", Offload(**values))
 
 
 def base(**changes: Any) -> Callable[[Bench], None]:
@@ -95,6 +100,9 @@ def known() -> tuple[Bench, PackedModel, str]:
         hardware(memory_limit_bytes=2**34),
         training(micro_batch_size=1),
         training(gradient_checkpointing=True),
+        training(optimizer="adamw_8bit"),
+        offload(layers=1),
+        offload(layer_inputs=True),
         train_rows(letter_rows(20, 9)),
         longer_answers,
     ],
@@ -122,6 +130,12 @@ def test_what_costs_do_not_depend_on_is_not_in_it(
     bench, model, before = known
     change(bench)
     assert basis_of(bench, model) == before
+
+
+def test_files_of_versions_without_offload_stay_what_they_were(known: tuple[Bench, PackedModel, str]) -> None:
+    bench, model, _ = known
+    plan = measuring_plan(bench.dataset.train.rows, bench.settings.training.micro_batch_size, 2)
+    assert {"offload", "optimizer"}.isdisjoint(cost_basis(bench, model, plan, [1], 1))
 
 
 @pytest.mark.parametrize("measured_on", [{"typical": 1}, {"prompt": 5}, {"new_tokens": 4}])
