@@ -44,6 +44,11 @@ def text(longest: int | None = None, empty: bool = True) -> Check:
     return check
 
 
+def flag() -> Check:
+    """True or false."""
+    return lambda value, key: "" if isinstance(value, bool) else fault(key, "true or false", value)
+
+
 def one_of(choices: Collection[str]) -> Check:
     """One of these texts."""
 

@@ -11,6 +11,7 @@ from search_spaces.trial_config import TrialConfig
 from study.errors import printable
 from study.records.rules import SCHEMA_VERSION, STATUSES, Status, broken_rule
 from trainables.guarded_files import parse_json
+from trainables.memory.offload import Offload
 
 __all__ = [
     "COMPARABLE",
@@ -59,7 +60,8 @@ class TrialRecord:
     error: str | None = None
     adapter: str | None = None  # folder, relative to the study directory
     base_model: Mapping[str, Any] = field(default_factory=dict)  # path, revision, sha256
-    device: Mapping[str, Any] = field(default_factory=dict)  # name, compute_dtype, memory_source, cost_taken_over_from
+    # name, compute_dtype, memory_source; where there is something to say: cost_taken_over_from, offload, streamed_bytes
+    device: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)  # fingerprint, splits' length statistics
     comparable: Mapping[str, Any] = field(default_factory=dict)  # quality, cost: hashes
     schema_version: int = SCHEMA_VERSION
@@ -69,6 +71,12 @@ class TrialRecord:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}; it is {self.status!r}")
         missing = {name: None for name in MEASUREMENTS if name not in self.measurements}
         object.__setattr__(self, "measurements", {**self.measurements, **missing})
+
+    @property
+    def offload(self) -> Offload:
+        """What of the training waited in host memory; nothing where the record does not say."""
+        known = self.device.get("offload") or {}
+        return Offload(**{one.name: known[one.name] for one in fields(Offload) if one.name in known})
 
     def to_json(self) -> str:
         """Returns one line of JSON. Raises ValueError for NaN and infinity."""
@@ -129,5 +137,6 @@ def flat_row(record: TrialRecord) -> dict[str, Any]:
         **{f"infeasible_{name}": infeasible.get(name) for name in INFEASIBLE},
         "device": record.device.get("name"),
         **{name: record.device.get(name) for name in DEVICE},
+        "in_host_memory": record.offload.words or None,
         **{f"comparable_{name}": record.comparable.get(name) for name in COMPARABLE},
     }

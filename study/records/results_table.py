@@ -27,7 +27,7 @@ COLUMNS: dict[str, pa.DataType] = {
     **dict.fromkeys(MEASUREMENTS, NUMBER),
     "predicted_peak_memory_bytes": NUMBER,
     **{f"infeasible_{name}": NUMBER if name.endswith("_bytes") else TEXT for name in INFEASIBLE},
-    **dict.fromkeys(("device", "compute_dtype", "memory_source", "adapter"), TEXT),
+    **dict.fromkeys(("device", "compute_dtype", "memory_source", "in_host_memory", "adapter"), TEXT),
     **{f"comparable_{name}": TEXT for name in COMPARABLE},
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from study.json_checks import Check, either, fields, items, number, one_of, optional, text
+from study.json_checks import Check, either, fields, flag, items, number, one_of, optional, text
 from study.records.units import HIGHEST_BYTES
 
 Status = Literal["complete", "stopped", "infeasible", "diverged", "failed"]
@@ -61,8 +61,19 @@ _INFEASIBLE = fields(
     }
 )
 _ORIGIN = fields({"directory": text(LONG), "measured_at": text(SHORT)}, ("directory", "measured_at"))
+_OFFLOAD = fields(
+    {
+        "layers": number(0, 2**31, whole=True),
+        **dict.fromkeys(("embedding", "optimizer_state", "layer_inputs"), flag()),
+    }
+)
 _DEVICE = fields(
-    {"name": NAME, "compute_dtype": NAME, "memory_source": NAME, "cost_taken_over_from": optional(_ORIGIN)}
+    {
+        **dict.fromkeys(("name", "compute_dtype", "memory_source"), NAME),
+        "cost_taken_over_from": optional(_ORIGIN),
+        "offload": optional(_OFFLOAD),
+        "streamed_bytes": BYTES,
+    }
 )
 _STATISTICS = fields({}, others=fields(dict.fromkeys(LENGTH_NAMES, POSITIVE)))
 _RECORD = fields(

@@ -128,6 +128,7 @@ def _identity(bench: Bench, resident: Resident, cost: TrainingCost | None = None
             "memory_source": memory_source(base.devices),
             **({"card_peak_memory_bytes": peaks} if len(peaks) > 1 else {}),
             **({"cost_taken_over_from": asdict(origin)} if origin else {}),
+            **_offload(bench),
         },
         "dataset": {
             "fingerprint": bench.dataset.fingerprint,
@@ -138,3 +139,14 @@ def _identity(bench: Bench, resident: Resident, cost: TrainingCost | None = None
         },
         "comparable": comparable(bench),
     }
+
+
+def _offload(bench: Bench) -> dict[str, Any]:
+    """What of the training waited in host memory, and the bytes of the layers that were streamed from there.
+
+    Nothing where all was on the device: records of earlier versions say as much.
+    """
+    if bench.offload.is_none:
+        return {}
+    streamed = sum(block.nbytes for block in bench.base.blocks.values())
+    return {"offload": bench.offload.to_dict(), "streamed_bytes": streamed}

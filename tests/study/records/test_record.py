@@ -14,6 +14,7 @@ from search_spaces.trial_config import TrialConfig
 from study.records.record import MEASUREMENTS, SCHEMA_VERSION, STATUSES, TrialRecord, flat_row
 from study.records.results_table import COLUMNS
 from tests.support.study_directory import GIB, made_up_records
+from trainables.memory.offload import RESIDENT, Offload
 
 CONFIG = TrialConfig("nf4", 8, 16, 0.05, ("q_proj", "v_proj"), 2e-4, seed=3)
 SHARES = st.none() | st.sampled_from([0, 1]) | st.floats(0, 1)
@@ -148,3 +149,17 @@ def test_measured_and_predicted_stand_apart() -> None:
     assert first["comparable_quality"] == "0a1b"
     assert infeasible["infeasible_requested_bytes"] == int(2.15 * GIB)
     assert infeasible["peak_memory_bytes"] is None
+
+
+def test_what_waited_in_host_memory_is_read_and_must_be_whole_numbers_and_flags() -> None:
+    assert full_record().offload == RESIDENT
+    assert flat_row(full_record())["in_host_memory"] is None
+    assert TrialRecord.from_json(changed(device={"offload": None})).offload == RESIDENT
+    offload = Offload(layers=32, optimizer_state=True)
+    device = {"offload": {**offload.to_dict(), "of_a_later_version": 1}, "streamed_bytes": 7}
+    record = TrialRecord.from_json(changed(device=device))
+    assert record.offload == offload
+    assert flat_row(record)["in_host_memory"] == "32 layers, optimizer state"
+    for broken in ("all", {"layers": "all"}, {"layers": -1}, {"layers": None}, {"embedding": 1}):
+        with pytest.raises(ValueError, match=r"device\.offload"):
+            TrialRecord.from_json(changed(device={"offload": broken}))

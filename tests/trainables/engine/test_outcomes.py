@@ -19,6 +19,7 @@ from trainables.engine.outcomes import complete_outcome, ended_outcome
 from trainables.engine.residents import Resident
 from trainables.measure.evaluation import Evaluation
 from trainables.measure.training_cost import TrainingCost
+from trainables.memory.offload import Offload
 from trainables.packed.packed_model import PackedModel
 from trainables.protocol import Outcome
 
@@ -85,6 +86,19 @@ def test_cards_that_hold_the_base_together_are_told_apart(resident: Resident) ->
     two = complete_outcome(replace(bench, base=base), resident, replace(COST, card_peak_bytes=(5, 7)))  # type: ignore[arg-type]
     assert two.device["card_peak_memory_bytes"] == [5, 7]
     assert two.device["memory_source"] == "cuda allocator peak, sum over 2 cards"
+
+
+def test_what_waited_in_host_memory_stands_in_the_record(resident: Resident) -> None:
+    assert {"offload", "streamed_bytes"}.isdisjoint(complete_outcome(a_bench(), resident, COST).device)
+    bench, offload = a_bench(), Offload(layers=2, embedding=True)
+    blocks = {0: SimpleNamespace(nbytes=512), 1: SimpleNamespace(nbytes=1024)}
+    base = SimpleNamespace(**vars(bench.base), blocks=blocks)
+    streamed = replace(bench, base=base, offload=offload)  # type: ignore[arg-type]
+    record = recorded(complete_outcome(streamed, resident, COST))
+    assert (record.offload, record.device["streamed_bytes"]) == (offload, 1536)
+    whole = recorded(complete_outcome(bench, resident, COST))
+    assert record.comparable["quality"] == whole.comparable["quality"]
+    assert record.comparable["cost"] != whole.comparable["cost"]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 800.0])
