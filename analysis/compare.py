@@ -30,6 +30,7 @@ _COST_FACTS: tuple[tuple[str, _Fact], ...] = (
     ("micro_batch_size", lambda study, record: _setting(study, "training", "micro_batch_size")),
     ("gradient_accumulation_steps", lambda study, record: _setting(study, "training", "gradient_accumulation_steps")),
     ("gradient_checkpointing", lambda study, record: _setting(study, "training", "gradient_checkpointing")),
+    ("optimizer", lambda study, record: _setting(study, "training", "optimizer") or "adamw"),
 )
 
 
@@ -48,20 +49,40 @@ class Change:
 def incomparable(first: Study, second: Study, kind: Kind) -> tuple[str, ...]:
     """The reasons why two studies' quality, or cost, may not be compared; none where it may.
 
-    It may where the complete trials of both carry one hash of everything that it depends on. What differs is named as
+    It may where the complete trials of both carry one hash of everything that it depends on. In cost trials for which
+    the same waited in host memory have one, and equal configurations are to have waited alike. What differs is named as
     far as the records and the study files tell.
     """
-    hashes = [{record.comparable.get(kind) for record in complete_trials(study)} for study in (first, second)]
-    for study, found in zip((first, second), hashes, strict=True):
+    one, other = (_hashes(study, kind) for study in (first, second))
+    for study, found in ((first, one), (second, other)):
         if not found:
             return (f"{study.name} has no complete trial",)
-        if None in found:
+        if any(None in each for each in found.values()):
             return (f"{study.name} does not say what its {kind} depends on",)
-        if len(found) > 1:
+        if any(len(each) > 1 for each in found.values()):
             return (f"the complete trials of {study.name} do not compare among themselves",)
-    if hashes[0] == hashes[1]:
+    shared = one.keys() & other.keys()
+    if any(one[offload] != other[offload] for offload in shared):
+        return _differing(first, second, kind) or (f"the engine or the masking has changed since {first.name}",)
+    return _waited_otherwise(first, second) if kind == "cost" else ()
+
+
+def _hashes(study: Study, kind: Kind) -> dict[Any, set[str | None]]:
+    """The hashes of the complete trials; of their cost, apart by what waited in host memory."""
+    found: dict[Any, set[str | None]] = {}
+    for record in complete_trials(study):
+        found.setdefault(record.offload if kind == "cost" else None, set()).add(record.comparable.get(kind))
+    return found
+
+
+def _waited_otherwise(first: Study, second: Study) -> tuple[str, ...]:
+    """Why costs do not compare where more waited in host memory in one study: of a pair, or of all trials."""
+    both = pairs(first, second) or [(complete_trials(first)[0], complete_trials(second)[0])]
+    apart = [(one.offload.words, other.offload.words) for one, other in both if one.offload != other.offload]
+    if not apart:
         return ()
-    return _differing(first, second, kind) or (f"the engine or the masking has changed since {first.name}",)
+    one, other = apart[0]
+    return (f"what waited in host memory differs: {one or 'nothing'} and {other or 'nothing'}",)
 
 
 def pairs(first: Study, second: Study) -> list[tuple[TrialRecord, TrialRecord]]:

@@ -79,6 +79,12 @@ def configuration_name(record: TrialRecord) -> str:
     return f"{config.precision}, rank {config.rank}, {config.target_set}, learning rate {rate}"
 
 
+def trial_name(record: TrialRecord) -> str:
+    """The configuration, and what of its training waited in host memory: that is a part of what it costs."""
+    waited = record.offload.words
+    return f"{configuration_name(record)}, {waited} in host memory" if waited else configuration_name(record)
+
+
 def format_rate(rate: float) -> str:
     """A learning rate as `2e-4`: three significant digits."""
     mantissa, exponent = f"{rate:.2e}".split("e")
@@ -225,7 +231,7 @@ def _values(record: TrialRecord, cost: Objective, quality: Objective, with_base:
     base = record.measurements.get(f"base_{quality.metric}") if quality.metric in QUALITY_METRICS else None
     against = f" (base model {format_value(quality.metric, base)})" if with_base and base is not None else ""
     reached = f"{format_value(quality.metric, _value(record, quality))}{against}"
-    return f"{reached} at {format_value(cost.metric, _value(record, cost))}, by {configuration_name(record)}"
+    return f"{reached} at {format_value(cost.metric, _value(record, cost))}, by {trial_name(record)}"
 
 
 def _value(record: TrialRecord, objective: Objective) -> float:

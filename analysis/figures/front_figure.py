@@ -27,12 +27,15 @@ from analysis.figures.parts import (
 )  # fmt: skip
 from analysis.figures.style import NEUTRAL, SHADE, TICKS, colour, emphasis, rank_size, scale, shape, tooltips
 from analysis.figures.vega_lite import Spec, category, chart, layer, mark, quantity, value
+from analysis.host_memory import HEADING
 from analysis.load import Study
 from analysis.wording import budget, configuration_name, format_value
 from study.records.objectives import Objective
 
 LABEL_WIDTH = 52  # pixels
 HEIGHT = 440  # pixels
+RING_SIZE = 520  # square pixels, around the largest mark
+RINGED = 3  # ways of offloading that a caption names
 LABELLED = 16  # more labels than this would cover each other
 
 
@@ -72,6 +75,7 @@ def _layers(study: Study, points: Sequence[Row]) -> list[Spec]:
     return [
         *layers,
         _step_line(points, across, position),
+        *_rings([point for point in points if point["in_host_memory"]], position),
         _marks(study, points, {**position, "color": hue, "fill": hue}),
         _labels(points, across, upward, position),
     ]
@@ -101,7 +105,16 @@ def _caption(study: Study, points: Sequence[Row]) -> str:
     others = [objective.label.lower() for objective in study.objectives if objective not in (across, upward)]
     if others:
         sentences.append(f"The front is also decided by what is not shown here: {', '.join(others)}.")
-    return " ".join([*sentences, *_infeasible_sentences(study, points)])
+    return " ".join([*sentences, *_ring_sentences(points), *_infeasible_sentences(study, points)])
+
+
+def _ring_sentences(points: Sequence[Row]) -> list[str]:
+    waited = list(dict.fromkeys(point["in_host_memory"] for point in points if point["in_host_memory"]))
+    if not waited:
+        return []
+    what = "; ".join(waited[:RINGED])
+    more = "; …" if len(waited) > RINGED else ""
+    return [f"Ringed: a part of the training waited in host memory ({what}{more}), so that the card holds less."]
 
 
 def _infeasible_sentences(study: Study, points: Sequence[Row]) -> list[str]:
@@ -128,9 +141,17 @@ def _shown(study: Study, point: Row) -> list[str]:
 def _marks(study: Study, points: Sequence[Row], encoding: Spec) -> Spec:
     values = [(f"shown_{objective.metric}", objective.label) for objective in study.objectives]
     look = {"shape": shape(points), "size": rank_size(points), "fillOpacity": emphasis(0)}
-    told = tooltips([*values, *CONFIGURATION])
+    waited = [("in_host_memory", HEADING)] if any(point["in_host_memory"] for point in points) else []
+    told = tooltips([*values, *CONFIGURATION, *waited])
     front_on_top = sorted(points, key=lambda point: bool(point["on_front"]))
     return layer(front_on_top, {**encoding, **look, "tooltip": told}, mark("point", strokeWidth=2, opacity=1))
+
+
+def _rings(points: Sequence[Row], position: Spec) -> list[Spec]:
+    if not points:
+        return []
+    look = {"shape": "circle", "size": RING_SIZE, "filled": False, "strokeDash": [3, 2], "strokeWidth": 1.5}
+    return [layer(points, position, mark("point", color=NEUTRAL, **look))]
 
 
 def _step_line(points: Sequence[Row], across: Objective, position: Spec) -> Spec:

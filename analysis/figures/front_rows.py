@@ -26,7 +26,8 @@ def front_points(study: Study) -> tuple[Row, ...]:
     """One row for each complete trial that has both shown values.
 
     `x` and `y` are as shown (bytes in GiB); `on_front` is decided by all objectives, `on_line` by the two shown alone:
-    the step line joins those. The configuration and all objectives, as text, are for the tooltip.
+    the step line joins those. The configuration, all objectives and what waited in host memory, as text, are for the
+    tooltip.
     """
     across, upward = front_axes(study.objectives)
     members = {record.trial_id for record in front(study.records, study.objectives)}
@@ -41,6 +42,7 @@ def front_points(study: Study) -> tuple[Row, ...]:
             "y": to_display(upward.metric, y),
             "on_front": record.trial_id in members,
             "on_line": bool(on),
+            "in_host_memory": record.offload.words,
         }
         for (record, (x, y)), on in zip(shown, on_line, strict=True)
     )

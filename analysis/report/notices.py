@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from analysis.figures.parts import measures_process
+from analysis.host_memory import cost_notice, costs_compare_beside_it
 from analysis.load import Study
 from study.records.reading import set_aside_words
+from study.records.record import TrialRecord
 
 PROCESS_MEMORY = (
     "Measured on a CPU: peak memory is the process’ resident peak, with Python and all libraries in it. "
@@ -32,6 +36,14 @@ def notices(study: Study) -> list[str]:
         + [
             f"Not all complete trials compare in {kind}; {consequence}."
             for kind, consequence in CONSEQUENCES.items()
-            if len({record.comparable[kind] for record in complete if kind in record.comparable}) > 1
+            if not _compares(complete, kind)
         ]
+        + [sentence for sentence in (cost_notice(complete),) if sentence]
     )
+
+
+def _compares(complete: Sequence[TrialRecord], kind: str) -> bool:
+    """Whether all that is known of the trials compares; in cost, but for what waited in host memory: see its notice."""
+    if kind == "cost":
+        return costs_compare_beside_it(complete)
+    return len({record.comparable[kind] for record in complete if kind in record.comparable}) < 2

@@ -44,6 +44,7 @@ def _origins(study: Study) -> list[tuple[str, Any]]:
         ("device", _distinct(study, lambda record: record.device.get("name"))),
         ("compute type", _distinct(study, _compute_type)),
         ("memory measured as", _distinct(study, lambda record: record.device.get("memory_source"))),
+        ("waited in host memory", _distinct(study, lambda record: record.offload.words or None)),
         ("memory and speed taken over from", _distinct(study, _taken_over_from)),
         ("dataset fingerprint", _distinct(study, lambda record: record.dataset.get("fingerprint"))),
         ("time and price", cost_words(study.cost)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from analysis.host_memory import marked
 from analysis.report.rendering import render
 from analysis.wording import format_value
 from study.records.record import TrialRecord
@@ -38,7 +39,7 @@ class _Row:
 
 
 def measured(metric: str, heading: str, hint: str = "") -> Column:
-    """A column of one measurement, a dash where it is missing."""
+    """A column of one measurement: a dash where it is missing, a mark where its time was spent on transfers too."""
     return Column(heading, lambda record: _measurement(record, metric), hint=hint)
 
 
@@ -49,7 +50,7 @@ def text_cell(text: str) -> Cell:
 
 def _measurement(record: TrialRecord, metric: str) -> Cell:
     value = record.measurements.get(metric)
-    return Cell(format_value(metric, value), value)
+    return Cell(marked(record, metric, format_value(metric, value)), value)
 
 
 def record_table(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from analysis.host_memory import HEADING, NOTE, any_waited
 from analysis.load import Study
 from analysis.pareto import front_document
 from analysis.report.ends import end_cell
@@ -67,14 +68,21 @@ def measurement_columns(records: Sequence[TrialRecord]) -> list[Column]:
     return [column for name, column in columns if name in always | there]
 
 
+def offload_columns(records: Sequence[TrialRecord]) -> list[Column]:
+    """What of each training waited in host memory; no column where nothing did of any."""
+    if not any_waited(records):
+        return []
+    return [Column(HEADING, lambda record: text_cell(record.offload.words or DASH), numeric=False)]
+
+
 def front_table(study: Study, members: Sequence[TrialRecord]) -> Markup:
     """The front's configurations with what they reach and cost, cheapest first."""
     if not members:
         return note("The front is empty: it is made of complete trials with all objectives measured.")
     columns = [Column("Trial", lambda record: text_cell(record.trial_id), numeric=False)]
-    columns += configuration_columns() + measurement_columns(members) + further_columns()
+    columns += configuration_columns() + offload_columns(members) + measurement_columns(members) + further_columns()
     shown = _shown(members)
-    return record_table(shown, columns) + _left_out(members, shown) + note(_hypervolume(study))
+    return record_table(shown, columns) + _left_out(members, shown) + _mark(members) + note(_hypervolume(study))
 
 
 def trials_table(study: Study, members: Sequence[TrialRecord]) -> Markup:
@@ -87,13 +95,20 @@ def trials_table(study: Study, members: Sequence[TrialRecord]) -> Markup:
         Column("Trial", lambda record: text_cell(record.trial_id), numeric=False),
         Column("Status", lambda record: _status(record, record.trial_id in on_front), numeric=False),
         *configuration_columns(),
+        *offload_columns(study.records),
         *(column for column in measurement_columns(study.records) if column.heading in main),
         measured("train_steps", "Steps", "optimizer steps done"),
         measured("wall_seconds", "Wall time", "from joining a host to the end, in a pack"),
         *further_columns(),
     ]
     shown = _shown(study.records, on_front)
-    return record_table(shown, columns, on_front) + _left_out(study.records, shown) + _others(study)
+    table = record_table(shown, columns, on_front)
+    return table + _left_out(study.records, shown) + _mark(study.records) + _others(study)
+
+
+def _mark(records: Sequence[TrialRecord]) -> Markup:
+    """What the mark of times means, where one stands."""
+    return note(NOTE) if any_waited(records) else Markup()
 
 
 def _shown(records: Sequence[TrialRecord], first: frozenset[str] = frozenset()) -> list[TrialRecord]:

@@ -28,7 +28,8 @@ from study.records.record import TrialRecord
 RESAMPLES = 2000
 SIXTEEN_BIT = ("fp16", "bf16")
 DIFFERENCES = ("accuracy", "test_accuracy")  # compared as differences; all other metrics as ratios
-METRICS = ("perplexity", "test_perplexity", "accuracy", "peak_memory_bytes", "seconds_per_epoch")
+COSTS = ("peak_memory_bytes", "seconds_per_epoch")
+METRICS = ("perplexity", "test_perplexity", "accuracy", *COSTS)
 
 Pair = tuple[TrialRecord, TrialRecord]
 
@@ -83,7 +84,8 @@ def effects(
 ) -> list[Effect]:
     """How each of the metrics changes from `before` to `after`, at equal everything else.
 
-    Only complete trials with the metric finite (above 0 for ratios) count, each in one pair at most.
+    Only complete trials with the metric finite (above 0 for ratios) count, each in one pair at most. Costs are not
+    compared where more of one training waited in host memory than of the other: that would be its effect too.
     """
     known: dict[tuple[int, ...], list[Pair]] = {}  # pairing takes long, and most metrics are of the same trials
     found = []
@@ -92,7 +94,7 @@ def effects(
         key = tuple(map(id, usable))
         if key not in known:
             known[key] = matched_pairs(usable, factor, before, after)
-        pairs = known[key]
+        pairs = [pair for pair in known[key] if metric not in COSTS or pair[0].offload == pair[1].offload]
         change = _change(pairs, metric, resamples, seed) if pairs else None
         found.append(Effect(factor, before, after, metric, len(pairs), change))
     return found

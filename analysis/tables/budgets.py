@@ -13,7 +13,7 @@ from analysis.statistics.budgets import (
     quality_objective,
 )
 from analysis.tables.table import Table
-from analysis.wording import DASH, configuration_name, format_share, format_value
+from analysis.wording import DASH, format_share, format_value, trial_name
 
 
 def budgets_table(study: Study) -> Table | None:
@@ -75,7 +75,7 @@ def _budget_row(size: float, study: Study, of_process: bool) -> tuple[str, ...]:
     return (
         name,
         card.record.trial_id,
-        configuration_name(card.record),
+        trial_name(card.record),
         format_value(quality.metric, card.quality),
         "the best" if card.loss == 0 else f"{format_share(card.loss)} worse",
         format_value(metric, card.memory_bytes),

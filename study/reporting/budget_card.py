@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.load import Study
 from analysis.statistics.budgets import BudgetCard, best_within, least_memory, memory_metric, quality_objective
-from analysis.wording import configuration_name, format_share, format_value
+from analysis.wording import format_share, format_value, trial_name
 from study.records.layout import STUDY_FILE
 from study.records.record import TrialRecord
 
@@ -34,7 +34,7 @@ def budget_text(study: Study, budget_bytes: float, tolerance: float) -> str:
     facts = {**_quality(study, card), **_costs(study, card)}
     facts["adapter"] = _adapter(study, card.record)
     width = max(map(len, facts))
-    lines = [f"{size}: {card.record.trial_id}, {configuration_name(card.record)}"]
+    lines = [f"{size}: {card.record.trial_id}, {trial_name(card.record)}"]
     lines += [f"  {name:<{width}}   {text}" for name, text in facts.items()]
     return "\n".join([*lines, f"  train it again: {retrain_command(study.directory, card.record)}"])
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.host_memory import MARK, NOTE, any_waited, marked
 from analysis.load import Study, load_study
 from analysis.pareto import best, front
-from analysis.wording import configuration_name, count_statuses, format_value, headline, shorten, status_words
+from analysis.wording import DASH, configuration_name, count_statuses, format_value, headline, shorten, status_words
 from study.output import aligned, plural
 from study.records.objectives import Objective
 from study.records.reading import set_aside_words
@@ -36,6 +37,8 @@ def front_rows(study: Study) -> tuple[list[str], list[list[str]]]:
     columns["perplexity (base)"] = [_against_base(record, "perplexity") for record in members]
     columns["peak memory"] = _values(members, "peak_memory_bytes")
     columns["train tokens/s"] = _values(members, "train_tokens_per_second")
+    if any_waited(members):
+        columns["in host memory"] = [record.offload.words or DASH for record in members]
     if any(record.measurements["accuracy"] is not None for record in members):
         columns["accuracy (base)"] = [_against_base(record, "accuracy") for record in members]
     shown = {"perplexity", "accuracy", "peak_memory_bytes", "train_tokens_per_second"}
@@ -50,8 +53,13 @@ def _front(study: Study) -> str:
     if not rows:
         return ""
     trials = plural(len(rows), "trial")
-    head = f"The Pareto front of {trials}, {_goals(study.objectives)}:"
-    return f"{head}\n{aligned(headings, rows)}"
+    return _under(f"The Pareto front of {trials}, {_goals(study.objectives)}:", headings, rows)
+
+
+def _under(head: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The front's table under its head, with what a mark in it means."""
+    note = f"\n{NOTE}" if any(text.endswith(MARK) for row in rows for text in row) else ""
+    return f"{head}\n{aligned(headings, rows)}{note}"
 
 
 def _goals(objectives: Sequence[Objective]) -> str:
@@ -94,7 +102,7 @@ def _reason(record: TrialRecord) -> str:
 
 
 def _values(records: Sequence[TrialRecord], metric: str) -> list[str]:
-    return [format_value(metric, record.measurements[metric]) for record in records]
+    return [marked(record, metric, format_value(metric, record.measurements[metric])) for record in records]
 
 
 def _against_base(record: TrialRecord, metric: str) -> str:
@@ -118,7 +126,7 @@ def standing(study: Study) -> str:
     if not study.records:
         return f"{head}\n\n{left_out}".rstrip()
     headings, rows = front_rows(study)
-    front = f"The front so far:\n{aligned(headings, rows)}" if rows else "No trial is complete yet."
+    front = _under("The front so far:", headings, rows) if rows else "No trial is complete yet."
     return "\n\n".join(filter(None, [f"{head} ({status_words(study.records)})", front, left_out]))
 
 

@@ -37,6 +37,7 @@ def test_equal_hashes_compare(record: MakeRecord) -> None:
          "data (tokens, split and length) differs: 9c56cc51b374… and abc"),
         ({"device": {"name": "L4"}}, {}, "cost", "device differs: Tesla T4 and L4"),
         ({}, {"training": {"micro_batch_size": 8}}, "cost", "micro_batch_size differs: None and 8"),
+        ({}, {"training": {"optimizer": "adamw_8bit"}}, "cost", "optimizer differs: adamw and adamw_8bit"),
         ({}, {}, "cost", "the engine or the masking has changed since one"),
     ],
 )  # fmt: skip
@@ -63,6 +64,22 @@ def test_studies_that_say_nothing_or_disagree_within_do_not_compare(record: Make
     mixed = study_of(record(0), record(1, comparable={"quality": "x", "cost": "2c3d"}), name="other")
     reason = "the complete trials of other do not compare among themselves"
     assert incomparable(one, mixed, "quality") == (reason,)
+
+
+def test_costs_compare_where_equal_configurations_waited_alike_in_host_memory(record: MakeRecord) -> None:
+    def streamed(index: int, **changes: Any) -> TrialRecord:
+        device = {"name": "Tesla T4", "offload": {"layers": 32}}
+        return record(index, device=device, comparable={"quality": "0a1b", "cost": "streamed"}, **changes)
+
+    one = study_of(record(0), streamed(1, precision="bf16"))
+    assert incomparable(one, replace(one, name="other"), "cost") == ()
+    assert incomparable(one, study_of(record(0), name="other"), "cost") == ()
+    reason = "what waited in host memory differs: nothing and 32 layers"
+    for other in (study_of(streamed(0), name="other"), study_of(streamed(0), record(1, rank=9), name="other")):
+        assert incomparable(one, other, "cost") == (reason,)
+        assert incomparable(one, other, "quality") == ()
+    disagreeing = study_of(record(0), streamed(1), replace(streamed(2), comparable={"quality": "0a1b", "cost": "x"}))
+    assert incomparable(disagreeing, one, "cost") == ("the complete trials of one do not compare among themselves",)
 
 
 def test_pairs_are_of_one_configuration_and_seed(record: MakeRecord) -> None:
