@@ -42,7 +42,7 @@ def test_times_are_marked_and_nothing_else(record: MakeRecord) -> None:
         there = one.measurements[metric] is not None
         assert marked(one, metric, "1") == (f"1 {MARK}" if metric in TIMED and there else "1"), metric
         assert marked(record(), metric, "1") == "1"
-    assert trial_name(one).endswith("learning rate 2e-4, 32 layers, embedding in host memory")
+    assert trial_name(one).endswith("learning rate 2e-4, 32 layers and embedding in host memory")
     assert "memory" not in trial_name(record())
 
 
@@ -50,15 +50,15 @@ def test_their_memory_is_theirs_so_they_stay_on_the_front_and_are_marked_there(m
     members = front(mixed.records, mixed.objectives)
     assert any_waited(members)
     table = str(front_table(mixed, members))
-    for words in ("In host memory", "32 layers, embedding", MARK, NOTE):
+    for words in ("In host memory", "32 layers and embedding", MARK, NOTE):
         assert words in table
         assert words in str(trials_table(mixed, members))
     headings, rows = front_rows(mixed)
-    assert rows[0][headings.index("in host memory")] == "32 layers, embedding"
+    assert rows[0][headings.index("in host memory")] == "32 layers and embedding"
     assert rows[0][headings.index("train tokens/s")].endswith(MARK)
     assert NOTE in ending_text(mixed, None)
     assert NOTE in standing(mixed)
-    assert "32 layers, embedding in host memory" in headline(mixed)
+    assert "32 layers and embedding in host memory" in headline(mixed)
 
 
 def test_the_figure_rings_them(mixed: Study, study: Study) -> None:
@@ -67,7 +67,7 @@ def test_the_figure_rings_them(mixed: Study, study: Study) -> None:
     ringed = [point["trial_id"] for point in front_points(mixed) if point["in_host_memory"]]
     drawn = [one for one in figure.chart["layer"] if one["mark"].get("strokeDash") == [3, 2]]
     assert [row["trial_id"] for row in drawn[0]["data"]["values"]] == ringed
-    assert "(32 layers, embedding)" in figure.caption
+    assert "(32 layers and embedding)" in figure.caption
     plain = front_figure(study)
     assert plain is not None
     assert len(plain.chart["layer"]) == len(figure.chart["layer"]) - 1

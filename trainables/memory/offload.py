@@ -36,10 +36,15 @@ class Offload:
 
     @property
     def words(self) -> str:
-        """What waits in host memory, for people: `32 layers, optimizer state`; empty where nothing does."""
-        layers = [f"{self.layers} layer{'s' * (self.layers != 1)}"] if self.layers else []
-        others = ("embedding", "optimizer_state", "layer_inputs")
-        return ", ".join([*layers, *(name.replace("_", " ") for name in others if getattr(self, name))])
+        """What waits in host memory, for people: `32 layers and moments`; empty where nothing does."""
+        parts = {
+            f"{self.layers} layer{'s' * (self.layers != 1)}": self.layers > 0,
+            "embedding": self.embedding,
+            "moments": self.optimizer_state,
+            "layer inputs": self.layer_inputs,
+        }
+        *first, last = [name for name, waits in parts.items() if waits] or [""]
+        return f"{', '.join(first)} and {last}" if first else last
 
     def to_dict(self) -> dict[str, Any]:
         """Its values, JSON-ready."""

@@ -159,7 +159,7 @@ def test_what_waited_in_host_memory_is_read_and_must_be_whole_numbers_and_flags(
     device = {"offload": {**offload.to_dict(), "of_a_later_version": 1}, "streamed_bytes": 7}
     record = TrialRecord.from_json(changed(device=device))
     assert record.offload == offload
-    assert flat_row(record)["in_host_memory"] == "32 layers, optimizer state"
+    assert flat_row(record)["in_host_memory"] == "32 layers and moments"
     for broken in ("all", {"layers": "all"}, {"layers": -1}, {"layers": None}, {"embedding": 1}):
         with pytest.raises(ValueError, match=r"device\.offload"):
             TrialRecord.from_json(changed(device={"offload": broken}))

@@ -56,4 +56,4 @@ def test_what_waits_is_worded_in_one_order() -> None:
     assert Offload().words == ""
     assert Offload(layers=1).words == "1 layer"
     everything = Offload(layers=32, embedding=True, optimizer_state=True, layer_inputs=True)
-    assert everything.words == "32 layers, embedding, optimizer state, layer inputs"
+    assert everything.words == "32 layers, embedding, moments and layer inputs"
