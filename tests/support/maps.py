@@ -32,7 +32,7 @@ PAGES = {  # the room of each page, and its folders in the order of its map; oth
 UNLISTED = ("results", "__pycache__")  # measured numbers: the page links each file where it tells of it
 SPEAKING = (".py", ".md", ".yaml", "Dockerfile")  # ends of the names of files that must say what they are
 WORDS = {  # of folders without a docstring, and of files whose form has no place for a sentence
-    "study/studies": "Studies as data: a quickstart, and three for a T4.",
+    "study/studies": "Studies as data: a quickstart, and four for a T4.",
     "study/guide": "Guides for users.",
     "study/grafana_dashboard.json": "The charts of a study for Grafana.",
     "trainables/sample_data": "Medical sample rows, for trying the software.",

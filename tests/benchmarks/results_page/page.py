@@ -10,6 +10,7 @@ import json
 
 from analysis.load import load_study
 from tests.benchmarks.results_page.bench_sections import alone_section, memory_section, several_cards_section
+from tests.benchmarks.results_page.planned_study import planned_section
 from tests.benchmarks.results_page.predictions import prediction_section
 from tests.benchmarks.results_page.studies import study_section
 from tests.support.places import RESULTS, ROOT
@@ -45,4 +46,4 @@ def page() -> str:
     two = json.loads((RESULTS / "several_cards_h100.json").read_text(encoding="utf-8"))
     parts = [INTRODUCTION, *map(study_section, studies), *map(memory_section, tables), alone_section(step)]
     parts.append(several_cards_section(two))
-    return "\n".join([*parts, prediction_section(), MISSING])
+    return "\n".join([*parts, prediction_section(), planned_section(), MISSING])

