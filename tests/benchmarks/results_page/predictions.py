@@ -27,8 +27,9 @@ TOKENS, TARGET_SHARE = 512, 0.25  # of a row: PubMedQA's are as long, and a quar
 GRID = tuple((p, rank, targets) for p in ("fp16", "nf4") for rank in (8, 64) for targets in ("q_v", "all_linear"))
 PREDICTED_WORDS = f"""\
 The peak of training alone, one row of {TOKENS} tokens, a quarter of them targets, checkpointing, on one card, not
-calibrated. Out of memory: training, or a moment of generating, does not fit beside the allocator's fragments and CUDA's
-context; in brackets what a card must have. For several cards of one machine, or rows of your own: `python -m study plan
+calibrated. Where it only fits with a part in host memory, the peak is that of what is on the card. Out of memory:
+training, or a moment of generating, does not fit beside the allocator's fragments and CUDA's context; in brackets what
+a card must have. For several cards of one machine, or rows of your own: `python -m study plan
 STUDY.yaml --gpu NAME --gpus N`."""
 
 
@@ -63,4 +64,7 @@ def predicted_fit(shape: ModelShape, card: GpuCard, precision: str, rank: int, t
 
 def _fit_words(found: Fit) -> str:
     asked = format_value("peak_memory_bytes", found.predictions[0].peak_memory_bytes)
-    return asked if found.fits else f"**out of memory** ({format_value('peak_memory_bytes', found.device_bytes)})"
+    if not found.fits:
+        return f"**out of memory** ({format_value('peak_memory_bytes', found.device_bytes)})"
+    waits = found.setting.offload.words
+    return f"{asked}, {waits} in host memory" if waits else asked

@@ -34,13 +34,14 @@ def test_no_table_has_a_prediction_in_a_measured_column(written: str) -> None:
     assert "measured" not in predicted.split("\n## Not measured")[0].replace("How each number is measured", "")
 
 
-def test_fp16_llama_3_8b_is_out_of_memory_on_a_t4_and_nf4_is_not() -> None:
+def test_fp16_llama_3_8b_has_no_room_by_itself_on_a_t4_and_nf4_has() -> None:
     assert SHAPES["Llama-3-8B"] == LLAMA_3_8B
-    fits = {one: predicted_fit(LLAMA_3_8B, find_gpu("t4"), *one).fits for one in GRID}
-    assert fits == {one: one[0] == "nf4" for one in GRID}
+    fits = {one: predicted_fit(LLAMA_3_8B, find_gpu("t4"), *one) for one in GRID}
+    resident = {one: found.fits and found.setting.offload.is_none for one, found in fits.items()}
+    assert resident == {one: one[0] == "nf4" for one in GRID}
     rows = re.findall(r"^\| fp16, rank \d+, \w+ \| (.*?) \|", prediction_section().split("###")[1], flags=re.MULTILINE)
     assert len(rows) == 4
-    assert all(row.startswith("**out of memory** (1") for row in rows)
+    assert all(row.startswith("**out of memory** (1") or row.endswith("in host memory") for row in rows)
 
 
 def test_the_plan_of_one_t4_has_every_configuration_of_the_grid() -> None:
