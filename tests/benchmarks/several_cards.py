@@ -27,13 +27,15 @@ def predicted(study: Path, record: dict[str, Any]) -> list[int]:
     from study.config.study_config import load_study
     from study.hardware.targets import target_here
     from study.plan.fitting import fit
-    from study.plan.workload import Workload
+    from study.plan.forecast import workload_of
+    from study.plan.preflight import Preflight
     from trainables.base_model.files import inspect
 
-    trial = load_study(study).trial
-    shape = inspect(trial.base_model, weights=False).shape
-    workload = Workload.of(shape, trial.training, record["dataset"]["statistics"])
-    target = target_here(trial.hardware)
+    config = load_study(study)
+    shape = inspect(config.trial.base_model, weights=False).shape
+    workload = workload_of(config, Preflight(0, shape.model_type, record["dataset"]["statistics"], shape))
+    assert workload is not None
+    target = target_here(config.trial.hardware)
     return [one.peak_memory_bytes for one in fit(TrialConfig.from_dict(record["config"]), workload, target).predictions]
 
 
@@ -48,7 +50,9 @@ def main() -> None:
     model = made_llama(work, options.tokenizer)
     write_data(work / "two-data", CASE["train"], CASE["eval"])
     file, out = work / "two.yaml", work / "two-study"
-    file.write_text(yaml.safe_dump(study_file(CASE, "cuda", model, work / "two-data")), encoding="utf-8")
+    study = study_file(CASE, "cuda", model, work / "two-data")
+    study["hardware"]["base_in_host_memory"] = "never"  # or layers would wait there, and one card would do
+    file.write_text(yaml.safe_dump(study), encoding="utf-8")
     seconds = timed([sys.executable, "-m", "study", "run", str(file), "--out", str(out)], work / "two.log")
     rows = []
     for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines():

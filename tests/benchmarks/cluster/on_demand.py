@@ -4,8 +4,8 @@
 nodes that `cluster.yaml` promises, made up by Ray's fake provider, and runs the paper's grid of Llama-3-8B on them:
 plan, forecast, search, driver, keeper, trial processes and records are the real ones, and hosts sleep
 (`simulated_hosts.py`). Prints what became of each trial, and how many workers came; exit code 1 where an NF4 trial
-did not complete, or an fp16 one, whose base takes two cards of one machine, was not refused. Ends every Ray of this
-machine.
+did not complete, or an fp16 one, whose base takes two cards of one machine where none of it may wait in host memory,
+was not refused. Ends every Ray of this machine.
 """
 
 from __future__ import annotations
@@ -91,9 +91,8 @@ def begun(config: Mapping[str, Any], folder: Path) -> Any:
     setattr(lifecycle, "check", lambda config, here: found)  # noqa: B010
     setattr(hosts, "HostKeeper", SimulatedKeeper)  # noqa: B010
     space = yaml.safe_load((ROOT / "search_spaces" / "paper_grid.yaml").read_text(encoding="utf-8"))
-    file = write_study_file(
-        folder, name="on-demand", space=space, search={"algorithm": "grid"}, hardware={"gpu": "t4", "gpus": 4}
-    )
+    hardware = {"gpu": "t4", "gpus": 4, "base_in_host_memory": "never"}
+    file = write_study_file(folder, name="on-demand", space=space, search={"algorithm": "grid"}, hardware=hardware)
     return lifecycle.begin(load_study(file), None, "python -m tests.benchmarks.cluster.on_demand", datetime.now(UTC))
 
 
