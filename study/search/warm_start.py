@@ -17,7 +17,8 @@ from study.hardware.machine import find_cards
 from study.records.objectives import Objective, objective_values
 from study.records.record import TrialRecord
 from study.search.study_search import Earlier
-from trainables.comparability import comparable_hashes, cpu_device_name
+from trainables.comparability import EARLIER, comparable_hashes, cpu_device_name, offloaded_cost
+from trainables.settings import HardwareSettings
 
 QUALITY = ("perplexity", "accuracy")  # does not depend on the device; all other metrics are cost
 WITHOUT_EFFECT = ("gradient_checkpointing", "evaluations")  # of training's settings, on quality
@@ -83,7 +84,8 @@ def warm_start(earlier: Study, config: StudyConfig, comparable: Mapping[str, str
     other_training = training_differences(earlier.settings.get("training") or {}, config)
     had_less = _room(earlier.memory_limit) < _room(config.trial.hardware.memory_limit_bytes)
     for record in earlier.records:
-        reason = other_training or refusal(record, config.space, config.objectives, comparable)
+        hashes = {**comparable, "cost": _cost_here(record, earlier, config, comparable["cost"])}
+        reason = other_training or refusal(record, config.space, config.objectives, hashes)
         if reason is None and record.status == "infeasible" and had_less:
             reason = "did not fit under a smaller memory limit than this study's"
         if reason:
@@ -91,6 +93,19 @@ def warm_start(earlier: Study, config: StudyConfig, comparable: Mapping[str, str
         else:
             taken.append(Earlier(f"{earlier.directory}/{record.trial_id}", record))
     return WarmStart(earlier.directory, tuple(taken), dict(refused))
+
+
+def _cost_here(record: TrialRecord, earlier: Study, config: StudyConfig, resident: str) -> str:
+    """The hash of what the record's configuration costs in this study; empty where that is not known.
+
+    As much of its training waits in host memory here where both studies plan for the same; else just where nothing
+    waits, neither there nor here.
+    """
+    hardware = config.trial.hardware
+    asked = (earlier.settings.get("hardware") or {}).get("base_in_host_memory", HardwareSettings.base_in_host_memory)
+    if (asked, earlier.memory_limit) == (hardware.base_in_host_memory, hardware.memory_limit_bytes):
+        return offloaded_cost(resident, record.offload)
+    return "" if hardware.base_in_host_memory == "always" else resident
 
 
 def _room(memory_limit: float | None) -> float:
@@ -107,7 +122,7 @@ def refusal(
     if record.comparable.get("quality") != comparable["quality"]:
         return "another base model, data, split or length"
     if (costs or record.status == "infeasible") and record.comparable.get("cost") != comparable["cost"]:
-        return "measured on another device, with another batch, or by another version of the engine"
+        return "measured on another device, with another batch or offload, or by another version of the engine"
     if record.status == "complete" and objective_values(record.measurements, objectives) is None:
         return "an objective was not measured"
     try:
@@ -121,7 +136,8 @@ def training_differences(earlier: Mapping[str, Any], config: StudyConfig) -> str
     """Why results of an earlier study's training do not compare with this one's; None where they do."""
     training = config.trial.training
     names = [name for name in vars(training) if name not in WITHOUT_EFFECT]
-    other = [name for name in names if name in earlier and earlier[name] != getattr(training, name)]
+    before = {**{name.removeprefix("training."): value for name, value in EARLIER.items()}, **earlier}
+    other = [name for name in names if name in before and before[name] != getattr(training, name)]
     return f"trained with other {', '.join(other)}" if other else None
 
 

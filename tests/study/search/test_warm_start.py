@@ -18,6 +18,8 @@ from study.search import warm_start
 from study.search.study_search import open_search
 from study.search.warm_start import read_warm_starts, refusal, training_differences
 from tests.support.made_up_studies import SPACE, make_config, make_record, write_study_file
+from trainables.comparability import offloaded_cost
+from trainables.memory.offload import Offload
 
 OURS = {"quality": "q", "cost": "c"}
 SEARCH = {"algorithm": "tpe", "trials": 4, "seed": 0}
@@ -155,10 +157,43 @@ def test_what_did_not_fit_is_believed_of_no_less_room(
     assert sum("smaller memory limit" in reason for reason in found.refused) == 1 - taken
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "taken"),
+    [
+        ({}, {}, ["t000", "t001"]),
+        ({"base_in_host_memory": "never"}, {}, ["t000"]),
+        ({}, {"memory_limit": "1 GiB"}, ["t000"]),
+        ({}, {"base_in_host_memory": "always"}, []),
+        ({"base_in_host_memory": "always"}, {"base_in_host_memory": "always"}, ["t000", "t001"]),
+    ],
+)
+def test_what_waited_in_host_memory_is_known_where_as_much_would_wait_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str], ours: dict[str, str], taken: list[str]
+) -> None:
+    monkeypatch.setattr(warm_start, "_comparable", lambda config: OURS)
+    (tmp_path / "earlier").mkdir()
+    write_study_file(tmp_path / "earlier", hardware={"gpu": "cpu", **theirs})
+    changes = {"search": {**SEARCH, "warm_start": ["earlier"]}, "hardware": {"gpu": "cpu", **ours}}
+    config = load_study(write_study_file(tmp_path, **changes))
+    offload = Offload(layers=2)
+    comparable = {**OURS, "cost": offloaded_cost(OURS["cost"], offload)}
+    keep(config, earlier(0), earlier(1, 2, device={"offload": offload.to_dict()}, comparable=comparable))
+    if not taken:
+        with pytest.raises(ConfigError, match="another batch or offload"):
+            read_warm_starts(config)
+        return
+    (found,) = read_warm_starts(config)
+    assert [Path(one.source).name for one in found.taken] == taken
+
+
 def test_other_training_says_nothing_of_this_one_s_quality(config: StudyConfig) -> None:
     own = load_results(Path(config.search.warm_start[0])).settings["training"]
     assert training_differences(own, config) is None
     assert training_differences({**own, "evaluations": 9, "gradient_checkpointing": False}, config) is None
+    in_8_bits = replace(config.trial, training=replace(config.trial.training, optimizer="adamw_8bit"))
+    of_before = {name: value for name, value in own.items() if name != "optimizer"}  # an earlier version's
+    assert training_differences(of_before, config) is None
+    assert training_differences(of_before, replace(config, trial=in_8_bits)) == "trained with other optimizer"
     assert training_differences({**own, "epochs": 3, "max_steps": 5}, config) == "trained with other epochs, max_steps"
 
 
