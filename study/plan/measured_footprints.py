@@ -35,12 +35,12 @@ def measured_footprints(records: Iterable[TrialRecord], forecast: Forecast) -> l
 
 
 def _comparable(record: TrialRecord, forecast: Forecast) -> bool:
-    """Whether the record's peak was measured, on such a card, in the type that was predicted."""
+    """Whether the record's peak was measured on such a card, in the type and with the offload that were predicted."""
     name, card = str(record.device.get("name") or ""), forecast.target.card
     there = name.startswith("CPU") if card is None else is_of_kind(name, card)
     compute = PRECISION_OF_DTYPE.get(str(record.device.get("compute_dtype")))
     one = forecast.fit(record.config)
-    if one.cards != 1:  # what several cards hold together says nothing of each
+    if one.cards != 1 or record.offload != one.setting.offload:  # what several cards hold says nothing of each
         return False
     return bool(record.measurements["peak_memory_bytes"]) and there and compute == one.setting.compute_precision
 

@@ -66,15 +66,19 @@ def _connected(ray: RayStart, meanwhile: Callable[[], None]) -> Iterator[None]:
 
 
 def _phases(study: StudyRun) -> tuple[Forecast | None, tuple[StudyPhase, ...]]:
-    """What is predicted of the study on Ray's machines, and the phases of what is left of it."""
+    """What is predicted of the study on Ray's machines, and the phases of what is left of it.
+
+    Earlier verdicts are taken in last: phases decide what waits in host memory, on which it depends whether they hold.
+    """
     config, nodes = study.config, cluster_nodes()
     on_cards, local = uses_cards(config.trial.hardware.gpu, nodes), ray_address() == LOCAL
     forecast = forecast_on(config, study.found, cluster_resources(), on_cards, local)
     records = study.store.records()
+    ended = [record.config for record in records]
+    phases = phases_of(config, study.remaining(), ended, forecast, nodes, on_cards)
     if forecast and study.found:
         note_verdicts(records, forecast, config.trial, study.found.fingerprint)
-    ended = [record.config for record in records]
-    return forecast, phases_of(config, study.remaining(), ended, forecast, nodes, on_cards)
+    return forecast, phases
 
 
 def _refuse(study: StudyRun, keeping: Keeping) -> None:

@@ -71,6 +71,7 @@ def test_the_next_plan_for_such_a_card_is_calibrated(forecast: Forecast) -> None
     [
         {"device": {"name": "Tesla T4", "compute_dtype": "bfloat16"}},
         {"device": {"name": "NVIDIA H100 PCIe", "compute_dtype": "float16"}},
+        {"device": {"name": "NVIDIA H100 PCIe", "compute_dtype": "bfloat16", "offload": {"layers": 1}}},
         {"device": {}},
         {"measurements": {}},
     ],
