@@ -10,6 +10,7 @@ import ray
 
 from tests.support.lora_cases import lora_config
 from trainables.actors import lora_trial
+from trainables.actors.base_model_host import HostLoadError
 from trainables.actors.lora_trial import LoraTrial
 from trainables.memory.offload import RESIDENT, Offload
 from trainables.protocol import News
@@ -106,3 +107,22 @@ def test_a_trial_asks_for_a_host_that_offloads_as_its_phase_does(
 def remote(calls: list[Any]) -> Any:
     """A remote method that notes what it is asked, and replies nothing."""
     return SimpleNamespace(remote=lambda *where, dead: calls.append(where))
+
+
+def test_a_host_that_finds_too_little_memory_for_its_base_fails_its_trial_with_what_it_says(
+    trial: LoraTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "BaseModelError: 13.00 GiB of host memory must be free; 9.00 GiB are"
+    trial._incarnation, trial._host, trial._config = -1, None, lora_config(precision="fp16")
+    host = SimpleNamespace(join=asked([HostLoadError(said)]))
+    trial._keeper = SimpleNamespace(
+        host_for=SimpleNamespace(remote=lambda *where, dead: host),
+        next_incarnation=asked([0]),
+        loads_anew=asked([False]),
+    )
+    context = SimpleNamespace(get_node_id=lambda: "node", get_actor_id=lambda: "actor")
+    monkeypatch.setattr(lora_trial.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(lora_trial.ray, "get_gpu_ids", lambda: [0])
+    result = trial.step()
+    assert (result["record_status"], result["done"]) == ("failed", True)
+    assert result["reason"] == f"the base model could not be loaded: {said}"
