@@ -164,7 +164,8 @@ def _measures(record: TrialRecord) -> str:
         for metric, label, base in MEASURES
         if found.get(metric) is not None
     ]
-    how = f"On {device}, computed in {record.device.get('compute_dtype') or 'an unknown type'}; memory: {source}."
+    how = f"On {device}, computed in {record.device.get('compute_dtype') or 'an unknown type'}; memory: {source}"
+    how += f", with {record.offload.words} in host memory." if record.offload.words else "."
     return f"{how}\n\n{_table(('', 'this trial', 'base model'), rows)}"
 
 

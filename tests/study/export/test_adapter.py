@@ -135,6 +135,15 @@ def test_a_place_that_no_folder_can_have_is_refused(place: str, study: Path, tmp
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "link", "made-up"]
 
 
+def test_a_card_says_what_waited_in_host_memory_while_it_was_measured(study: Path) -> None:
+    from analysis.load import load_study
+
+    loaded, source = load_study(study), "cuda allocator peak"
+    for offload, words in (({}, "."), ({"layers": 13}, ", with 13 layers in host memory.")):
+        record = named(loaded.records[0], device={"memory_source": source, "offload": offload})
+        assert f"; memory: {source}{words}\n" in model_card(loaded, record, None, None, "hub")
+
+
 def test_a_merge_writes_weights_and_a_card_of_its_own(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
     calls: list[Any] = []
 
