@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -83,8 +82,7 @@ class Engine:
         self._handover = AdapterHandover(keep_adapter, base.info.path, settings.base_model.revision)
         self._host_between = between
         self._note_alone = note_alone
-        streamed: dict[str, Any] = {"blocks": base.blocks} if base.blocks else {}
-        self._model = PackedModel(base.model, **streamed)
+        self._model = PackedModel(base.model, blocks=base.blocks)
         self._staging = Staging(devices=base.devices) if offload.optimizer_state else None
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset)

@@ -19,7 +19,6 @@ from trainables.engine.parking import parked
 from trainables.engine.pass_budget import PassBudget
 from trainables.engine.release import empty_caches, release
 from trainables.engine.residents import Resident
-from trainables.limits import TRAINING_BYTES
 from trainables.measure.generation import generated_tokens_per_second
 from trainables.measure.pass_cost import measure_pass_cost
 from trainables.measure.training_cost import (
@@ -162,6 +161,7 @@ def _median_prompt(rows: Sequence[Row]) -> Sequence[int]:
 
 
 def _adapter_bytes(member: TrainingMember, card: torch.device) -> int:
-    """Weights, gradients and AdamW's moments that an adapter has on one card."""
-    own = (parameter.numel() for parameter in member.adapter.parameters() if parameter.device == card)
-    return TRAINING_BYTES * sum(own)
+    """Weights, gradients, and the optimizer's state that stays there, which an adapter has on one card."""
+    own = [parameter for parameter in member.adapter.parameters() if parameter.device == card]
+    kept = [value.nbytes for parameter in own for value in member.optimizer.moving(parameter).values()]
+    return 2 * sum(parameter.nbytes for parameter in own) + sum(kept)
