@@ -85,7 +85,7 @@ class Engine:
         self._model = PackedModel(base.model, blocks=base.blocks)
         self._staging = Staging(devices=base.devices) if offload.optimizer_state else None
         self._incarnations: dict[str, int] = {}
-        self._bench = Bench(settings, base, dataset)
+        self._bench = Bench(settings, base, dataset, offload=offload)
         self._budget = PassBudget.of(base, settings)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
         self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member, study_directory)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.support.small_engines import a_bench
-from trainables.engine.bench import comparable
+from tests.support.small_engines import a_bench, make_engine
+from trainables.comparability import offloaded_cost
+from trainables.engine.bench import comparable, memory_conditions
 from trainables.measure.evaluation import Evaluation
+from trainables.memory.offload import RESIDENT, Offload
 
 FINAL = Evaluation((2.0, 4.0), (1, 2), (True, False))
 
@@ -37,3 +39,11 @@ def test_what_may_be_compared_has_equal_hashes() -> None:
     ):
         assert both["quality"] != same["quality"]
         assert both["cost"] != same["cost"]
+
+
+def test_an_engine_tells_its_bench_what_waits_in_host_memory() -> None:
+    for offload in (RESIDENT, Offload(optimizer_state=True)):
+        bench = make_engine(offload=offload)._bench
+        assert bench.offload == offload
+        assert memory_conditions(bench).offload == offload
+    assert comparable(bench)["cost"] == offloaded_cost(comparable(replace(bench, offload=RESIDENT))["cost"], offload)
