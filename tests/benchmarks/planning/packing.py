@@ -18,13 +18,14 @@ from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import Calibration
 from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.targets import Target
-from study.plan.fitting import Fit, fit
+from study.plan.fitting import Fit, fit_with
 from study.plan.offloading.making import adapter_of, micro_batches_in_a_pass
 from study.plan.places import WHOLE
 from study.plan.shares import Demand, Node, Phase, plan_demands
 from study.plan.time_model import step_seconds
 from study.plan.workload import Workload
 from tests.support.plan_cases import LLAMA_3_8B
+from trainables.memory.offload import RESIDENT
 from trainables.memory.prediction import DEFAULT_CONSTANTS
 from trainables.settings import HardwareSettings, TrainingSettings
 
@@ -117,7 +118,9 @@ def run(case: Case, card: str) -> tuple[tuple[Phase, float], tuple[Phase, float]
     constants = Calibration(DEFAULT_CONSTANTS["cuda"])
     found = find_gpu(card)
     target = Target(found, found.memory_bytes, case.cards, case.cards, constants, LIMIT_BYTES)
-    fits = [one for one in (fit(config, workload, target) for config in case.configurations()) if one.fits]
+    fits = [
+        one for one in (fit_with(config, workload, target, RESIDENT) for config in case.configurations()) if one.fits
+    ]
 
     def seconds(pack: Sequence[int]) -> float:
         own = [fits[trial] for trial in pack]

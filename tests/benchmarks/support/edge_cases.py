@@ -13,7 +13,7 @@ from search_spaces.trial_config import TARGET_SETS, TrialConfig
 from study.hardware.calibration import Calibration
 from study.hardware.gpu_catalogue import find_gpu
 from study.hardware.targets import Target
-from study.plan.fitting import Fit, fit, load_of, memory_setting
+from study.plan.fitting import Fit, fit_with, load_of, memory_setting
 from study.plan.workload import Workload
 from tests.benchmarks.support.offloaded import words
 from trainables.base_model.shape import ModelShape
@@ -89,8 +89,8 @@ def workload_of(case: EdgeCase, shape: ModelShape) -> Workload:
 
 
 def planned(case: EdgeCase, shape: ModelShape, target: Target) -> Fit:
-    """What the plan says of a case."""
-    return fit(case.config, workload_of(case, shape), target)
+    """What the plan says of a case with everything on the card."""
+    return fit_with(case.config, workload_of(case, shape), target, RESIDENT)
 
 
 def small_card(memory_bytes: int = T4_BYTES, kind: str = "h100") -> Target:
