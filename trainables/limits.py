@@ -44,11 +44,13 @@ def logits_chunk_rows(vocabulary: int, number_bytes: int) -> int:
     return rows if rows < _CHUNK_ROWS else rows // _CHUNK_ROWS * _CHUNK_ROWS
 
 
-def capped_score_part(heads: int, tokens: int) -> tuple[int, int]:
+def capped_score_part(heads: int, tokens: int, room_bytes: int | None = None) -> tuple[int, int]:
     """Returns of how many rows, and of how many queries of each, capped attention scores exist at once.
 
-    As many as `CAPPED_SCORES_BYTES` hold of whole rows; else of one row as many queries; at least one query.
+    As many as `room_bytes` (None: `CAPPED_SCORES_BYTES`) hold of whole rows; else of one row as many queries; at least
+    one query.
     """
+    room = CAPPED_SCORES_BYTES if room_bytes is None else room_bytes
     of_query = FP32_BYTES * heads * tokens
-    queries = min(tokens, max(1, CAPPED_SCORES_BYTES // of_query))
-    return max(1, CAPPED_SCORES_BYTES // (of_query * tokens)), queries
+    queries = min(tokens, max(1, room // of_query))
+    return max(1, room // (of_query * tokens)), queries

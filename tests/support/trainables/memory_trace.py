@@ -17,6 +17,7 @@ from trainables.memory.setting import AdapterLoad
 from trainables.packed import pack
 from trainables.packed.adapter import LoraAdapter
 from trainables.packed.dropout import Thinning
+from trainables.packed.fused import cpu_attention
 from trainables.packed.member import TrainingMember
 from trainables.packed.packed_model import PackedModel
 from trainables.packed.training import micro_step
@@ -75,7 +76,11 @@ def _adapter(model: PackedModel, config: TrialConfig, load: AdapterLoad) -> Lora
 
 
 def allocate_as_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces elementwise work by what allocates as the Triton kernels do and computes nothing."""
+    """Replaces elementwise work by what allocates as the Triton kernels do and computes nothing.
+
+    Attention goes to torch's own kernel, as it does on a card.
+    """
+    monkeypatch.setattr(cpu_attention, "serves", lambda q: False)
     monkeypatch.setattr(elementwise, "fused", lambda x: True)
     monkeypatch.setattr(elementwise, "_triton", lambda: _KERNELS)
     make_run = pack.Run.__init__

@@ -11,12 +11,12 @@ backward pass also the gradients of those, of k and v in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from trainables.limits import capped_score_part
+from trainables.packed.fused.score_parts import by_token, query_slices, row_slices, steps_back
 
 
 class CappedAttention(torch.autograd.Function):
@@ -28,10 +28,10 @@ class CappedAttention(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(q, k, v)
         ctx.form = (factor, cap, window)
-        attended = _by_token(q)
-        for rows in _row_slices(q.shape):
+        attended = by_token(q)
+        for rows in row_slices(q.shape):
             own_q, own_k, own_v = (x[rows].flatten(0, 1) for x in (q, k, v))
-            for queries, keys in _query_slices(q.shape, window):
+            for queries, keys in query_slices(q.shape, window):
                 shares, _ = _shares(own_q, own_k, queries, keys, *ctx.form)
                 values = torch.bmm(shares.to(q.dtype), own_v[:, keys])
                 attended[rows, :, queries] = values.unflatten(0, (-1, q.shape[1]))
@@ -40,10 +40,10 @@ class CappedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None, None]:
         q, k, v = ctx.saved_tensors
-        grad_q, grad_k, grad_v = (_by_token(x) for x in (q, k, v))
-        for rows in _row_slices(q.shape):
+        grad_q, grad_k, grad_v = (by_token(x) for x in (q, k, v))
+        for rows in row_slices(q.shape):
             own = [x[rows].flatten(0, 1) for x in (grad, q, k, v)]
-            gradients = _rows_backward(own, _query_slices(q.shape, ctx.form[2]), ctx.form)
+            gradients = _rows_backward(own, query_slices(q.shape, ctx.form[2]), ctx.form)
             for whole, of_rows in zip((grad_q, grad_k, grad_v), gradients, strict=True):
                 whole[rows] = of_rows.unflatten(0, (-1, q.shape[1]))
         return grad_q, grad_k, grad_v, None, None, None
@@ -74,32 +74,9 @@ def _shares(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the softmax of capped scores, and tanh(score / cap): both (rows * heads) x queries x keys, in fp32."""
     bent = _wide_bmm(q[:, queries], k[:, keys].mT).mul_(factor / cap).tanh_()
-    of_queries, of_keys = (torch.arange(part.start, part.stop, device=q.device) for part in (queries, keys))
-    back = of_queries[:, None] - of_keys
+    back = steps_back(queries, keys, q.device)
     hidden = (back < 0) if window is None else (back < 0) | (back >= window)
     return (bent * cap).masked_fill_(hidden, float("-inf")).softmax(-1), bent
-
-
-def _row_slices(shape: torch.Size) -> Iterator[slice]:
-    """Cuts the rows of rows x heads x tokens x head_dim into those whose scores exist at once, in parts or whole."""
-    rows, heads, tokens = shape[:3]
-    together, _ = capped_score_part(heads, tokens)
-    return (slice(first, min(rows, first + together)) for first in range(0, rows, together))
-
-
-def _query_slices(shape: torch.Size, window: int | None) -> Iterator[tuple[slice, slice]]:
-    """Cuts a row's queries into those whose scores exist at once; with each the keys that it sees."""
-    _, heads, tokens = shape[:3]
-    _, together = capped_score_part(heads, tokens)
-    for first in range(0, tokens, together):
-        stop = min(tokens, first + together)
-        yield slice(first, stop), slice(0 if window is None else max(0, first + 1 - window), stop)
-
-
-def _by_token(like: torch.Tensor) -> torch.Tensor:
-    """Returns an empty tensor of that shape, in which a token's heads lie side by side."""
-    rows, heads, tokens, head_dim = like.shape
-    return like.new_empty(rows, tokens, heads, head_dim).transpose(1, 2)
 
 
 def _wide_bmm(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Attends by scores that are scaled, capped and seen through a sliding window, forward and backward.
 
-Without a cap the products are PyTorch's own attention kernels, of which none caps.
+Without a cap PyTorch's own attention kernels do, of which none caps; but in bf16 on a processor they are slow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from trainables.packed.fused import cpu_attention
 from trainables.packed.fused.capped_attention import CappedAttention
+from trainables.packed.fused.cpu_attention import CpuAttention
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Scores:
 
         `mask` (tokens x tokens) is added to the scores and says which tokens are seen; None: the causal ones.
         """
+        attended: torch.Tensor
         if self.cap:
-            attended: torch.Tensor = CappedAttention.apply(q, k, v, self.factor, self.cap, self.window)
+            attended = CappedAttention.apply(q, k, v, self.factor, self.cap, self.window)
+            return attended
+        if cpu_attention.serves(q):
+            attended = CpuAttention.apply(q, k, v, self.factor, self.window)
             return attended
         return scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=self.factor)
