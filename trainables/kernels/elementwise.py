@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 from functools import cache
 from types import ModuleType
 from typing import Literal
@@ -17,7 +16,8 @@ import torch
 from torch.nn.functional import gelu, silu
 
 Activation = Literal["silu", "gelu_tanh"]
-GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715  # u = scale * (x + cube * x^3) (Hendrycks and Gimpel 2016)
+
+BLOCK_NUMBERS = 2**19  # of logits that plain torch copies at once: to map new memory takes longer than the arithmetic
 
 log = logging.getLogger(__name__)
 
@@ -110,27 +110,16 @@ def gated_backward(
         with torch.cuda.device_of(gate):
             return _triton().gated_backward(grad, gate, up, activated, activation)
     grad, wide = grad.float(), gate.float()
-    value, slope = (_silu if activation == "silu" else _gelu_tanh)(wide)
+    of_value = grad * up
+    if activation == "silu":
+        value, slope = silu(wide), torch.ops.aten.silu_backward(of_value, wide)
+    else:
+        value = gelu(wide, approximate="tanh")
+        slope = torch.ops.aten.gelu_backward(of_value, wide, approximate="tanh")
     output = (value * up).to(gate.dtype) if activated else None
-    gate.copy_(slope.mul_(grad).mul_(up))
+    gate.copy_(slope)
     up.copy_(value.mul_(grad))
     return gate, up, output
-
-
-def _silu(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the value and its derivative."""
-    sigmoid = torch.sigmoid(x)
-    value = x * sigmoid
-    return value, (1 - sigmoid).mul_(value).add_(sigmoid)
-
-
-def _gelu_tanh(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns x (1 + tanh(u)) / 2 and its derivative; (1 + tanh(u)) / 2 is sigmoid(2 u)."""
-    square = x * x
-    sigmoid = torch.sigmoid((square * GELU_CUBE + 1).mul_(x).mul_(2 * GELU_SCALE))
-    value = x * sigmoid
-    along = square.mul_(3 * GELU_CUBE).add_(1).mul_(2 * GELU_SCALE)
-    return value, (1 - sigmoid).mul_(value).mul_(along).add_(sigmoid)
 
 
 def rotate(
@@ -207,6 +196,15 @@ def softmax_nats(
     if fused(logits):
         with torch.cuda.device_of(logits):
             return _triton().softmax_nats(logits, targets, factor, gradient, divisor, cap)
+    size = max(1, BLOCK_NUMBERS // logits.shape[1])
+    blocks = zip(logits.split(size), targets[:, None].split(size), strict=True)
+    return torch.cat([_block_nats(part, own, factor, gradient, divisor, cap) for part, own in blocks])
+
+
+def _block_nats(
+    logits: torch.Tensor, targets: torch.Tensor, factor: float, gradient: bool, divisor: float, cap: float | None
+) -> torch.Tensor:
+    """Does as `softmax_nats` for a few rows, whose copies in fp32 a processor's cache holds; `targets` is n x 1."""
     wide = logits.float()
     if divisor != 1.0:
         wide = wide / divisor
@@ -214,12 +212,11 @@ def softmax_nats(
     if cap is not None:
         bent = torch.tanh(wide / cap)
         wide = bent * cap
-    log_total = torch.logsumexp(wide, dim=-1)
-    index = targets[:, None]
-    nats = log_total - wide.gather(1, index).squeeze(1)
+    likelihoods = torch.log_softmax(wide, dim=-1)
+    nats = likelihoods.gather(1, targets).squeeze(1).neg_()
     if gradient:
-        share = wide.sub_(log_total[:, None]).exp_()
-        share.scatter_add_(1, index, torch.full_like(index, -1, dtype=share.dtype))
+        share = likelihoods.exp_()
+        share.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=share.dtype))
         if bent is not None:
             share.mul_(bent.square_().neg_().add_(1))
         logits.copy_(share.mul_(factor / divisor))

@@ -170,6 +170,18 @@ def test_the_loss_and_its_gradient_are_autograds(divisor: float, cap: float | No
     _close(logits, 16 * exact.grad)
 
 
+def test_the_loss_in_blocks_is_the_loss_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit by bit: in blocks of two rows, whose last has one, and of one row that is wider than a block."""
+    whole = drawn(5, 50) * 9
+    expected = elementwise.softmax_nats(whole, torch.arange(5), 16.0, True, cap=5.0)
+    for numbers in (100, 1):
+        monkeypatch.setattr(elementwise, "BLOCK_NUMBERS", numbers)
+        logits = drawn(5, 50) * 9
+        assert torch.equal(elementwise.softmax_nats(logits, torch.arange(5), 16.0, True, cap=5.0), expected)
+        assert torch.equal(logits, whole)
+    assert len(elementwise.softmax_nats(drawn(0, 50), torch.arange(0), 16.0, True)) == 0
+
+
 def test_forms_of_logits_meet_where_they_say_the_same() -> None:
     logits, targets = drawn(6, 50) * 9, torch.arange(6)
     plain = elementwise.softmax_nats(logits, targets, 1.0, False)
