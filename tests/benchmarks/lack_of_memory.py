@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 RANK, GUILTY_RANK, STEPS, ROWS, TOKENS = 16, 256, 6, 4, 512
+TINY_TOKENS = 64  # of the shape whose way through is what is tried
 MIB = 2**20
 
 
@@ -36,7 +37,8 @@ def make_engine(shape: str, device: Any) -> Any:
     ampere = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     model, dtype = load_model(shape, device, "bf16" if ampere else "fp16" if device.type == "cuda" else "fp32")
     draw = torch.Generator().manual_seed(0)
-    lengths = [TOKENS // 4 + (97 * number) % (3 * TOKENS // 4 + 1) for number in range(24)]
+    longest = TINY_TOKENS if shape == "tiny" else TOKENS
+    lengths = [longest // 4 + (97 * number) % (3 * longest // 4 + 1) for number in range(24)]
     rows = [
         Row(tuple(torch.randint(3, 500, (length,), generator=draw).tolist()), length // 2, None, str(number))
         for number, length in enumerate(lengths)
