@@ -133,7 +133,7 @@ def _copied(tensor: torch.Tensor, device: torch.device, zero: bool) -> torch.Ten
 def _in_host_memory(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Copies tensors into one block of host memory."""
     places, size = placed(tensors)
-    block = host_block(size, pinned=False)
+    block = host_block(size)
     there = [place.view(block) for place in places]
     for target, tensor in zip(there, tensors, strict=True):
         target.copy_(tensor)

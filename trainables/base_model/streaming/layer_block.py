@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.base_model.streaming.host_memory import pin, reserve
+from trainables.base_model.streaming.host_memory import lock, reserve
 from trainables.limits import ALIGNED_BYTES
 
 STATISTICS = ("absmax",)  # of a 4-bit weight's quantization state, and of the state of its absmax; tables are shared
@@ -58,12 +58,13 @@ class LayerBlock:
     def _lay_out(self, module: nn.Module, device: torch.device) -> None:
         self.device = device
         self._places, self.nbytes = _places(module)
-        self.block = reserve(self.nbytes)
+        self._pages = reserve(self.nbytes)
+        self.block = self._pages.block
         self._stand_ins = [stand_in(place.shape, place.dtype, device) for place in self._places]
 
     def pin(self) -> None:
         """Lets a card copy the block by itself. Raises BaseModelError where that is refused."""
-        pin(self.block)
+        lock(self._pages, self.device)
 
     def views(self) -> dict[str, torch.Tensor]:
         """Returns the tensors as they lie in the block, by their names in files, below the layer's own."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from trainables.host_pages.pages import locked_block
 
 ALIGNED_BYTES = 64  # where each tensor begins in its block
 
@@ -44,15 +46,17 @@ def placed(tensors: Sequence[torch.Tensor], start: int = 0) -> tuple[list[Place]
     return places, end
 
 
-def host_block(nbytes: int, pinned: bool) -> torch.Tensor:
-    """Returns a block of host memory, uint8, of any content; `pinned`: page-locked, so that copies need no CPU.
+def host_block(nbytes: int, devices: Iterable[torch.device] = ()) -> torch.Tensor:
+    """Returns a block of host memory, uint8, of any content, at its exact size.
 
-    Raises MemoryError where the host has none: what CUDA says then reads like a lack of the card's memory.
+    Where there are cards among the `devices` it is page-locked, so that their copies need no CPU; it is freed only once
+    they are done. Raises MemoryError where the host has no more for that.
     """
+    cards = tuple(dict.fromkeys(device for device in devices if device.type == "cuda"))
+    if not cards:
+        return torch.empty(nbytes, dtype=torch.uint8)
     try:
-        return torch.empty(nbytes, dtype=torch.uint8, pin_memory=pinned)
-    except RuntimeError as error:
-        if not pinned:
-            raise
+        return locked_block(nbytes, cards)
+    except MemoryError as error:
         text = f"{nbytes / 2**20:.0f} MiB of page-locked host memory must be free; they could not be had ({error})"
         raise MemoryError(f"{text}. Give the machine more memory, or train fewer adapters at a time.") from error

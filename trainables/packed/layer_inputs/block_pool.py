@@ -8,17 +8,19 @@ from trainables.packed.host_memory.tensor_block import host_block
 
 
 class BlockPool:
-    """Blocks of one device's copies; which are in use is known here, when a copy has used them is not."""
+    """Blocks of one device's copies, for the engine's life; page-locked, at their exact size, where it is a card.
 
-    def __init__(self, pinned: bool) -> None:
-        """`pinned`: blocks are page-locked."""
-        self._pinned = pinned
+    Which are in use is known here. When a copy has used them is not: those that make way for larger ones wait for all
+    of the card's work before they are freed (`trainables.host_pages.pages`).
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._free: list[torch.Tensor] = []
 
     def take(self, nbytes: int) -> torch.Tensor:
         """Returns the smallest free block of at least so many bytes, uint8, or else a new one in a smaller one's place.
 
-        A new one is of a power of two of bytes, which is what torch's allocator of page-locked memory takes anyway.
         Raises MemoryError where the host has no more.
         """
         self._free.sort(key=len)
@@ -27,7 +29,7 @@ class BlockPool:
             return self._free.pop(fitting[0])
         if self._free:
             self._free.pop()
-        return host_block(1 << (nbytes - 1).bit_length(), self._pinned)
+        return host_block(nbytes, (self._device,))
 
     def give(self, block: torch.Tensor) -> None:
         """Takes a block back; whoever gets it next must use it after all copies that were asked for before."""

@@ -16,7 +16,7 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.side = SideStream(device)
-        self.pool = BlockPool(pinned=device.type == "cuda")
+        self.pool = BlockPool(device)
 
 
 class KeptInput:

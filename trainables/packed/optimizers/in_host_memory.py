@@ -19,7 +19,8 @@ class InHostMemory:
     """Kept in one block of host memory, page-locked where the parameters are on a card.
 
     The update is that of `Resident` to the bit: every number's depends on nothing but itself, so that parts can be
-    taken one after another. Until it is claimed it is zeros that take no memory.
+    taken one after another. Until it is claimed it is zeros that take no memory. The block is the optimizer's own for
+    its life, and waits for copies that are under way before it is freed (`trainables.host_pages.pages`).
     """
 
     def __init__(self, rule: Rule, parameters: Sequence[torch.Tensor], staging: Staging) -> None:
@@ -43,7 +44,7 @@ class InHostMemory:
         if self._parts:
             return
         groups = _groups(self._state, homes, self._staging.staged_bytes)
-        block = host_block(sum(one.nbytes for one in groups), any(one.type == "cuda" for one in homes)).zero_()
+        block = host_block(sum(one.nbytes for one in groups), homes).zero_()
         hosts = block.split([one.nbytes for one in groups])
         self._parts = [Part(one.device, host, one.places) for one, host in zip(groups, hosts, strict=True)]
         self._state = {one: state for part in self._parts for one, state in part.states(part.host).items()}

@@ -1,0 +1,1 @@
+"""Takes host memory in pages of its own, which cards copy from and to by themselves."""
