@@ -29,24 +29,21 @@ def host_components(shape: ModelShape, setting: MemorySetting, loads: Sequence[A
     one = Pass(tuple(loads))
     embedding = 0 if shape.tie_word_embeddings else shape.embedding_parameters * setting.weight_bytes
     looked_up = one.tokens * shape.hidden_size * setting.weight_bytes
+    rows = pinned_bytes(looked_up) if setting.leaves_device else looked_up
     of_layer = layer_input_bytes(shape, setting, one, 1)
     blocks = [block_bytes(shape, setting, layer) for layer in streamed_among(shape, setting, part.range_in(shape))]
     return {
         "streamed_layers": sum(blocks),
-        "embedding": embedding + _pinned(setting, [looked_up]) if offload.embedding and embedding else 0,
-        "optimizer_state": _pinned(setting, of_moments if offload.optimizer_state else []),
-        "layer_inputs": _pinned(setting, [of_layer] * part.reached(one) if inputs_leave(setting) else []),
+        "embedding": embedding + rows if offload.embedding and embedding else 0,
+        "optimizer_state": sum(of_moments) if offload.optimizer_state else 0,
+        "layer_inputs": of_layer * part.reached(one) if inputs_leave(setting) else 0,
     }
 
 
 def pinned_bytes(size: int) -> int:
     """Returns what torch takes of host memory for one pinned tensor: the next power of two.
 
-    torch 2.13, `ATen/core/CachingHostAllocator.h`. Layers' blocks are locked without it, and take what they need.
+    torch 2.13, `ATen/core/CachingHostAllocator.h`. Blocks of layers, moments and layers' inputs are locked without it,
+    and take what they need.
     """
     return 1 << (size - 1).bit_length() if size else 0
-
-
-def _pinned(setting: MemorySetting, sizes: Sequence[int]) -> int:
-    """Returns the bytes of pinned tensors; where the device is a CPU, nothing is pinned."""
-    return sum(map(pinned_bytes, sizes)) if setting.leaves_device else sum(sizes)

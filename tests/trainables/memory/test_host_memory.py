@@ -1,4 +1,4 @@
-"""Bytes of host memory for what waits there: closed forms, and what torch takes for pinned tensors."""
+"""Bytes of host memory for what waits there: closed forms, and what torch takes for the pinned rows of an embedding."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ def test_each_kind_by_itself():
     bytes_of = {
         "streamed_layers": 8 * block_bytes(LLAMA_3, NF4, 0),
         "embedding": 2 * 128256 * 4096 + 2 * 512 * 4096 * 2,
-        "optimizer_state": (512 + 64) * MIB,  # of 320 MiB and 52 MiB
+        "optimizer_state": (320 + 52) * MIB,
         "layer_inputs": 32 * 2 * 512 * 4096 * 2,
     }
     for name, offload in kinds.items():
@@ -45,5 +45,12 @@ def test_what_has_nothing_to_move_needs_nothing():
 def test_pinned_tensors_take_a_power_of_two():
     sizes = (0, 1, 2, 3, 4096, 4097, 13 * GIB)
     assert [pinned_bytes(size) for size in sizes] == [0, 1, 2, 4, 4096, 8192, 16 * GIB]
-    on_cpu = replace(NF4, offload=Offload(optimizer_state=True), device="cpu")
-    assert host_bytes(LLAMA_3, on_cpu, LOADS) == (320 + 52) * MIB
+    odd = [AdapterLoad(16, Q_V, False, 1, 300, 100)]
+    on_card, on_cpu = (replace(NF4, offload=Offload(embedding=True), device=device) for device in ("cuda", "cpu"))
+    assert host_bytes(LLAMA_3, on_card, odd) - host_bytes(LLAMA_3, on_cpu, odd) == (512 - 300) * 4096 * 2
+
+
+def test_layers_inputs_take_what_they_are():
+    """One row of 40,000 tokens: 32 layers' inputs of 312.5 MiB each."""
+    long, inputs = [AdapterLoad(16, Q_V, False, 1, 40_000, 100)], replace(NF4, offload=Offload(layer_inputs=True))
+    assert host_bytes(LLAMA_3, inputs, long) == 32 * 40_000 * 4096 * 2 == 10_000 * MIB

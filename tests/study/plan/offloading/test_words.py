@@ -67,8 +67,8 @@ def test_why_something_does_not_fit():
 def test_a_plan_says_what_waits_what_it_takes_and_why():
     text = plan_text(plan(PAPER_GRID, cards(count=1, host_memory_bytes=16 * GIB)))
     for words in (
-        "with 10 of 32 layers and moments, 6.06 GiB, x 1.02 the time", "11.2 GiB beside what system, Ray and libraries",
-        "In host memory: 10 of 32 layers and moments, 6.06 GiB a card; the pack hides the bus; the least with which",
+        "with 10 of 32 layers and moments, 5.31 GiB, x 1.02 the time", "11.2 GiB beside what system, Ray and libraries",
+        "In host memory: 10 of 32 layers and moments, 5.31 GiB a card; the pack hides the bus; the least with which",
         "A generated token takes one transfer of all streamed layers.",
     ):  # fmt: skip
         assert words in text
