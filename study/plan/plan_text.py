@@ -143,7 +143,7 @@ def _waiting(planned: PlannedPhase, plan: StudyPlan) -> str:
     """What waits of a phase's hosts, whether a step waits for it, and why it was chosen."""
     away, time = planned.phase.offload, planned.full_pass
     words = f"In host memory: {waiting(away, plan.workload.shape.layers)}, {format_bytes(planned.host_bytes)} a card"
-    hidden = f"; {hiding(time)}" if time and away.layers and plan.target.card else ""
+    hidden = f"; {hiding(time, planned.pack)}" if time and away.layers and plan.target.card else ""
     if planned.gain:
         return f"{words}{hidden}; with larger passes {planned.gain:.1f} times as fast as with the least that must"
     asked = plan.workload.base_in_host_memory == "always"

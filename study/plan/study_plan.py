@@ -48,6 +48,7 @@ class PlannedPhase:
     gain: float | None = None  # how many times as long it takes with no more in host memory than must be
     host_bytes: int = 0  # at most, of one card's host
     full_pass: PassTime | None = None  # of the largest pack; None where rates are not known
+    pack: int = 0  # adapters of the largest pack
 
 
 @dataclass(frozen=True)
@@ -151,4 +152,4 @@ def _planned(
     most = max(map(max, rounds))
     host_bytes = max(one.host_base_bytes + most * one.host_adapter_bytes for one in mine)
     full = None if seconds is None else full_pass(mine, most, forecast.workload, target)
-    return PlannedPhase(phase, len(rounds), max(map(sum, rounds)), cards, seconds, own.gain, host_bytes, full)
+    return PlannedPhase(phase, len(rounds), max(map(sum, rounds)), cards, seconds, own.gain, host_bytes, full, most)

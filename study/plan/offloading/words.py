@@ -48,11 +48,11 @@ def times(ratio: float | None) -> str:
     return f"x {ratio:.2f} the time" if ratio < 1.1 else f"x {ratio:.1f} the time"
 
 
-def hiding(time: PassTime) -> str:
-    """Whether a pack's pass waits for the bus."""
+def hiding(time: PassTime, adapters: int) -> str:
+    """Whether the pass of so many adapters waits for the bus."""
     rest = max(time.busy, time.launches)
     if time.transfer <= rest:
-        return "the pack hides the bus"
+        return "the pack hides the bus" if adapters > 1 else "the computing hides the bus"
     return f"a pass waits for the bus: {time.transfer:.1f} s, where all else takes {rest:.1f} s"
 
 

@@ -35,8 +35,10 @@ def test_a_price(ratio, words):
 
 
 def test_whether_a_pass_waits_for_the_bus():
-    assert hiding(PassTime(2.0, 0.5, 0.5, 0.1, transfer=3.0)) == "the pack hides the bus"
-    assert "2.0 s, where all else takes 1.5 s" in hiding(PassTime(1.0, 0.0, 0.0, 1.5, transfer=2.0))
+    assert hiding(PassTime(2.0, 0.5, 0.5, 0.1, transfer=3.0), 2) == "the pack hides the bus"
+    assert hiding(PassTime(2.0, 0.5, 0.5, 0.1, transfer=3.0), 1) == "the computing hides the bus"
+    for adapters in (1, 2):
+        assert "2.0 s, where all else takes 1.5 s" in hiding(PassTime(1.0, 0.0, 0.0, 1.5, transfer=2.0), adapters)
 
 
 def test_a_price_is_that_of_the_time_model():
@@ -68,7 +70,8 @@ def test_a_plan_says_what_waits_what_it_takes_and_why():
     text = plan_text(plan(PAPER_GRID, cards(count=1, host_memory_bytes=16 * GIB)))
     for words in (
         "with 10 of 32 layers and moments, 5.31 GiB, x 1.02 the time", "11.2 GiB beside what system, Ray and libraries",
-        "In host memory: 10 of 32 layers and moments, 5.31 GiB a card; the pack hides the bus; the least with which",
+        "In host memory: 10 of 32 layers and moments, 5.31 GiB a card; the computing hides the bus; the least with",
+        "In host memory: 10 of 32 layers and moments, 4.67 GiB a card; the pack hides the bus; the least with which",
         "A generated token takes one transfer of all streamed layers.",
     ):  # fmt: skip
         assert words in text
