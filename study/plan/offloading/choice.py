@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from study.plan.offloading.ladder import Permitted
-from trainables.memory.offload import RESIDENT, Offload
+from trainables.memory.offload import RESIDENT, STREAM_BUFFERS, Offload
 
 LEAST_GAIN = 0.1  # of the time, for which more is moved to host memory than must be: times are predicted
 
@@ -23,11 +23,14 @@ class Chosen(Generic[Way]):
 
 
 def rivals(permitted: Permitted) -> Iterator[Offload]:
-    """What else may wait so that packs are larger: other parts, and with each of these half of the layers, or all."""
+    """What else may wait so that packs are larger: other parts, and with each of these half of the layers, or all.
+
+    No more layers than have buffers give no room: they wait only where they must.
+    """
     if not permitted.fewest:
         yield from (one for one in permitted.beside(RESIDENT) if not one.is_none)
     for layers in dict.fromkeys((max(permitted.fewest, permitted.most // 2), permitted.most)):
-        if layers:
+        if layers > STREAM_BUFFERS or permitted.fewest:
             yield from permitted.beside(Offload(layers))
 
 

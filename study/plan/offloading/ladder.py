@@ -64,8 +64,9 @@ def mildest(permitted: Permitted, on_card: Holds, in_host: Holds, price: Callabl
     """Returns the cheapest permitted offload that the card and its host memory hold; None where there is none.
 
     The rungs: nothing; moments; layers' inputs; both. Then streamed layers, the fewest that fit with each of these, of
-    which the least `price` is taken; with the embedding only where none fits without. More layers must never take more
-    of a card, less of host memory, or less time.
+    which the least `price` is taken; with the embedding only where none fits without, and then layers or none. So each
+    part that waits is needed: moments that are smaller than the buffers they come through, or no more layers than have
+    buffers, help nobody. More layers must never take more of a card, less of host memory, or less time.
     """
     if not permitted.fewest:
         for rung in permitted.beside(RESIDENT):
@@ -96,8 +97,11 @@ def held_by_card(permitted: Permitted, on_card: Holds) -> list[Offload]:
 
 
 def fewest_layers(kind: Offload, permitted: Permitted, on_card: Holds) -> Offload | None:
-    """Returns the offload with the fewest streamed layers that the card holds, by bisection; None where none does."""
-    low, high = max(1, permitted.fewest), permitted.most
+    """Returns the offload with the fewest streamed layers that the card holds, by bisection; None where none does.
+
+    At least one, unless the embedding waits: what waits without either is on a rung of its own.
+    """
+    low, high = max(0 if kind.embedding else 1, permitted.fewest), permitted.most
     if high < low or not on_card(replace(kind, layers=high)):
         return None
     while low < high:

@@ -35,6 +35,7 @@ def test_rivals_are_permitted_and_other_than_nothing():
     assert Offload() not in every
     assert {one.layers for one in rivals(Permitted(32, 32, True, True, True))} == {32}
     assert list(rivals(Permitted())) == []
+    assert {one.layers for one in rivals(Permitted(0, 7, True, True, True))} == {0, 7}  # 3 have as many buffers
 
 
 def phases(forecast: Forecast, configs: list) -> tuple[StudyPhase, ...]:

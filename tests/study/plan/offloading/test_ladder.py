@@ -16,7 +16,7 @@ from study.plan.offloading.needs import Needs
 from study.plan.workload import Workload
 from tests.support.plan_cases import GIB, cards, config, cpus, workload
 from trainables.base_model.shape import ModelShape
-from trainables.memory.offload import RESIDENT, Offload
+from trainables.memory.offload import RESIDENT, STREAM_BUFFERS, Offload
 
 SMALL = ModelShape(1024, 2816, 8, 16, 4, 64, 32000, False, 17 * 1024)
 MIB = 2**20
@@ -63,7 +63,6 @@ def test_the_mildest_of_all_that_fit_is_chosen(part, host_gib, rank, tied, preci
         Permitted.of(load, target),
     )
     fitting = [away for away in every_offload(permitted) if needs.on_card(away) and needs.in_host(away)]
-    fitting = [away for away in fitting if away.layers or not away.embedding]  # the embedding goes with layers
     found = fit(one, load, target)
     assert found.fits == bool(fitting)
     if fitting:
@@ -72,6 +71,36 @@ def test_the_mildest_of_all_that_fit_is_chosen(part, host_gib, rank, tied, preci
     elif found.lacking:
         assert needs.on_card(found.lacking)
         assert not needs.in_host(found.lacking)
+
+
+@given(
+    part=st.floats(0.15, 1.1), host_gib=st.floats(4.2, 6.5), targets=st.sampled_from(["q_v", "all_linear"]),
+    rank=st.sampled_from([8, 128, 512]), layers=st.integers(2, 8), precision=st.sampled_from(["fp16", "nf4"]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_every_part_that_waits_is_needed(part, host_gib, targets, rank, layers, precision):
+    """Without any one the card does not hold it: neither moments that their buffers outweigh wait, nor few layers."""
+    load = dataclasses.replace(small(), shape=dataclasses.replace(SMALL, layers=layers))
+    one = config(precision, rank, targets)
+    whole = fit_with(one, load, cards(count=1), RESIDENT)
+    limit = round(part * (whole.device_bytes - whole.largest.constants.context_bytes))
+    target = cards(count=1, host_memory_bytes=round(host_gib * GIB), limit_bytes=limit)
+    needs = Needs(memory_setting(precision, load, target), load_of(one, load), load, target)
+    found = fit(one, load, target)
+    for away in (found.offload, found.lacking or RESIDENT):
+        for name, value in away.to_dict().items():
+            assert not value or not needs.on_card(dataclasses.replace(away, **{name: type(value)()}))
+        assert away.layers == 0 or away.layers > STREAM_BUFFERS
+
+
+def test_moments_that_their_buffers_outweigh_stay():
+    """Rank 8 of two targets: 7 MiB, where buffers take 64."""
+    load, target = small(), cards(count=1)
+    resident, away = (fit_with(config(), load, target, Offload(optimizer_state=waits)) for waits in (False, True))
+    assert away.device_bytes > resident.device_bytes
+    context = resident.largest.constants.context_bytes
+    tight = cards(count=1, limit_bytes=resident.device_bytes - context - 1)
+    assert not fit(config(), load, tight).offload.optimizer_state
 
 
 @given(fewest=st.integers(0, 3), most=st.integers(0, 60), bound=st.integers(0, 70))
@@ -84,8 +113,11 @@ def test_bisection_finds_the_fewest_layers(fewest, most, bound):
 
 
 def test_the_embedding_waits_only_where_nothing_fits_without():
+    """By itself where no layer helps."""
     permitted = Permitted(0, 4, embedding=True)
-    assert mildest(permitted, lambda away: away.embedding, lambda away: True, lambda away: 0) == Offload(1, True)
+    assert mildest(permitted, lambda away: away.embedding, lambda away: True, lambda away: 0) == Offload(0, True)
+    both = mildest(permitted, lambda away: away.embedding and away.layers > 1, lambda away: True, lambda away: 0)
+    assert both == Offload(2, True)
     assert mildest(permitted, lambda away: away.layers > 2, lambda away: True, lambda away: 0) == Offload(3)
     assert mildest(permitted, lambda away: away.layers > 2, lambda away: away.layers < 3, lambda away: 0) is None
 
