@@ -67,7 +67,7 @@ class AdamW8bit:
 
         counters = [state["step"] for _, _, state in large]
         torch._foreach_add_(counters, 1)
-        numbers = torch.stack(counters).tolist()
+        numbers = torch.stack([one.to(counters[0].device) for one in counters]).tolist()  # one wait for each card
         with torch.no_grad():
             for (parameter, gradient, state), number in zip(large, numbers, strict=True):
                 signed, unsigned = _tables(parameter.device)
