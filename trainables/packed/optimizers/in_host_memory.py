@@ -28,14 +28,14 @@ class InHostMemory:
         self._staging = staging
         self._state = {one: rule.zeros(one) for one in parameters}
         self._parts: list[Part] = []
-        self._written: list[CopyMark] = []
+        self._written: dict[torch.device, CopyMark] = {}  # the last copy of each device: its earlier ones end before
 
     @property
     def state(self) -> Mapping[torch.Tensor, State]:
         """What is kept, by parameter; waits for the last update's copies."""
-        for mark in self._written:
+        for mark in self._written.values():
             mark.hold_host()
-        self._written = []
+        self._written = {}
         self._staging.forget()
         return self._state
 
@@ -77,7 +77,7 @@ class InHostMemory:
             elif then is not None:
                 then.fetch_ahead()
             self._update(part, block, gradients, values)
-            self._written.append(self._staging.lane(part.device).write_back(part, block))
+            self._written[part.device] = self._staging.lane(part.device).write_back(part, block)
 
     def _fetch(self, part: Part) -> None:
         self._staging.lane(part.device).fetch(part)

@@ -88,6 +88,16 @@ def test_copies_may_be_as_late_as_a_card_makes_them(waits: bool, monkeypatch: py
     assert (states(offloaded) == states(resident)) == waits
 
 
+def test_no_marks_of_copies_pile_up() -> None:
+    """A training of days is read only at its checkpoints."""
+    members = pack(Staging(SMALL))[:1]
+    take(members, 3)
+    optimizer = members[0].optimizer
+    assert isinstance(optimizer, InHostMemory)
+    assert len(optimizer._parts) > 2
+    assert len(optimizer._written) == 1
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw_8bit"])
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (True, True)])
 def test_a_checkpoint_continues_on_either_side(optimizer: Optimizer, before: bool, after: bool) -> None:
