@@ -48,7 +48,8 @@ class HostLane:
 class CardLane:
     """Copies on a CUDA stream of its own; events alone tie it to the stream that computes, and nothing waits here.
 
-    The buffers must live as long as the lane: the allocator knows nothing of the other stream's use of them.
+    The buffers may be freed while a copy into them is under way, as the one of a layer that never came: the allocator
+    is told of the stream, and gives their memory to others after it.
     """
 
     def __init__(self, buffers: Sequence[torch.Tensor]) -> None:
@@ -57,8 +58,9 @@ class CardLane:
         self._stream = torch.cuda.Stream(self._device)
         self._copied = [torch.cuda.Event() for _ in buffers]
         self._worked = [torch.cuda.Event() for _ in buffers]
-        for buffer in range(len(buffers)):  # what had their memory before may still be at work
-            self.work_is_queued(buffer)
+        for buffer, memory in enumerate(buffers):
+            memory.record_stream(self._stream)
+            self.work_is_queued(buffer)  # what had their memory before may still be at work
 
     def copy(self, block: LayerBlock, buffer: int) -> None:
         """Queues the copy of a block into a buffer."""

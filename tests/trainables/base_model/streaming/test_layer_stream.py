@@ -120,6 +120,7 @@ class Card:
         monkeypatch.setattr(torch.cuda, "Stream", self.stream)
         monkeypatch.setattr(torch.cuda, "stream", self.using)
         monkeypatch.setattr(torch.cuda, "current_stream", lambda device: self.compute)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda buffer, queue: None)
 
     @contextmanager
     def using(self, queue: Queue) -> Iterator[None]:
