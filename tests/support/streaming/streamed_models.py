@@ -40,16 +40,16 @@ def _quantized(linear: nn.Linear) -> Linear4bit:
     bias = linear.bias is not None
     layer = Linear4bit(linear.in_features, linear.out_features, bias, compute_dtype=torch.float32, quant_type="nf4")
     weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
-    layer.weight, layer.bias = weight.to("cpu"), linear.bias
+    layer.weight, layer.bias = weight.to(linear.weight.device), linear.bias
     layer.support_avx512bf16_for_cpu = False
     return layer
 
 
-def streamed_model(model: Any, count: int, fused: bool = True) -> PackedModel:
-    """Wraps a model of which `count` layers are streamed, in training with gradient checkpointing."""
+def streamed_model(model: Any, count: int, fused: bool = True, device: torch.device = CPU) -> PackedModel:
+    """Wraps a model, which is on `device`, of which `count` layers are streamed, in training with checkpointing."""
     layers = [layer for _, layer in decoder_layers(model)]
     chosen = streamed_layers(count, len(layers))
-    blocks = {number: LayerBlock(layers[number], CPU, pinned=False) for number in chosen}
+    blocks = {number: LayerBlock(layers[number], device, pinned=device.type == "cuda") for number in chosen}
     model.train().gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
     return PackedModel(model, fused=fused, blocks=blocks)
 

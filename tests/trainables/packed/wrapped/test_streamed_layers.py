@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.lora_cases import lora_config
+from tests.support.lora_cases import lora_config, new_member, random_rows
 from tests.support.small_models import tiny_llama
 from tests.support.streaming.streamed_models import four_bit, life_of, lives, same, streamed_model
 from tests.support.trainables.small_decoders import small_decoder
 from tests.support.trainables.tiny_families import tiny_family
 from trainables.base_model.streaming.buffer_choice import Buffers
+from trainables.base_model.streaming.layer_stream import LayerStream
+from trainables.packed.training import train_step
 
 LAYERS = 4  # more than a card's buffers hold
 
@@ -75,3 +77,36 @@ def test_only_resident_weights_are_kept_as_they_are_multiplied() -> None:
     with model.rows_of([], keeps=True) as causal, torch.no_grad():
         causal.eval()(input_ids=torch.zeros(1, 3, dtype=torch.long), use_cache=True)
         assert {name.split(".")[2] for name in model.context.dense or ()} == {"0"}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("turn", [2, LAYERS + 2])
+def test_a_pass_that_fails_at_any_layer_leaves_the_next_one_its_weights(
+    fused: bool, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for lack of memory, forward and backward: the step that is taken again is the resident one, bit by bit."""
+    rows, ends = random_rows(6, longest=10), []
+    for streamed in (0, LAYERS):
+        model = streamed_model(model_of("llama fp32"), streamed, fused)
+        member = new_member(model, configs_of("llama")[1], rows)
+        train_step(model, [member], rows)
+        if streamed:
+            with monkeypatch.context() as patch:
+                patch.setattr(LayerStream, "_bring_ahead", failing_after(turn))
+                with pytest.raises(torch.OutOfMemoryError):
+                    train_step(model, [member], rows)
+        results = train_step(model, [member], rows)
+        ends.append([torch.tensor(results[0].loss), *(one.detach() for one in member.adapter.parameters())])
+    assert same(*ends)
+
+
+def failing_after(turns: int) -> Any:
+    bring_ahead, left = LayerStream._bring_ahead, [turns]
+
+    def bring_or_fail(stream: LayerStream, layer: int | None) -> None:
+        bring_ahead(stream, layer)
+        left[0] -= 1
+        if left[0] == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    return bring_or_fail
