@@ -86,7 +86,7 @@ class Engine:
         self._staging = Staging(devices=base.devices) if offload.optimizer_state else None
         self._incarnations: dict[str, int] = {}
         self._bench = Bench(settings, base, dataset, offload=offload)
-        self._budget = PassBudget.of(base, settings)
+        self._budget = PassBudget.of(base, settings, offload)
         self._quality = QualityBench(self._bench, self._model, self._budget, self._between)
         self._costs = MeasuredCosts(self._bench, self._model, self._budget, self.new_member, study_directory)
         self._waiting = WaitingRoom(self._bench, self._budget)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from tests.support.small_engines import a_bench, make_engine
 from trainables.comparability import offloaded_cost
 from trainables.engine.bench import comparable, memory_conditions
+from trainables.engine.pass_budget import PassBudget
 from trainables.measure.evaluation import Evaluation
 from trainables.memory.offload import RESIDENT, Offload
 
@@ -41,9 +44,17 @@ def test_what_may_be_compared_has_equal_hashes() -> None:
         assert both["cost"] != same["cost"]
 
 
-def test_an_engine_tells_its_bench_what_waits_in_host_memory() -> None:
+def test_an_engine_tells_its_bench_and_its_budget_what_waits_in_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Offload] = []
+    of = PassBudget.of
+
+    def noting(base: Any, settings: Any, offload: Offload = RESIDENT) -> PassBudget:
+        told.append(offload)
+        return of(base, settings, offload)
+
+    monkeypatch.setattr(PassBudget, "of", noting)
     for offload in (RESIDENT, Offload(optimizer_state=True)):
         bench = make_engine(offload=offload)._bench
         assert bench.offload == offload
-        assert memory_conditions(bench).offload == offload
+        assert memory_conditions(bench).offload == told.pop() == offload
     assert comparable(bench)["cost"] == offloaded_cost(comparable(replace(bench, offload=RESIDENT))["cost"], offload)
