@@ -197,13 +197,6 @@ def _objective_values(objective: Objective) -> dict[str, Any]:
 
 
 def _hardware_values(hardware: HardwareSettings) -> dict[str, Any]:
-    limit = hardware.memory_limit_bytes
-    return {
-        "gpu": hardware.gpu,
-        "gpus": hardware.gpus,
-        "memory_limit": None if limit is None else exact_bytes(limit),
-        "max_adapters_per_gpu": hardware.max_adapters_per_gpu,
-        "price_per_hour": hardware.price_per_hour,
-        "force_bf16": hardware.force_bf16,
-        "measured_costs": hardware.measured_costs,
-    }
+    values = asdict(hardware)
+    limit = values.pop("memory_limit_bytes")
+    return {**values, "memory_limit": None if limit is None else exact_bytes(limit)}

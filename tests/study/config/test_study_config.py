@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,10 +29,13 @@ from study.strict_yaml import parse_yaml, read_yaml, strict_text
 from tests.support.random_spaces import random_mapping
 from tests.support.study_files import SPACE, STUDY, changed, load_changed, read_again, write_study
 from trainables.settings import (
+    BaseInHostMemory,
     BaseModelSettings,
     DatasetSettings,
     GenerationSettings,
     HardwareSettings,
+    MeasuredCosts,
+    Optimizer,
     Schedule,
     TrainingSettings,
     TrialSettings,
@@ -197,6 +201,7 @@ def _random_study(seed: int) -> dict[str, Any]:
             "epochs": chance.choice([5e-324, 1000, chance.random() + 0.1]),
             "max_steps": maybe(10**7),
             "schedule": chance.choice(get_args(Schedule)),
+            "optimizer": chance.choice(get_args(Optimizer)),
             "warmup_ratio": chance.choice([0, math.nextafter(1, 0), chance.random()]),
             "weight_decay": chance.random(),
         },
@@ -208,11 +213,38 @@ def _random_study(seed: int) -> dict[str, Any]:
             }
             for metric in metrics
         ],
-        "hardware": {"gpu": "h100", "gpus": maybe(10_000), "memory_limit": maybe(f"{chance.randint(1, 10**18)} B")},
+        "hardware": {
+            "gpu": "h100",
+            "gpus": maybe(10_000),
+            "memory_limit": maybe(f"{chance.randint(1, 10**18)} B"),
+            "measured_costs": chance.choice(get_args(MeasuredCosts)),
+            "base_in_host_memory": chance.choice(get_args(BaseInHostMemory)),
+        },
         "adapters": chance.choice(["front", "complete", "none"]),
         "generation": {"prompts": [text for text in chance.sample(texts, 5) if text.strip()]},
         "storage": chance.choice(["runs", "/", "a b/ü", "~x", "..", "null"]),
     }
+
+
+def test_every_key_of_hardware_is_written_and_read_again(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "gpu": "h100",
+        "gpus": 3,
+        "memory_limit": "9 GiB",
+        "max_adapters_per_gpu": 2,
+        "price_per_hour": 1.5,
+        "force_bf16": True,
+        "measured_costs": "anew",
+        "base_in_host_memory": "always",
+    }
+    config = load_study(write_study(tmp_path, {"hardware": values}))
+    here, defaults = asdict(config.trial.hardware), asdict(HardwareSettings())
+    assert {name.removesuffix("_bytes") for name in here} == set(values)
+    assert not [name for name in here if here[name] == defaults[name]]
+    assert yaml.safe_load(to_yaml_text(config))["hardware"] == values
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    assert read_again(config, directory) == config
 
 
 @settings(max_examples=12, deadline=None)
