@@ -37,6 +37,7 @@ SPEED_TOKENS = {"cpu": 4, "cuda": 16}  # generated to take the decoding speed
 SLOT_SECONDS = 10.0  # after which the others are moved back, where they are at work: their trials wait for news
 AT_WORK = ("training", "evaluating", "finishing")
 PASS_COST_SECONDS = 3.0  # that the largest pass may take whose time is measured
+STREAMED_ROWS = 4  # of the longest, that this pass has at least where layers are streamed
 
 NewMember = Callable[[TrialConfig, Any], TrainingMember]
 
@@ -145,13 +146,24 @@ class MeasuredCosts:
 
     def _measured_pass_cost(self, config: TrialConfig, seconds_per_token: float) -> PassCost | None:
         """What a pass costs here; None where that cannot be measured, for which no trial must fail."""
-        rows, most = self._bench.dataset.train.rows, self._budget.limits().max_tokens // 2
-        most = min(most, round(PASS_COST_SECONDS / seconds_per_token))
+        rows = self._bench.dataset.train.rows
+        longest = max(len(row.tokens) for row in rows) if self._model.streams.layers else 0
+        most = min(self._budget.limits().max_tokens // 2, timed_tokens(seconds_per_token, longest))
         try:
             return measure_pass_cost(self._model, self._new_member, config, rows, most)
         except (RuntimeError, MemoryError) as error:  # CUDA's errors too
             release(error)
             return None
+
+
+def timed_tokens(seconds_per_token: float, streamed_longest: int = 0) -> int:
+    """Returns how many tokens the largest pass may have whose time is measured.
+
+    `streamed_longest` are the longest row's, where layers are streamed. `seconds_per_token` were taken on short passes,
+    which then take as long as the copies do, whatever their tokens: by these alone no pass would be short enough, and
+    a pass would be taken to cost as little as that of a resident base.
+    """
+    return max(round(PASS_COST_SECONDS / seconds_per_token), STREAMED_ROWS * streamed_longest)
 
 
 def _median_prompt(rows: Sequence[Row]) -> Sequence[int]:

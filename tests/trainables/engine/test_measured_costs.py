@@ -128,3 +128,19 @@ def test_measuring_leaves_a_pack_in_progress_bit_for_bit_as_it_was():
     assert engine.residents["d"].stage == "training"
     after = engine.residents["a"].member.adapter.named_tensors()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_pass_that_is_timed_is_long_enough_to_tell_a_streamed_base(monkeypatch):
+    """Passes of 600 tokens that take 2.8 s, nearly all of it copies: four rows all the same, as memory allows."""
+    seconds_per_token = 2.8 / 600
+    assert measured_costs.timed_tokens(seconds_per_token) == 643
+    assert measured_costs.timed_tokens(seconds_per_token, 600) == 2400
+    assert measured_costs.timed_tokens(1e-4, 600) == 30_000
+    engine = make_engine()
+    longest = max(len(row.tokens) for row in engine.dataset.train.rows)
+    most = []
+    monkeypatch.setattr(measured_costs, "measure_pass_cost", lambda *arguments: most.append(arguments[-1]))
+    for layers, expected in ((frozenset(), 3), (frozenset({1}), 4 * longest)):
+        engine._model.streams.layers = layers
+        engine._costs._measured_pass_cost(config(), seconds_per_token=1.0)
+        assert most.pop() == expected
