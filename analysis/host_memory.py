@@ -10,8 +10,8 @@ HEADING = "In host memory"
 MARK = "†"
 TIMED = ("train_tokens_per_second", "generated_tokens_per_second", "seconds_per_epoch", "energy_joules")
 NOTE = (
-    f"{MARK} Measured while a part of the training waited in host memory. The card’s memory is as small as it says; "
-    "time and energy have the transfers in them, and are not those of a training that is wholly on the card."
+    f"{MARK} Measured while a part of the training waited in host memory: time and energy have the transfers in them, "
+    "and are not those of a training of which nothing waits there. The memory is what was measured with that part away."
 )
 
 
@@ -33,7 +33,7 @@ def cost_notice(complete: Sequence[TrialRecord]) -> str:
         return ""
     return (
         f"In {waited} of {len(complete)} complete trials a part of the training waited in host memory ({MARK}): their "
-        "memory compares with that of the others, as what the card must have; their speed, time and energy do not."
+        "memory compares with that of the others, as what the device must have; their speed, time and energy do not."
     )
 
 

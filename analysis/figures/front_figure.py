@@ -114,7 +114,7 @@ def _ring_sentences(points: Sequence[Row]) -> list[str]:
         return []
     what = "; ".join(waited[:RINGED])
     more = "; …" if len(waited) > RINGED else ""
-    return [f"Ringed: a part of the training waited in host memory ({what}{more}), so that the card holds less."]
+    return [f"Ringed: a part of the training waited in host memory ({what}{more})."]
 
 
 def _infeasible_sentences(study: Study, points: Sequence[Row]) -> list[str]:

@@ -62,8 +62,9 @@ def _host_memory(plan: StudyPlan) -> list[str]:
         return []
     there = host_memory(plan.target)
     streams = any(row.fit.offload.layers for row in plan.rows if row.fit.fits)
+    price = ", its bytes there, and its price in the time of an epoch alone" if plan.target.card else ", and its bytes"
     words = [
-        "`with`: what waits in host memory, its bytes there, and its price in the time of an epoch alone.",
+        f"`with`: what waits in host memory{price}.",
         f"Of host memory {there}." if there else "",
         "A generated token takes one transfer of all streamed layers." if streams else "",
     ]
