@@ -20,6 +20,10 @@ MOST_CONTEXT_BYTES = 3 * 2**29
 ALIGNED_BYTES = 512  # the CUDA allocator places tensors at multiples of it, as does a layer's block in host memory
 
 FP32_BYTES = 4
+# bitsandbytes' 8-bit optimizers (Dettmers et al. 2022, arXiv 2110.02861; its `Optimizer2State.init_state`): moments of
+# a parameter that has so many numbers or more are in 8 bits, and so many of them share an absmax.
+FEWEST_8BIT_NUMBERS, MOMENT_BLOCK = 4096, 256
+
 TRAINING_BYTES = 4 * FP32_BYTES  # of a trainable number: weight, gradient, and AdamW's two moments
 
 # NF4 with double quantization (Dettmers et al. 2023, arXiv 2305.14314): 4 bits a value, a byte for each block's absmax,

@@ -19,6 +19,7 @@ from trainables.base_model.files import BaseModelInfo, inspect, weights_folder
 from trainables.base_model.loading.placement import Placement
 from trainables.base_model.location import locate
 from trainables.base_model.nf4 import load_nf4
+from trainables.base_model.streaming.host_embedding import embed_from_host
 from trainables.base_model.streaming.layer_block import LayerBlock
 from trainables.base_model.tokenizer import load_tokenizer
 from trainables.base_model.upcast import upcast_products
@@ -88,15 +89,9 @@ def load_base_model(
                 upcast_products(model)
         attend_without_scores(model, processor, compute)
         if offload.embedding:
-            _embed_from_host(model)
+            embed_from_host(model)
         placement.pin()
         return BaseModel(_frozen(model), load_tokenizer(settings), info, precision, dtype, device, placement.blocks)
-
-
-def _embed_from_host(model: PreTrainedModel) -> None:
-    from trainables.base_model.streaming.host_embedding import embed_from_host
-
-    embed_from_host(model)
 
 
 def compute_dtype(precision: str, device: torch.device) -> torch.dtype:

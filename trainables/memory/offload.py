@@ -37,8 +37,13 @@ class Offload:
     @property
     def words(self) -> str:
         """What waits in host memory, for people: `32 layers and moments`; empty where nothing does."""
+        return self.words_of()
+
+    def words_of(self, layers: int | None = None) -> str:
+        """The same of a model of so many layers: `20 of 32 layers and moments`."""
+        streamed = f"{self.layers} layer{'s' * (self.layers != 1)}"
         parts = {
-            f"{self.layers} layer{'s' * (self.layers != 1)}": self.layers > 0,
+            streamed if layers is None else f"{self.layers} of {layers} layers": self.layers > 0,
             "embedding": self.embedding,
             "moments": self.optimizer_state,
             "layer inputs": self.layer_inputs,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trainables.base_model.shape import ModelShape
-from trainables.limits import FP32_BYTES
+from trainables.limits import FEWEST_8BIT_NUMBERS, FP32_BYTES, MOMENT_BLOCK
 from trainables.memory.offload import STAGED_STATE_BYTES
 from trainables.memory.setting import AdapterLoad, MemorySetting
 
 MOMENTS = 2
-# bitsandbytes 0.50 (`optim/optimizer.py`, `Optimizer2State.init_state`): a byte a moment and an fp32 absmax for each
-# block; tensors of fewer numbers stay in fp32. Two maps of 256 values in fp32 say what the bytes mean.
-ABSMAX_NUMBERS, FEWEST_8BIT_NUMBERS = 256, 4096
-QUANTILE_MAPS_BYTES = MOMENTS * 256 * FP32_BYTES
+QUANTILE_MAPS_BYTES = MOMENTS * 256 * FP32_BYTES  # of 256 values each, which say what a moment's byte means
 STAGING_BUFFERS = 2  # on a card, where moments wait in host memory: for those at work, and those on their way
 
 
@@ -49,6 +46,7 @@ def _fp32(numbers: int) -> int:
 
 
 def _eight_bit(numbers: int) -> int:
+    """Returns the bytes of so many numbers' moments: a byte each, and an fp32 absmax for each block of them."""
     if numbers < FEWEST_8BIT_NUMBERS:
         return _fp32(numbers)
-    return MOMENTS * (numbers + FP32_BYTES * -(-numbers // ABSMAX_NUMBERS))
+    return MOMENTS * (numbers + FP32_BYTES * -(-numbers // MOMENT_BLOCK))

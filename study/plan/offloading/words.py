@@ -17,15 +17,8 @@ LEAST_PRICE = 1.005  # from which a price differs from none in two digits
 
 
 def waiting(away: Offload, layers: int) -> str:
-    """For example `20 of 32 layers and moments`; the model has so many `layers`."""
-    parts = {
-        f"{away.layers} of {layers} layers": away.layers > 0,
-        "embedding": away.embedding,
-        "moments": away.optimizer_state,
-        "layer inputs": away.layer_inputs,
-    }
-    *first, last = [name for name, waits in parts.items() if waits] or ["nothing"]
-    return f"{', '.join(first)} and {last}" if first else last
+    """For example `20 of 32 layers and moments`, or `nothing`; the model has so many `layers`."""
+    return away.words_of(layers) or "nothing"
 
 
 def price_of(one: Fit, workload: Workload, target: Target, asked: Workload | None = None) -> float | None:

@@ -7,19 +7,17 @@ from functools import cache
 
 import torch
 
+from trainables.limits import FEWEST_8BIT_NUMBERS, MOMENT_BLOCK
 from trainables.packed.adapter import memoryless_zeros
 from trainables.packed.optimizers.adamw import AdamW
 from trainables.packed.optimizers.rule import BETAS, EPSILON, State, StepValues
-
-BLOCK = 256  # moments that share an absmax
-FEWEST_NUMBERS = 4096  # of a parameter, from which on its moments are in 8 bits, as bitsandbytes has it
 
 
 class AdamW8bit:
     """Dettmers et al. 2022, arXiv 2110.02861: 2 bytes a trainable number beside weight and gradient.
 
-    A moment is a place in a table of 256 numbers, times its block's absmax. Parameters of less than `FEWEST_NUMBERS`
-    keep theirs in fp32.
+    A moment is a place in a table of 256 numbers, times its block's absmax. Parameters of less than
+    `FEWEST_8BIT_NUMBERS` keep theirs in fp32.
     """
 
     def __init__(self) -> None:
@@ -30,9 +28,9 @@ class AdamW8bit:
 
         A moment of 0 is any place in the table at an absmax of 0.
         """
-        if parameter.numel() < FEWEST_NUMBERS:
+        if parameter.numel() < FEWEST_8BIT_NUMBERS:
             return self._small.zeros(parameter)
-        blocks = (-(-parameter.numel() // BLOCK),)
+        blocks = (-(-parameter.numel() // MOMENT_BLOCK),)
         return {
             "step": memoryless_zeros(()),
             "exp_avg": memoryless_zeros(parameter.shape, torch.uint8),

@@ -8,10 +8,11 @@ import torch
 
 from tests.support.lora_cases import random_rows
 from tests.support.trainables.packed_cases import make_member, make_model
+from trainables.limits import FEWEST_8BIT_NUMBERS, MOMENT_BLOCK
 from trainables.packed.adapter import memoryless_zeros
 from trainables.packed.member import TrainingMember
 from trainables.packed.optimizers.adamw import AdamW
-from trainables.packed.optimizers.adamw_8bit import BLOCK, FEWEST_NUMBERS, AdamW8bit
+from trainables.packed.optimizers.adamw_8bit import AdamW8bit
 from trainables.packed.optimizers.optimizer_state import Resident
 from trainables.packed.optimizers.rule import Rule, StepValues
 from trainables.packed.training import train_step
@@ -60,7 +61,7 @@ def test_a_step_is_bitsandbytes_own() -> None:
     for own, other in zip(ours, theirs, strict=True):
         kept, expected = state.state[own], optimizer.state[other]
         assert float(kept["step"]) == expected["step"] == 4
-        if own.numel() < FEWEST_NUMBERS:
+        if own.numel() < FEWEST_8BIT_NUMBERS:
             torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-6)
             continue
         assert torch.equal(own, other)
@@ -104,9 +105,12 @@ def test_a_step_that_is_skipped_changes_nothing(rule: type[Rule]) -> None:
 def test_moments_take_a_byte_each_and_an_absmax_for_each_block() -> None:
     parameter = memoryless_zeros((64, 4096))
     zeros = AdamW8bit().zeros(parameter)
-    assert sum(one.nbytes for one in zeros.values()) == 2 * parameter.numel() + 2 * 4 * parameter.numel() // BLOCK + 4
+    assert (
+        sum(one.nbytes for one in zeros.values())
+        == 2 * parameter.numel() + 2 * 4 * parameter.numel() // MOMENT_BLOCK + 4
+    )
     assert sum(one.untyped_storage().nbytes() for one in zeros.values()) < 20  # until they are written out
-    small = AdamW8bit().zeros(memoryless_zeros((FEWEST_NUMBERS - 1,)))
+    small = AdamW8bit().zeros(memoryless_zeros((FEWEST_8BIT_NUMBERS - 1,)))
     assert {one.dtype for one in small.values()} == {torch.float32}
 
 
